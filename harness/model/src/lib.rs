@@ -1,0 +1,27 @@
+//! The words of cnibench as types: metric, unit, case, sample, environment, record.
+//!
+//! Owns what is stored and what crosses from one package to another. A leaf: it does no I/O and
+//! knows no provider, no CNI and no chart. Every other package depends on it.
+
+pub mod case;
+pub mod environment;
+pub mod histogram;
+pub mod journal;
+pub mod metric;
+pub mod nearest;
+pub mod proof;
+pub mod record;
+pub mod spec;
+pub mod trial;
+pub mod workload;
+
+pub use case::{Case, CaseId, Placement, ProviderKind, SeriesKey};
+pub use environment::Environment;
+pub use histogram::StoredHistogram;
+pub use journal::{JournalError, JournalLine};
+pub use metric::{Clock, Direction, Metric, Unit};
+pub use proof::{Proof, ProofKind, ProofOutcome};
+pub use record::{Cell, CellStatus, CniInfo, Record, RecordError, SCHEMA_VERSION};
+pub use spec::{CniSpec, SpecError};
+pub use trial::{CpuTime, EndpointResult, FlowResult, NodeCpu, Sample, Trial};
+pub use workload::{FlowDirection, Pinning, Rate, Workload, WorkloadParams};

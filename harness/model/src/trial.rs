@@ -1,0 +1,132 @@
+//! What one trial left: samples, the histogram, both ends' CPU time, and what every flow saw.
+
+use crate::{
+    case::CaseId, histogram::StoredHistogram, metric::Metric, proof::Proof, workload::Workload,
+};
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One value of one metric of one trial, in the metric's unit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Sample {
+    /// What was measured.
+    pub metric: Metric,
+    /// The value.
+    pub value: f64,
+}
+
+/// CPU seconds spent in a window, by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CpuTime {
+    /// In user mode (nice included).
+    pub user_s: f64,
+    /// In the kernel on behalf of processes, kernel threads not included.
+    pub system_s: f64,
+    /// In softirq context, which is where most of a datapath runs.
+    pub softirq_s: f64,
+    /// In hard interrupts.
+    pub irq_s: f64,
+    /// In kernel threads (ksoftirqd, kworkers, crypto and WireGuard workers).
+    pub kthread_s: f64,
+    /// Taken by the hypervisor: time that this machine wanted and did not get.
+    pub steal_s: f64,
+}
+
+impl CpuTime {
+    /// All busy time; steal is not part of it.
+    pub fn busy_s(&self) -> f64 {
+        self.user_s + self.system_s + self.softirq_s + self.irq_s + self.kthread_s
+    }
+}
+
+/// The CPU time of a whole node during a trial's measured window, from /proc/stat.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeCpu {
+    /// An identity of the machine (boot id), so that two ends on one machine are not counted twice.
+    pub machine: String,
+    /// Length of the window in seconds.
+    pub window_s: f64,
+    /// The node's CPU time in it.
+    pub time: CpuTime,
+    /// Busy share (0..1) of each CPU in the window, by CPU number.
+    pub busy: BTreeMap<u32, f64>,
+}
+
+/// What one flow did in the measured window.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FlowResult {
+    /// Flow number, from 0, the same at both ends.
+    pub flow: u32,
+    /// CPU that the thread was pinned to, if it was.
+    pub cpu: Option<u32>,
+    /// Payload bytes sent.
+    pub sent_bytes: u64,
+    /// Payload bytes received.
+    pub received_bytes: u64,
+    /// Datagrams, writes or requests sent.
+    pub sent: u64,
+    /// Datagrams, or responses, received.
+    pub received: u64,
+    /// Transactions completed.
+    pub transactions: u64,
+    /// Options read back from the socket after they were set (name to value).
+    pub options: BTreeMap<String, String>,
+    /// TCP_INFO at the end of the window, the fields that matter (name to value; times in µs).
+    pub tcp_info: BTreeMap<String, u64>,
+}
+
+/// What one end of a trial reports.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EndpointResult {
+    /// Measured window in seconds, by this end's monotonic clock.
+    pub window_s: f64,
+    /// CPU time of the agent process in the window (user and system only).
+    pub process: CpuTime,
+    /// CPU time of the whole node in the window.
+    pub node: NodeCpu,
+    /// Every flow.
+    pub flows: Vec<FlowResult>,
+}
+
+/// One measured run of a case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Trial {
+    /// The case.
+    pub case: CaseId,
+    /// Trial number of this case, from 0.
+    pub index: u32,
+    /// Trials of different cnis with the same series and block ran next to each other in random order.
+    pub block: u32,
+    /// Place in the whole run's order, from 0.
+    pub sequence: u32,
+    /// When the trial began.
+    #[schemars(with = "String")]
+    pub started: Timestamp,
+    /// What kind of traffic it was (also in the case; here so that a line of the journal can be read alone).
+    pub workload: Workload,
+    /// Every value.
+    pub samples: Vec<Sample>,
+    /// Latencies of all transactions of all flows.
+    pub histogram: Option<StoredHistogram>,
+    /// The rate in equal slices of the window (metric's unit of the workload's main rate), oldest first.
+    pub slices: Vec<f64>,
+    /// Seconds of one slice.
+    pub slice_s: f64,
+    /// Client's end.
+    pub client: EndpointResult,
+    /// Server's end.
+    pub server: EndpointResult,
+    /// Proofs taken with this trial.
+    pub proofs: Vec<Proof>,
+    /// What a reader must know to trust the values, e.g. "core 0 was full", "rate not held".
+    pub warnings: Vec<String>,
+}
+
+impl Trial {
+    /// The value of a metric, if this trial measured it.
+    pub fn value(&self, metric: Metric) -> Option<f64> {
+        self.samples.iter().find(|s| s.metric == metric).map(|s| s.value)
+    }
+}

@@ -1,0 +1,140 @@
+//! The provider trait: what brings up a cluster and where its processes run.
+//!
+//! Nothing here knows a CNI by name. The runner talks to clusters through these traits only.
+
+use async_trait::async_trait;
+use cnibench_model::{CniInfo, CniSpec, Placement, Proof, ProviderKind};
+use std::{net::IpAddr, path::PathBuf};
+
+/// Which addresses pods and nodes have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IpFamily {
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+    /// Both; workloads use IPv4 unless the suite says otherwise.
+    Dual,
+}
+
+/// The shape of a cluster, the same for every cni of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topology {
+    /// Number of nodes, at least 1.
+    pub nodes: u32,
+    /// Pods on every node.
+    pub pods_per_node: u32,
+    /// Addresses.
+    pub family: IpFamily,
+    /// MTU of the links between nodes.
+    pub underlay_mtu: u32,
+}
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self { nodes: 2, pods_per_node: 2, family: IpFamily::V4, underlay_mtu: 1500 }
+    }
+}
+
+/// Why a cluster could not be brought up, or a cni cannot be carried here.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// This host or kernel cannot carry it; the text says what is missing and what to do instead.
+    #[error("{cni}: {reason}")]
+    Unsupported {
+        /// The cni.
+        cni: CniSpec,
+        /// What is missing, and the next step.
+        reason: String,
+    },
+    /// The request itself is wrong (unknown cni, unknown parameter, bad value).
+    #[error("{0}")]
+    Usage(String),
+    /// It should have worked and did not.
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
+
+/// Where one end of a trial runs, opaque to the runner but for the command it becomes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// For people and logs: "node 0", "pod 1 of node 0".
+    pub label: String,
+    /// The network namespace to enter (netns provider).
+    pub netns: PathBuf,
+}
+
+/// The two ends of a placement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ends {
+    /// Where the client runs.
+    pub client: Place,
+    /// Where the server runs.
+    pub server: Place,
+    /// The address at which the client reaches the server (for `pod-service`: the service address).
+    pub server_addr: IpAddr,
+    /// The address the server binds (differs from `server_addr` behind a service).
+    pub bind_addr: IpAddr,
+}
+
+/// A cluster that is up with one cni.
+#[async_trait]
+pub trait Cluster: Send + Sync {
+    /// What came up.
+    fn info(&self) -> &CniInfo;
+
+    /// The ends of a placement, or why this cluster cannot offer it.
+    ///
+    /// # Errors
+    /// A sentence for the skipped cell.
+    fn ends(&self, placement: Placement) -> Result<Ends, String>;
+
+    /// Proofs that hold for the cluster as a whole: connectivity between every pair of ends that
+    /// placements use, path, MTU, encryption. Run once before the first trial.
+    async fn prove(&self) -> Vec<Proof>;
+
+    /// Takes everything down, last in first out, collecting every error. Idempotent.
+    async fn down(&mut self) -> Vec<anyhow::Error>;
+}
+
+/// What brings clusters up.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// Its kind.
+    fn kind(&self) -> ProviderKind;
+
+    /// Every cni it knows, with what it is and whether this host can carry it.
+    async fn cnis(&self) -> Vec<CniOffer>;
+
+    /// Checks a spec without touching anything: name, parameters, values, capabilities.
+    ///
+    /// # Errors
+    /// `Usage` or `Unsupported`.
+    async fn check(&self, cni: &CniSpec) -> Result<(), ClusterError>;
+
+    /// Brings up one cluster with one cni. `index` tells clusters of one run apart.
+    ///
+    /// # Errors
+    /// See [`ClusterError`]; whatever was made before the error is taken down again.
+    async fn up(
+        &self,
+        index: u32,
+        cni: &CniSpec,
+        topology: &Topology,
+    ) -> Result<Box<dyn Cluster>, ClusterError>;
+}
+
+/// A line of `cnibench list cnis`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CniOffer {
+    /// The profile's name.
+    pub name: String,
+    /// What it is, in one line.
+    pub description: String,
+    /// Parameters it takes, each with its meaning and default.
+    pub params: Vec<(String, String)>,
+    /// True when a bare `run` includes it where it can be carried.
+    pub automatic: bool,
+    /// None when this host can carry it, else what is missing and the next step.
+    pub missing: Option<String>,
+}

@@ -1,0 +1,5 @@
+//! The controller: plans, brings clusters up, runs trials, keeps the record, cleans up.
+//!
+//! `main.rs` only parses and dispatches; whatever it does is here, so that tests can call it.
+
+pub mod cluster;

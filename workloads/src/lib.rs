@@ -1,0 +1,3 @@
+//! The traffic generator and the agent that runs it.
+
+pub mod protocol;

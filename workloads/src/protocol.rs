@@ -1,0 +1,136 @@
+//! What the controller and an agent say to each other: one JSON object a line over stdio.
+//!
+//! Control never shares the measured network and needs no port. The controller writes a
+//! [`Request`], the agent answers with one or more [`Reply`] lines. End of input ends the agent.
+
+use cnibench_model::{EndpointResult, StoredHistogram, Workload, WorkloadParams};
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, SocketAddr};
+
+/// Version of this protocol; both ends refuse another one.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// One trial, as both ends are told of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// The traffic.
+    pub workload: Workload,
+    /// Its shape.
+    pub params: WorkloadParams,
+    /// Seconds measured.
+    pub duration_s: f64,
+    /// Seconds cut off before the measured window.
+    pub warmup_s: f64,
+    /// CPUs for the client's flow threads, flow `i` on `client_cpus[i % len]`; empty: unpinned.
+    pub client_cpus: Vec<u32>,
+    /// CPUs for the server's flow threads; empty: unpinned.
+    pub server_cpus: Vec<u32>,
+    /// Seconds without any progress after which an end gives up with [`FaultKind::PeerSilent`].
+    pub patience_s: f64,
+    /// Bytes put into the payload as often as they fit, for a sniffer to look for; empty: none.
+    pub canary: Vec<u8>,
+}
+
+/// From the controller to the agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// Who are you? Answered by [`Reply::Hello`].
+    Hello,
+    /// Be the server: [`Reply::Listening`] as soon as clients can connect, then [`Reply::Finished`].
+    Serve {
+        /// The trial.
+        task: Task,
+        /// Address to bind; the port is chosen by the kernel.
+        bind: IpAddr,
+    },
+    /// Be the client: [`Reply::Finished`] at the end.
+    Drive {
+        /// The trial.
+        task: Task,
+        /// Where the server listens.
+        server: SocketAddr,
+    },
+    /// Give up the current trial: [`Reply::Fault`] with [`FaultKind::Cancelled`] follows, or
+    /// `Finished` if it was just done.
+    Cancel,
+}
+
+/// From the agent to the controller.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// Answer to [`Request::Hello`].
+    Hello {
+        /// [`PROTOCOL_VERSION`] of the agent.
+        protocol: u32,
+        /// cnibench version of the agent.
+        version: String,
+        /// Its process id.
+        pid: u32,
+        /// CPUs it may run on.
+        cpus: Vec<u32>,
+    },
+    /// The server can be reached.
+    Listening {
+        /// On this port.
+        port: u16,
+    },
+    /// The trial ended well at this end.
+    Finished(Box<EndReport>),
+    /// The trial failed at this end; the agent stays usable.
+    Fault {
+        /// What kind.
+        kind: FaultKind,
+        /// The whole error with its causes.
+        message: String,
+    },
+}
+
+/// Why a trial failed at one end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// The task itself cannot be done (0 streams, unknown congestion control, too large a datagram).
+    BadTask,
+    /// The server could not be reached or refused.
+    Unreachable,
+    /// The peer stopped answering.
+    PeerSilent,
+    /// A system call failed.
+    System,
+    /// The controller asked to stop.
+    Cancelled,
+}
+
+/// What one end saw.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndReport {
+    /// Window, CPU and flows.
+    pub endpoint: EndpointResult,
+    /// Latencies of all transactions of all flows (the client of a transactional workload).
+    pub histogram: Option<StoredHistogram>,
+    /// Rate in equal slices of the window, oldest first (bit/s, transactions/s).
+    pub slices: Vec<f64>,
+    /// Seconds of one slice.
+    pub slice_s: f64,
+    /// What a UDP receiver counted.
+    pub datagrams: Option<DatagramStats>,
+    /// What a reader must know to trust the values.
+    pub warnings: Vec<String>,
+}
+
+/// What the receiving end of `udp_stream` counted, all flows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct DatagramStats {
+    /// Sequence numbers of the window that were expected (sent by the peer).
+    pub expected: u64,
+    /// Of these, arrived.
+    pub received: u64,
+    /// Arrived after one sent later (RFC 4737).
+    pub reordered: u64,
+    /// Arrived more than once.
+    pub duplicated: u64,
+    /// Interarrival jitter (RFC 3550, 6.4.1) in nanoseconds, mean over flows.
+    pub jitter_ns: f64,
+}
