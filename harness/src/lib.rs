@@ -2,4 +2,11 @@
 //!
 //! `main.rs` only parses and dispatches; whatever it does is here, so that tests can call it.
 
+pub mod cli;
 pub mod cluster;
+pub mod environment;
+pub mod exec;
+pub mod interrupt;
+pub mod plan;
+pub mod runner;
+pub mod store;

@@ -93,6 +93,15 @@ pub trait Cluster: Send + Sync {
     /// placements use, path, MTU, encryption. Run once before the first trial.
     async fn prove(&self) -> Vec<Proof>;
 
+    /// Whether everything that the cluster needs is still alive (a CNI's own daemons, for example).
+    /// Asked after a trial went wrong, to name the cause.
+    ///
+    /// # Errors
+    /// What died, and what it said last.
+    async fn health(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     /// Takes everything down, last in first out, collecting every error. Idempotent.
     async fn down(&mut self) -> Vec<anyhow::Error>;
 }
