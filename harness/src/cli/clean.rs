@@ -18,7 +18,7 @@ pub fn run(_: &Args) -> Result<Outcome> {
         text += &format!("removed {name}\n");
     }
     for name in &report.kept {
-        text += &format!("kept {name}: its run is alive\n");
+        text += &format!("kept {}: it is alive\n", name.as_str());
     }
     if report.removed.is_empty() && report.errors.is_empty() {
         text += "nothing to clean\n";

@@ -1,7 +1,7 @@
 //! `cnibench doctor`: what this host can do, what is missing, and how to get it.
 
 use super::{Outcome, TableFormat, print, print_json};
-use crate::cluster::{Provider, netns::{self, NetnsProvider}};
+use crate::cluster::{Provider, netns::{self, NetnsProvider, Owner}};
 use anyhow::Result;
 use serde::Serialize;
 
@@ -58,14 +58,14 @@ async fn checks(in_user_namespace: bool) -> Result<Vec<Check>> {
         n => format!("{n}, {}", environment.cpu_model),
     });
     add("machine", "privilege", !in_user_namespace, if in_user_namespace {
-        format!("user namespace: {}", netns::USER_NAMESPACE_LIMITS.join("; "))
+        format!("user namespace: {}", netns::user_namespace::LIMITS.join("; "))
     } else {
         "root".to_owned()
     });
-    for capability in netns::capabilities().await {
-        add("kernel features (each tried in a scratch namespace)", &capability.name, capability.ok, capability.detail);
+    for capability in netns::capabilities::capabilities().await {
+        add("kernel features (each tried in a scratch namespace)", capability.name, capability.ok, capability.detail);
     }
-    let provider = NetnsProvider::scratch()?;
+    let provider = NetnsProvider::new(Owner::acquire()?)?;
     for offer in provider.cnis().await {
         let ok = offer.missing.is_none();
         add(CNIS, &offer.name, ok, offer.missing.unwrap_or(offer.description));

@@ -1,7 +1,10 @@
 //! `cnibench list`: what can be named on the command line.
 
 use super::{Outcome, TableFormat, print, print_json};
-use crate::cluster::{Provider, netns::NetnsProvider};
+use crate::cluster::{
+    Provider,
+    netns::{NetnsProvider, Owner},
+};
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use cnibench_model::{Metric, Placement, ProviderKind, Workload};
@@ -106,7 +109,7 @@ fn metrics(format: TableFormat) -> Result<Outcome> {
 fn cnis(format: TableFormat) -> Result<Outcome> {
     super::become_able()?;
     let rows = super::runtime()?.block_on(async {
-        let provider = NetnsProvider::scratch()?;
+        let provider = NetnsProvider::new(Owner::acquire()?)?;
         let offers = provider.cnis().await;
         anyhow::Ok(offers.into_iter().map(|o| CniRow {
             cni: o.name,

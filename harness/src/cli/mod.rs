@@ -128,12 +128,12 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// Without root, moves this process into a user namespace of its own, where it may build networks.
 /// Must be called before any thread is started.
 fn become_able() -> anyhow::Result<bool> {
+    use crate::cluster::netns::user_namespace::{enter_user_namespace, is_privileged};
     use anyhow::Context;
-    if rustix::process::geteuid().is_root() {
+    if is_privileged() {
         return Ok(false);
     }
-    crate::cluster::netns::enter_user_namespace()
-        .context("not root, and no user namespace to be had: run it with sudo")?;
+    enter_user_namespace().context("not root, and no user namespace to be had: run it with sudo")?;
     Ok(true)
 }
 

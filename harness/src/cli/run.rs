@@ -98,9 +98,8 @@ pub fn run(args: Args) -> Result<Outcome> {
     let runtime = super::runtime()?;
     let outcome = runtime.block_on(async {
         let interrupt = Interrupt::listen()?;
-        let owner = Owner::acquire()?;
-        let run_id = owner.run_id().to_string();
-        let provider = NetnsProvider::new(owner)?;
+        let provider = NetnsProvider::new(Owner::acquire()?)?;
+        let run_id = provider.run_id().as_str().to_owned();
         let prepared = prepare(&args, suite, &asked, &provider).await?;
         if args.dry_run {
             show_plan(&args, &prepared)?;
@@ -109,7 +108,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         if in_user_namespace && !args.quiet {
             eprintln!(
                 "cnibench: not root: running in a user namespace ({})",
-                netns::USER_NAMESPACE_LIMITS.join("; ")
+                netns::user_namespace::LIMITS.join("; ")
             );
         }
         execute(&args, run_id, prepared, &provider, interrupt).await
@@ -230,9 +229,9 @@ async fn execute(
     store::prepare_folder(&folder)?;
     let leftovers = netns::clean_leftovers().await;
     let mut environment = environment::capture();
-    for capability in netns::capabilities().await {
+    for capability in netns::capabilities::capabilities().await {
         let said = if capability.ok { "yes".to_owned() } else { capability.detail };
-        environment.features.insert(capability.name, said);
+        environment.features.insert(capability.name.to_owned(), said);
     }
     let header = Header {
         schema_version: SCHEMA_VERSION,
