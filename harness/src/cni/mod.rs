@@ -19,6 +19,9 @@ use std::{net::IpAddr, sync::Arc};
 /// Every profile, in the order in which people see them.
 pub const PROFILES: &[&Profile] = &[&host::PROFILE];
 
+/// How a profile's parameters and the cluster's shape become a datapath.
+pub type Build = fn(&Settings<'_>, &Topology) -> Result<Arc<dyn Cni>, ClusterError>;
+
 /// A named datapath: what `list cnis` prints and what a spec is checked against.
 pub struct Profile {
     /// Its name, as on the command line.
@@ -37,7 +40,7 @@ pub struct Profile {
     /// never by a feature list. Blocks. The reason names what is missing and the next step.
     pub check: fn(&CniSpec) -> Result<(), String>,
     /// Settles the parameters. Touches nothing. Wrong values are [`ClusterError::Usage`].
-    pub build: fn(&Settings<'_>, &Topology) -> Result<Arc<dyn Cni>, ClusterError>,
+    pub build: Build,
 }
 
 impl Profile {

@@ -105,11 +105,11 @@ mod tests {
 
     #[test]
     fn unknown_names_offer_the_nearest() {
-        let spec: CniSpec = "x:mut=90".parse().unwrap();
+        let spec: CniSpec = "x:mtuu=90".parse().unwrap();
         let known = [Param { name: "mtu", help: "" }, Param { name: "vni", help: "" }];
         let e = check_names(&spec, &known).unwrap_err().to_string();
         assert!(
-            e.contains("has no parameter \"mut\"; did you mean \"mtu\"? (it has mtu, vni)"),
+            e.contains("has no parameter \"mtuu\"; did you mean \"mtu\"? (it has mtu, vni)"),
             "{e}"
         );
     }

@@ -186,9 +186,7 @@ impl Netlink {
         out.extend(self.sequence.to_ne_bytes());
         out.extend(0u32.to_ne_bytes());
         out.extend(&request.body);
-        while (out.len() - start) % 4 != 0 {
-            out.push(0);
-        }
+        out.resize(start + (out.len() - start).next_multiple_of(4), 0);
     }
 
     /// Every answer that already waits.
@@ -247,8 +245,10 @@ fn verdict(answer: &Answer) -> Option<(io::Error, Option<String>)> {
     let mut detail = None;
     // Behind the code stands the header of the request (NETLINK_CAP_ACK), then attributes.
     let mut rest = answer.body.get(4 + HEADER..).unwrap_or_default();
-    while answer.flags & ACK_TLVS != 0 {
-        let (Some(length), Some(kind)) = (u16_at(rest, 0), u16_at(rest, 2)) else { break };
+    if answer.flags & ACK_TLVS == 0 {
+        rest = &[];
+    }
+    while let (Some(length), Some(kind)) = (u16_at(rest, 0), u16_at(rest, 2)) {
         let Some(value) = rest.get(4..length as usize) else { break };
         if kind == ATTR_MSG {
             let text = value.strip_suffix(&[0]).unwrap_or(value);
