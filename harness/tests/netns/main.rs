@@ -1,0 +1,14 @@
+//! Tests with real namespaces and real packets. They need root: `sudo` them, they do not skip.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy knows test functions, but not what they share, as tests"
+)]
+
+mod ownership;
+mod profiles;
+mod proofs;
+mod rules;
+mod support;
+mod unprivileged;
