@@ -4,9 +4,12 @@
 
 pub mod cli;
 pub mod cluster;
+pub mod cni;
 pub mod environment;
 pub mod exec;
 pub mod interrupt;
+pub mod netlink;
 pub mod plan;
+pub mod proof;
 pub mod runner;
 pub mod store;

@@ -1,7 +1,7 @@
 //! What goes wrong in the field, done for real: signals, killed processes, full disks, bad folders.
 //! In each case finished trials stay, the exit code is the promised one, and nothing is left behind.
 
-use crate::support::{
+use crate::running::{
     Running, agents_of, finished_trials, record, run_command, run_id, signal, stderr, traces_of,
     wait_for,
 };
@@ -68,13 +68,13 @@ fn after_a_kill_the_journal_renders_and_clean_removes_the_rest() {
     let agents_end = || agents_of(&id).is_empty();
     wait_for("agents end with their controller", agents_end);
 
-    let rendered = Command::new(crate::support::binary()).arg("report").arg(&out).output().unwrap();
+    let rendered = Command::new(crate::running::binary()).arg("report").arg(&out).output().unwrap();
     assert_eq!(rendered.status.code(), Some(0), "{}", stderr(&rendered));
     assert!(out.join("report/index.html").exists());
     let kept = cnibench::store::read(&out).unwrap();
     assert!(kept.trials.len() >= 3 && kept.finished.is_none());
 
-    let cleaned = Command::new(crate::support::binary()).arg("clean").output().unwrap();
+    let cleaned = Command::new(crate::running::binary()).arg("clean").output().unwrap();
     assert_eq!(cleaned.status.code(), Some(0), "{}", stderr(&cleaned));
     assert_eq!(traces_of(&id), Default::default());
 }
@@ -139,7 +139,7 @@ fn a_full_disk_ends_the_run_and_what_was_written_stays_readable() {
         disk = disk.display(),
         out = out.display(),
         elsewhere = elsewhere.display(),
-        binary = crate::support::binary(),
+        binary = crate::running::binary(),
     );
     let output = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-c", &script])

@@ -1,6 +1,6 @@
 //! Whole runs: what a person types and what they then find.
 
-use crate::support::{record, run_command, run_id, stderr, traces_of};
+use crate::running::{record, run_command, run_id, stderr, traces_of};
 use cnibench_model::{CellStatus, Metric, ProofOutcome};
 use std::collections::HashSet;
 

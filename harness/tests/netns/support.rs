@@ -1,144 +1,68 @@
-//! Running the binary for real, and looking for what it left behind.
+//! What the tests share: a provider of their own, and looking at what is really there.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
+use cnibench::{
+    cluster::{
+        Cluster, IpFamily, Provider as _, Topology,
+        netns::{NetnsProvider, Owner, user_namespace},
+    },
+    netlink::{Netns, Rtnl},
 };
+use std::{path::Path, process::Command};
 
-/// The binary under test.
-pub fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_cnibench")
+/// A provider with a run of its own.
+pub fn provider() -> NetnsProvider {
+    assert!(
+        user_namespace::is_privileged(),
+        "these tests make network namespaces: run them as root (sudo -E cargo test --features netns-tests --test netns)"
+    );
+    NetnsProvider::new(Owner::acquire().unwrap()).unwrap()
 }
 
-/// A run with few short trials; more arguments follow.
-pub fn run_command(out: &Path) -> Command {
-    let mut command = Command::new(binary());
-    command.arg("run").arg("--out").arg(out).args(["--duration", "100ms", "--warmup", "20ms"]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
+pub fn topology(nodes: u32, pods_per_node: u32, family: IpFamily) -> Topology {
+    Topology { nodes, pods_per_node, family, underlay_mtu: 1500 }
 }
 
-/// Standard error as text.
-pub fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// The record in a results folder.
-pub fn record(out: &Path) -> cnibench_model::Record {
-    cnibench::store::read(&out.join("record.json")).unwrap()
-}
-
-/// Waits until a condition holds; the bound is generous, since machines are shared.
-pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(60), "never saw: {what}");
-        std::thread::sleep(Duration::from_millis(10));
+pub async fn up(provider: &NetnsProvider, spec: &str, topology: &Topology) -> Box<dyn Cluster> {
+    match provider.up(0, &spec.parse().unwrap(), topology).await {
+        Ok(cluster) => cluster,
+        Err(e) => panic!("{spec}: {e}"),
     }
 }
 
-/// Lines of a run's journal that are whole and hold a trial.
-pub fn finished_trials(out: &Path) -> usize {
-    std::fs::read_to_string(out.join("journal.jsonl"))
-        .map(|text| text.lines().filter(|l| l.starts_with("{\"event\":\"trial\"")).count())
-        .unwrap_or(0)
+pub async fn down(mut cluster: Box<dyn Cluster>) {
+    let errors = cluster.down().await;
+    assert!(errors.is_empty(), "{errors:?}");
 }
 
-/// The run id in a journal's first line.
-pub fn run_id(out: &Path) -> String {
-    let text = std::fs::read_to_string(out.join("journal.jsonl")).unwrap();
-    let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
-    first["run_id"].as_str().unwrap().to_owned()
+/// A namespace of a run's first cluster, e.g. "n0p1".
+pub fn space(run: &str, thing: &str) -> Netns {
+    Netns::open(Path::new(&format!("/run/netns/cnb-{run}-c0-{thing}"))).unwrap()
 }
 
-/// Everything of a run that is still on this machine: namespaces, and processes that are direct or
-/// indirect children of nobody but carry its namespaces in their command line.
-pub fn traces_of(run_id: &str) -> BTreeSet<String> {
-    let names = |folder: &str| {
-        std::fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|e| format!("{folder}/{}", e.file_name().to_string_lossy()))
-            .collect::<Vec<_>>()
+/// Names under /run/netns and mounts that belong to a run.
+pub fn traces(run: &str) -> Vec<String> {
+    let names = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let names = names.map(|e| e.file_name().to_string_lossy().into_owned());
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounts: Vec<String> = mounts.lines().map(str::to_owned).collect();
+    names.chain(mounts).filter(|t| t.contains(&format!("cnb-{run}-"))).collect()
+}
+
+/// What a command says inside a namespace (the tools are only looked through, never relied on).
+pub fn says(netns: &Netns, command: &[&str]) -> String {
+    let command: Vec<String> = command.iter().map(|s| (*s).to_owned()).collect();
+    let run = move || {
+        let output = Command::new(&command[0]).args(&command[1..]).output()?;
+        assert!(output.status.success(), "{command:?}: {output:?}");
+        Ok(String::from_utf8(output.stdout)?)
     };
-    let mut traces: BTreeSet<String> = names("/run/netns")
-        .into_iter()
-        .chain(names("/run/cnibench"))
-        .filter(|n| n.contains(run_id))
-        .collect();
-    traces.extend(processes().into_iter().filter(|(_, line)| line.contains(run_id)).map(
-        |(pid, line)| format!("process {pid}: {line}"),
-    ));
-    traces
+    netns.run_blocking(run).unwrap()
 }
 
-/// Every process with its command line.
-pub fn processes() -> Vec<(u32, String)> {
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok())
-        .filter_map(|pid| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            Some((pid, String::from_utf8_lossy(&line).replace('\0', " ")))
-        })
-        .collect()
-}
-
-/// The agents of a run.
-pub fn agents_of(run_id: &str) -> Vec<u32> {
-    processes()
-        .into_iter()
-        .filter(|(_, line)| line.contains(" agent ") && line.contains(run_id))
-        .map(|(pid, _)| pid)
-        .collect()
-}
-
-/// Sends a signal to a process that this test started (or a child of it).
-pub fn signal(pid: u32, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
-    rustix::process::kill_process(pid, signal).unwrap();
-}
-
-/// A child that is killed when a test fails before it has ended.
-pub struct Running {
-    child: Option<Child>,
-    /// Its results folder.
-    pub out: PathBuf,
-}
-
-impl Running {
-    /// Starts a run and waits until it has finished some trials.
-    pub fn until_trials(mut command: Command, out: &Path, trials: usize) -> Self {
-        let child = command.spawn().unwrap();
-        let mut running = Self { child: Some(child), out: out.to_owned() };
-        wait_for("a finished trial", || {
-            let ended = running.child.as_mut().unwrap().try_wait().unwrap();
-            assert!(ended.is_none(), "the run ended early: {ended:?}");
-            finished_trials(&running.out) >= trials
-        });
-        running
-    }
-
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
-    }
-
-    /// Waits for its end.
-    pub fn wait(mut self) -> Output {
-        self.child.take().unwrap().wait_with_output().unwrap()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
+/// Names of the links in this process' own namespace.
+pub fn host_links() -> Vec<String> {
+    let mut links: Vec<String> =
+        Rtnl::open().unwrap().links().unwrap().into_iter().map(|l| l.name).collect();
+    links.sort();
+    links
 }

@@ -1,0 +1,17 @@
+//! Tests with real namespaces and real packets. They need root: `sudo` them, they do not skip.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy knows test functions, but not what they share, as tests"
+)]
+
+mod faults;
+mod ownership;
+mod profiles;
+mod proofs;
+mod rules;
+mod run;
+mod running;
+mod support;
+mod unprivileged;
