@@ -3,3 +3,4 @@
 //! `main.rs` only parses and dispatches; whatever it does is here, so that tests can call it.
 
 pub mod cluster;
+pub mod cni;

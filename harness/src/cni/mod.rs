@@ -1,0 +1,2 @@
+//! Datapaths.
+pub mod conflist;
