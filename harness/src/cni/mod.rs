@@ -1,2 +1,177 @@
-//! Datapaths.
-pub mod conflist;
+//! What a cni is: the table of profiles, and the traits that a new one implements.
+//!
+//! To add one: a file with a `pub const PROFILE: Profile`, a type that implements [`Cni`] and one
+//! that implements [`NodeAgent`], and a line in [`PROFILES`]. Nothing CNI-specific stands outside
+//! this folder; nothing here knows how nodes come about (that is `cluster/`).
+
+pub mod context;
+pub mod host;
+pub mod params;
+
+pub use context::{Claim, Facts, NodeCtx, Peer, PodCtx, PodNet, Side};
+pub use params::{Param, Settings};
+
+use crate::cluster::{ClusterError, Topology};
+use async_trait::async_trait;
+use cnibench_model::{CniSpec, Placement, nearest::did_you_mean};
+use std::{net::IpAddr, sync::Arc};
+
+/// Every profile, in the order in which people see them.
+pub const PROFILES: &[&Profile] = &[&host::PROFILE];
+
+/// How a profile's parameters and the cluster's shape become a datapath.
+pub type Build = fn(&Settings<'_>, &Topology) -> Result<Arc<dyn Cni>, ClusterError>;
+
+/// A named datapath: what `list cnis` prints and what a spec is checked against.
+pub struct Profile {
+    /// Its name, as on the command line.
+    pub name: &'static str,
+    /// Profiles of one family share a hue in figures.
+    pub family: &'static str,
+    /// What it is, in one line.
+    pub description: &'static str,
+    /// Parameters it takes.
+    pub params: &'static [Param],
+    /// True when it claims to encrypt traffic between nodes.
+    pub encrypted: bool,
+    /// True when a bare `run` includes it where it can be carried.
+    pub automatic: bool,
+    /// Can this host and kernel carry it? Found by a real try (see [`crate::netlink::namespace::scratch`]),
+    /// never by a feature list. Blocks. The reason names what is missing and the next step.
+    pub check: fn(&CniSpec) -> Result<(), String>,
+    /// Settles the parameters. Touches nothing. Wrong values are [`ClusterError::Usage`].
+    pub build: Build,
+}
+
+impl Profile {
+    /// The profile of a spec, its parameters' names checked.
+    ///
+    /// # Errors
+    /// `Usage` with the nearest name.
+    pub fn of(spec: &CniSpec) -> Result<&'static Self, ClusterError> {
+        let Some(profile) = PROFILES.iter().find(|p| p.name == spec.name) else {
+            let near = did_you_mean(&spec.name, PROFILES.iter().map(|p| p.name));
+            return Err(ClusterError::Usage(format!(
+                "unknown cni {:?}{near} (`cnibench list cnis` names them all)",
+                spec.name
+            )));
+        };
+        params::check_names(spec, profile.params)?;
+        Ok(profile)
+    }
+
+    /// [`of`](Self::of) and [`build`](Self::build) in one.
+    ///
+    /// # Errors
+    /// `Usage`, or `Unsupported` for what this release does not build.
+    pub fn resolve(
+        spec: &CniSpec,
+        topology: &Topology,
+    ) -> Result<(&'static Self, Arc<dyn Cni>), ClusterError> {
+        let profile = Self::of(spec)?;
+        Ok((profile, (profile.build)(&Settings::new(spec), topology)?))
+    }
+}
+
+/// A datapath with its parameters settled, for one cluster.
+#[async_trait]
+pub trait Cni: Send + Sync {
+    /// MTU of the pods in bytes.
+    fn pod_mtu(&self) -> u32;
+
+    /// True when pods are the nodes themselves: then no pod namespaces are used as ends.
+    fn host_network(&self) -> bool {
+        false
+    }
+
+    /// Why `placement` cannot be offered, or None. Two nodes and two pods are there.
+    fn refuses(&self, placement: Placement) -> Option<String> {
+        let _ = placement;
+        None
+    }
+
+    /// What the path proof holds the datapath to: devices that carry traffic of `placement` to
+    /// an address of this family, and devices that must not see it.
+    fn path(&self, placement: Placement, to: IpAddr) -> Vec<Claim>;
+
+    /// What was built, one line each, for the reader who asks; without addresses of single nodes.
+    fn details(&self) -> Vec<String>;
+
+    /// Starts the cni's agent on a node, which makes what it can without knowing its peers
+    /// (devices, keys). Nothing may stay behind when it fails: the agent is told no more.
+    ///
+    /// # Errors
+    /// What could not be made, and why.
+    async fn start(&self, node: Arc<NodeCtx>) -> anyhow::Result<Box<dyn NodeAgent>>;
+}
+
+/// The cni's agent on one node. It programs its own node and never reaches across.
+#[async_trait]
+pub trait NodeAgent: Send + Sync {
+    /// What peers must know of this node beyond its addresses (MAC of a tunnel, public key): what
+    /// a real agent writes to the node's annotations.
+    fn facts(&self) -> Facts {
+        Facts::new()
+    }
+
+    /// Programs the way to all peers.
+    ///
+    /// # Errors
+    /// What could not be programmed, and why.
+    async fn join(&mut self, peers: &[Peer]) -> anyhow::Result<()>;
+
+    /// Connects a pod: CNI's ADD.
+    ///
+    /// # Errors
+    /// What could not be made, and why.
+    async fn add_pod(&mut self, pod: &PodCtx) -> anyhow::Result<PodNet>;
+
+    /// Disconnects a pod: CNI's DEL. Its namespace goes away right after it; an agent with
+    /// nothing outside of the pod's and the node's namespaces has nothing to do.
+    ///
+    /// # Errors
+    /// Collected; taking down goes on.
+    async fn remove_pod(&mut self, pod: &PodCtx) -> anyhow::Result<()> {
+        let _ = pod;
+        Ok(())
+    }
+
+    /// Stops the agent: ends its processes and tasks, removes files. Devices, routes and rules of
+    /// the node's namespace go away with it. Idempotent.
+    ///
+    /// # Errors
+    /// Collected; taking down goes on.
+    async fn stop(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(spec: &str) -> String {
+        let spec: CniSpec = spec.parse().unwrap();
+        match Profile::resolve(&spec, &Topology::default()) {
+            Ok(_) => panic!("{spec} was accepted"),
+            Err(e) => e.to_string(),
+        }
+    }
+
+    #[test]
+    fn wrong_names_offer_the_nearest() {
+        assert!(error("hots").contains("did you mean \"host\"?"));
+        assert!(error("host:mtu=1400").contains("takes no parameters"));
+    }
+
+    #[test]
+    fn names_are_unique_and_parse() {
+        for (i, profile) in PROFILES.iter().enumerate() {
+            assert_eq!(
+                CniSpec::named(profile.name).to_string().parse(),
+                Ok(CniSpec::named(profile.name))
+            );
+            assert!(PROFILES[..i].iter().all(|p| p.name != profile.name));
+        }
+    }
+}

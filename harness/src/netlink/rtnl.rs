@@ -1,0 +1,216 @@
+//! Sends batches of changes and reads links, addresses, routes and neighbours (NETLINK_ROUTE).
+
+use super::{
+    batch::{Batch, Mac},
+    socket::{Netlink, Refused, Request},
+};
+use anyhow::{Context as _, anyhow};
+use netlink_packet_core::{NLM_F_DUMP, NetlinkSerializable as _, ParseableParametrized as _};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::AddressMessage,
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
+    neighbour::NeighbourMessage,
+    route::RouteMessage,
+};
+use rtnetlink::LinkUnspec;
+
+/// A link, reduced to what the harness looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Interface index.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Hardware address; zero where there is none.
+    pub mac: Mac,
+    /// Kind as `ip -d link` names it ("veth", "vxlan"); empty for plain devices.
+    pub kind: String,
+    /// Index of the bridge it belongs to.
+    pub controller: Option<u32>,
+    /// True when it is up and has a carrier.
+    pub running: bool,
+    /// Counters since it was made.
+    pub counters: Counters,
+}
+
+/// Counters of a link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+}
+
+/// A NETLINK_ROUTE socket of one network namespace.
+pub struct Rtnl(Netlink);
+
+impl Rtnl {
+    /// Opens a socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// The system call's.
+    pub fn open() -> anyhow::Result<Self> {
+        let socket = Netlink::open(netlink_sys::protocols::NETLINK_ROUTE);
+        Ok(Self(socket.context("cannot open a route netlink socket")?))
+    }
+
+    /// Carries out a batch.
+    ///
+    /// # Errors
+    /// The first refusal, with the number of further ones; changes before and after it hold.
+    pub fn apply(&mut self, batch: &Batch) -> anyhow::Result<()> {
+        let mut refused = self.0.apply(batch.requests())?.into_iter();
+        match (refused.next(), refused.len()) {
+            (None, _) => Ok(()),
+            (Some(first), 0) => Err(first.into()),
+            (Some(first), more) => Err(anyhow!(first).context(format!("and {more} more refusals"))),
+        }
+    }
+
+    /// Carries out a batch and returns every refusal.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn try_apply(&mut self, batch: &Batch) -> anyhow::Result<Vec<Refused>> {
+        self.0.apply(batch.requests())
+    }
+
+    /// All links.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn links(&mut self) -> anyhow::Result<Vec<Link>> {
+        let dump = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        Ok(self.dump("links", dump)?.iter().filter_map(link_of).collect())
+    }
+
+    /// The link of this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn link(&mut self, name: &str) -> anyhow::Result<Link> {
+        let get = RouteNetlinkMessage::GetLink(LinkUnspec::new_with_name(name).build());
+        let answers = self.0.ask(&request(format!("link {name}"), 0, &get))?;
+        let links = answers.into_iter().filter_map(parsed);
+        links.filter_map(|m| link_of(&m)).next().ok_or_else(|| anyhow!("no link {name}"))
+    }
+
+    /// All addresses.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn addresses(&mut self) -> anyhow::Result<Vec<AddressMessage>> {
+        let dump = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let all = self.dump("addresses", dump)?.into_iter();
+        Ok(all
+            .filter_map(|m| match m {
+                RouteNetlinkMessage::NewAddress(a) => Some(a),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// All routes of a family.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn routes(&mut self, family: AddressFamily) -> anyhow::Result<Vec<RouteMessage>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        let all = self.dump("routes", RouteNetlinkMessage::GetRoute(message))?.into_iter();
+        Ok(all
+            .filter_map(|m| match m {
+                RouteNetlinkMessage::NewRoute(r) => Some(r),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// All neighbours of a family; `AddressFamily::Bridge` gives forwarding entries.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn neighbours(&mut self, family: AddressFamily) -> anyhow::Result<Vec<NeighbourMessage>> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = family;
+        let all = self.dump("neighbours", RouteNetlinkMessage::GetNeighbour(message))?.into_iter();
+        Ok(all
+            .filter_map(|m| match m {
+                RouteNetlinkMessage::NewNeighbour(n) => Some(n),
+                _ => None,
+            })
+            .collect())
+    }
+
+    fn dump(
+        &mut self,
+        what: &str,
+        message: RouteNetlinkMessage,
+    ) -> anyhow::Result<Vec<RouteNetlinkMessage>> {
+        let answers = self.0.ask(&request(format!("list {what}"), NLM_F_DUMP, &message))?;
+        Ok(answers.into_iter().filter_map(parsed).collect())
+    }
+}
+
+fn request(what: String, flags: u16, message: &RouteNetlinkMessage) -> Request {
+    let mut body = vec![0; message.buffer_len()];
+    message.serialize(&mut body);
+    Request { kind: message.message_type(), flags, body, what }
+}
+
+/// None for what this version of the crate cannot read; such an object is none of ours.
+fn parsed((kind, body): (u16, Vec<u8>)) -> Option<RouteNetlinkMessage> {
+    RouteNetlinkMessage::parse_with_param(&body, kind)
+        .inspect_err(|e| tracing::debug!("unreadable netlink message {kind}: {e}"))
+        .ok()
+}
+
+fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        mtu: 0,
+        mac: [0; 6],
+        kind: String::new(),
+        controller: None,
+        running: message.header.flags.contains(LinkFlags::Up | LinkFlags::Running),
+        counters: Counters::default(),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(bytes) => {
+                link.mac = bytes.as_slice().try_into().unwrap_or_default();
+            }
+            LinkAttribute::Controller(index) => link.controller = Some(*index),
+            LinkAttribute::OperState(State::LowerLayerDown | State::Down) => link.running = false,
+            LinkAttribute::Stats64(stats) => {
+                link.counters = Counters {
+                    rx_packets: stats.rx_packets,
+                    tx_packets: stats.tx_packets,
+                    rx_bytes: stats.rx_bytes,
+                    tx_bytes: stats.tx_bytes,
+                };
+            }
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    if let LinkInfo::Kind(kind) = info {
+                        link.kind = kind.to_string();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
