@@ -93,6 +93,15 @@ pub trait Cluster: Send + Sync {
     /// placements use, path, MTU, encryption. Run once before the first trial.
     async fn prove(&self) -> Vec<Proof>;
 
+    /// Is the datapath still what came up? Asked between trials and after one that failed, so
+    /// that a daemon that died is named instead of the timeout it caused.
+    ///
+    /// # Errors
+    /// What is no longer there, and on which node.
+    async fn check(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     /// Takes everything down, last in first out, collecting every error. Idempotent.
     async fn down(&mut self) -> Vec<anyhow::Error>;
 }
