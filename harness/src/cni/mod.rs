@@ -4,6 +4,7 @@
 //! that implements [`NodeAgent`], and a line in [`PROFILES`]. Nothing CNI-specific stands outside
 //! this folder; nothing here knows how nodes come about (that is `cluster/`).
 
+pub mod conflist;
 pub mod context;
 pub mod host;
 pub mod params;
@@ -17,7 +18,7 @@ use cnibench_model::{CniSpec, Placement, nearest::did_you_mean};
 use std::{net::IpAddr, sync::Arc};
 
 /// Every profile, in the order in which people see them.
-pub const PROFILES: &[&Profile] = &[&host::PROFILE];
+pub const PROFILES: &[&Profile] = &[&host::PROFILE, &conflist::PROFILE];
 
 /// How a profile's parameters and the cluster's shape become a datapath.
 pub type Build = fn(&Settings<'_>, &Topology) -> Result<Arc<dyn Cni>, ClusterError>;
@@ -125,6 +126,15 @@ pub trait NodeAgent: Send + Sync {
     /// # Errors
     /// What could not be made, and why.
     async fn add_pod(&mut self, pod: &PodCtx) -> anyhow::Result<PodNet>;
+
+    /// Is everything still as [`join`](Self::join) and [`add_pod`](Self::add_pod) left it (processes
+    /// alive, CNI's CHECK content)? Asked between trials and after one that failed.
+    ///
+    /// # Errors
+    /// What is no longer there.
+    async fn check(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     /// Disconnects a pod: CNI's DEL. Its namespace goes away right after it; an agent with
     /// nothing outside of the pod's and the node's namespaces has nothing to do.

@@ -8,8 +8,11 @@ pub mod config;
 pub mod error;
 pub mod node;
 pub mod process;
+pub mod profile;
 pub mod result;
 pub mod runtime;
 pub mod substitute;
 mod sys;
 pub mod version;
+
+pub use profile::PROFILE;
