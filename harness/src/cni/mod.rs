@@ -8,6 +8,7 @@ pub mod conflist;
 pub mod context;
 pub mod host;
 pub mod params;
+pub mod wireguard_userspace;
 
 pub use context::{Claim, Facts, NodeCtx, Peer, PodCtx, PodNet, Side};
 pub use params::{Param, Settings};

@@ -26,13 +26,7 @@ use async_trait::async_trait;
 use cnibench_model::{CniSpec, Placement};
 use ipnet::IpNet;
 use serde_json::json;
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// The profile.
 pub const PROFILE: Profile = Profile {
