@@ -5,3 +5,4 @@
 pub mod cluster;
 pub mod cni;
 pub mod netlink;
+pub mod proof;

@@ -1,0 +1,5 @@
+//! Proofs.
+pub mod encryption;
+pub mod packet_socket;
+pub mod payload;
+pub mod sniffer;
