@@ -13,7 +13,7 @@ use super::{
     node::NodeThread,
     process::DEFAULT_DIRS,
     result::AddResult,
-    runtime::{Attachment, CheckOutcome, Runtime},
+    runtime::{Attachment, Runtime},
     substitute::substitute,
 };
 use crate::{
@@ -51,6 +51,10 @@ pub const PROFILE: Profile = Profile {
             name: "routes",
             help: "node: routes to the other nodes' pod ranges through their addresses; none: the plugins see to it (default node)",
         },
+        Param {
+            name: "check",
+            help: "true: CHECK pods after ADD and between trials; false for plugins that cannot, as Kubernetes never asks them (default true)",
+        },
         Param { name: "deadline", help: "seconds that one plugin call may take (default 30)" },
     ],
     encrypted: false,
@@ -74,6 +78,7 @@ struct Conflist {
     ifname: String,
     mtu: u32,
     routes: Routes,
+    check: bool,
     deadline: Duration,
     summary: String,
 }
@@ -116,6 +121,7 @@ impl Conflist {
             dirs,
             mtu: settings.number("mtu", underlay, 576..=65535)?,
             routes,
+            check: settings.flag("check", true)?,
             deadline: Duration::from_secs(settings.number("deadline", 30, 1..=3600)?),
             summary: String::new(),
             ifname,
@@ -326,6 +332,13 @@ impl NodeAgent for Agent {
         Ok(PodNet { addrs })
     }
 
+    async fn check(&mut self) -> anyhow::Result<()> {
+        for (attachment, result) in self.attached.values() {
+            self.check_pod(attachment.clone(), result.clone()).await?;
+        }
+        Ok(())
+    }
+
     async fn remove_pod(&mut self, pod: &PodCtx) -> anyhow::Result<()> {
         let Some((attachment, result)) = self.attached.remove(&pod.index) else { return Ok(()) };
         let runtime = self.runtime.clone();
@@ -349,14 +362,15 @@ impl Agent {
         &self,
         attachment: Attachment,
         result: Arc<AddResult>,
-    ) -> anyhow::Result<CheckOutcome> {
+    ) -> anyhow::Result<()> {
+        if !self.cni.check {
+            return Ok(());
+        }
         let runtime = self.runtime.clone();
-        self.thread()?.run(move || runtime.check(&attachment, &result)).await?.with_context(|| {
-            format!(
-                "the plugins do not find what they made (\"disableCheck\": true in {} if they cannot tell)",
-                self.cni.path.display()
-            )
-        })
+        let checked = self.thread()?.run(move || runtime.check(&attachment, &result)).await?;
+        checked.map(drop).context(
+            "the plugins do not find what they made (say check=false if they cannot tell; Kubernetes never asks)",
+        )
     }
 }
 

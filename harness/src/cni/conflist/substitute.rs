@@ -24,7 +24,7 @@ pub fn substitute(text: &str, values: &BTreeMap<&str, String>) -> Result<String,
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("${") {
-        let line = text[..text.len() - rest.len() + at].lines().count().max(1);
+        let line = text[..text.len() - rest.len() + at].matches('\n').count() + 1;
         if rest[..at].ends_with('$') {
             out.push_str(&rest[..at - 1]);
             out.push_str("${");
