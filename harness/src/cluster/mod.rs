@@ -95,12 +95,12 @@ pub trait Cluster: Send + Sync {
     /// placements use, path, MTU, encryption. Run once before the first trial.
     async fn prove(&self) -> Vec<Proof>;
 
-    /// Whether everything that the cluster needs is still alive (a CNI's own daemons, for example).
-    /// Asked after a trial went wrong, to name the cause.
+    /// Is the datapath still what came up? Asked between trials and after one that failed, so
+    /// that a daemon that died is named instead of the timeout it caused.
     ///
     /// # Errors
-    /// What died, and what it said last.
-    async fn health(&self) -> anyhow::Result<()> {
+    /// What is no longer there, and on which node.
+    async fn check(&mut self) -> anyhow::Result<()> {
         Ok(())
     }
 

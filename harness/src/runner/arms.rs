@@ -57,8 +57,8 @@ impl Arm {
                 // What state the pair is in is not known: the next trial starts with fresh agents.
                 client.stop().await;
                 server.stop().await;
-                let health = self.cluster.health().await;
-                Err(TrialError::Broken(match health {
+                let whole = self.cluster.check().await;
+                Err(TrialError::Broken(match whole {
                     Ok(()) => broken,
                     Err(cause) => Broken {
                         short: "cni died".to_owned(),
