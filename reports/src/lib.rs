@@ -1,1 +1,3 @@
-//! Placeholder.
+//! From records to statistics, figures and pages.
+
+pub mod stats;
