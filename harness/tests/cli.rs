@@ -119,9 +119,15 @@ fn reports_of_what_is_no_record_say_so() {
         path.to_str().unwrap().to_owned()
     };
     refused(&["report", "nowhere.json"], &["no record at nowhere.json"]);
-    refused(&["report", folder.path().to_str().unwrap()], &["holds neither record.json nor journal.jsonl"]);
+    refused(
+        &["report", folder.path().to_str().unwrap()],
+        &["holds neither record.json nor journal.jsonl"],
+    );
     refused(&["report", &at("record.json", "{}")], &["record.json", "not a cnibench record"]);
-    refused(&["report", &at("new.json", "{\"schema_version\": 99}")], &["schema version 99", "newer"]);
+    refused(
+        &["report", &at("new.json", "{\"schema_version\": 99}")],
+        &["schema version 99", "newer"],
+    );
     refused(&["report", &at("j.jsonl", "")], &["journal has no beginning"]);
     refused(&["report", "a.json", "b.json", "--format", "pgn"], &["png"]);
 }

@@ -30,7 +30,7 @@ pub struct Suite {
 }
 
 /// Which addresses pods and nodes have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AddressFamily {
     /// IPv4 only.

@@ -1,7 +1,10 @@
 //! `cnibench doctor`: what this host can do, what is missing, and how to get it.
 
 use super::{Outcome, TableFormat, print, print_json};
-use crate::cluster::{Provider, netns::{self, NetnsProvider, Owner}};
+use crate::cluster::{
+    Provider,
+    netns::{self, NetnsProvider, Owner},
+};
 use anyhow::Result;
 use serde::Serialize;
 
@@ -53,17 +56,33 @@ async fn checks(in_user_namespace: bool) -> Result<Vec<Check>> {
     };
     let environment = crate::environment::capture();
     add("machine", "kernel", true, format!("{} {}", environment.os, environment.kernel_release));
-    add("machine", "cpus", environment.cpus >= 2, match environment.cpus {
-        1 => "1: client and server share it, so streams measure the CPU more than the path".to_owned(),
-        n => format!("{n}, {}", environment.cpu_model),
-    });
-    add("machine", "privilege", !in_user_namespace, if in_user_namespace {
-        format!("user namespace: {}", netns::user_namespace::LIMITS.join("; "))
-    } else {
-        "root".to_owned()
-    });
+    add(
+        "machine",
+        "cpus",
+        environment.cpus >= 2,
+        match environment.cpus {
+            1 => "1: client and server share it, so streams measure the CPU more than the path"
+                .to_owned(),
+            n => format!("{n}, {}", environment.cpu_model),
+        },
+    );
+    add(
+        "machine",
+        "privilege",
+        !in_user_namespace,
+        if in_user_namespace {
+            format!("user namespace: {}", netns::user_namespace::LIMITS.join("; "))
+        } else {
+            "root".to_owned()
+        },
+    );
     for capability in netns::capabilities::capabilities().await {
-        add("kernel features (each tried in a scratch namespace)", capability.name, capability.ok, capability.detail);
+        add(
+            "kernel features (each tried in a scratch namespace)",
+            capability.name,
+            capability.ok,
+            capability.detail,
+        );
     }
     let provider = NetnsProvider::new(Owner::acquire()?)?;
     for offer in provider.cnis().await {
@@ -72,7 +91,8 @@ async fn checks(in_user_namespace: bool) -> Result<Vec<Check>> {
     }
     for provider in cnibench_model::ProviderKind::ALL {
         let ours = *provider == cnibench_model::ProviderKind::Netns;
-        let detail = if ours { provider.describe().to_owned() } else { "not in this release".to_owned() };
+        let detail =
+            if ours { provider.describe().to_owned() } else { "not in this release".to_owned() };
         add("providers", provider.name(), ours, detail);
     }
     Ok(checks)

@@ -10,7 +10,10 @@ use clap::ValueEnum;
 use cnibench_model::{Metric, Placement, ProviderKind, Workload};
 use cnibench_scenarios::catalog;
 use serde::Serialize;
-use tabled::{Table, Tabled, settings::{Style, Width, peaker::PriorityMax}};
+use tabled::{
+    Table, Tabled,
+    settings::{Style, Width, peaker::PriorityMax},
+};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum What {
@@ -111,12 +114,21 @@ fn cnis(format: TableFormat) -> Result<Outcome> {
     let rows = super::runtime()?.block_on(async {
         let provider = NetnsProvider::new(Owner::acquire()?)?;
         let offers = provider.cnis().await;
-        anyhow::Ok(offers.into_iter().map(|o| CniRow {
-            cni: o.name,
-            description: o.description,
-            parameters: o.params.iter().map(|(key, meaning)| format!("{key}: {meaning}")).collect(),
-            missing: o.missing,
-        }).collect::<Vec<_>>())
+        anyhow::Ok(
+            offers
+                .into_iter()
+                .map(|o| CniRow {
+                    cni: o.name,
+                    description: o.description,
+                    parameters: o
+                        .params
+                        .iter()
+                        .map(|(key, meaning)| format!("{key}: {meaning}"))
+                        .collect(),
+                    missing: o.missing,
+                })
+                .collect::<Vec<_>>(),
+        )
     })?;
     show(format, &rows)
 }

@@ -6,8 +6,8 @@ mod agent;
 mod clean;
 mod doctor;
 mod list;
-mod report;
 mod reference;
+mod report;
 mod run;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -133,7 +133,8 @@ fn become_able() -> anyhow::Result<bool> {
     if is_privileged() {
         return Ok(false);
     }
-    enter_user_namespace().context("not root, and no user namespace to be had: run it with sudo")?;
+    enter_user_namespace()
+        .context("not root, and no user namespace to be had: run it with sudo")?;
     Ok(true)
 }
 
@@ -154,5 +155,8 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 
 /// Columns of the terminal, if standard output is one.
 fn terminal_width() -> Option<usize> {
-    rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col)).filter(|w| *w > 0)
+    rustix::termios::tcgetwinsize(std::io::stdout())
+        .ok()
+        .map(|size| usize::from(size.ws_col))
+        .filter(|w| *w > 0)
 }

@@ -3,7 +3,7 @@
 use super::{Outcome, TableFormat, print, print_json};
 use crate::{
     cluster::{
-        ClusterError, Provider, Topology,
+        ClusterError, Provider,
         netns::{self, NetnsProvider, Owner},
     },
     environment,
@@ -14,8 +14,8 @@ use crate::{
 };
 use anyhow::{Context, Result, anyhow, bail};
 use cnibench_model::{
-    CellStatus, Clock, CniSpec, Header, Placement, ProviderKind, Record, SCHEMA_VERSION, SkippedCni,
-    Workload,
+    CellStatus, Clock, CniSpec, Header, Placement, ProviderKind, Record, SCHEMA_VERSION,
+    SkippedCni, Workload,
 };
 use cnibench_reports::Format;
 use cnibench_scenarios::{Overrides, Suite, catalog, expand, suite};
@@ -135,7 +135,9 @@ fn split_cnis(text: &str) -> Vec<String> {
     let mut cnis: Vec<String> = Vec::new();
     for part in text.split(',') {
         match cnis.last_mut() {
-            Some(last) if last.contains(':') && is_parameter(part) => *last = format!("{last},{part}"),
+            Some(last) if last.contains(':') && is_parameter(part) => {
+                *last = format!("{last},{part}")
+            }
             _ => cnis.push(part.to_owned()),
         }
     }
@@ -252,9 +254,8 @@ async fn execute(
     if !leftovers.removed.is_empty() {
         progress.phase(&format!("removed {} leftovers of dead runs", leftovers.removed.len()));
     }
-    let topology = Topology::from(&suite.topology);
     let ran =
-        runner::run(&plan, provider, &topology, &mut journal, &interrupt, progress.as_mut()).await;
+        runner::run(&plan, provider, &suite.topology, &mut journal, &interrupt, progress.as_mut()).await;
     progress.finish();
     ran.with_context(|| {
         format!(
@@ -279,9 +280,13 @@ fn finish(args: &Args, folder: &Path, record: Record, interrupt: &Interrupt) -> 
         }
         let out = folder.join(store::REPORT);
         let records = [record];
-        let rendered = cnibench_reports::render(&records, &out, Format::ALL).with_context(|| {
-            format!("the record is whole, its report is not: `cnibench report {}`", folder.display())
-        })?;
+        let rendered =
+            cnibench_reports::render(&records, &out, Format::ALL).with_context(|| {
+                format!(
+                    "the record is whole, its report is not: `cnibench report {}`",
+                    folder.display()
+                )
+            })?;
         match args.format {
             TableFormat::Json => print_json(&serde_json::json!({
                 "record": folder.join(store::RECORD),
@@ -295,7 +300,10 @@ fn finish(args: &Args, folder: &Path, record: Record, interrupt: &Interrupt) -> 
     }
     Ok(match (interrupt.urgency(), failed) {
         (Urgency::Orderly(signal), _) => {
-            eprintln!("cnibench: stopped by {signal}; finished trials are kept in {}", folder.display());
+            eprintln!(
+                "cnibench: stopped by {signal}; finished trials are kept in {}",
+                folder.display()
+            );
             Outcome::Incomplete
         }
         (Urgency::Impatient, _) => {

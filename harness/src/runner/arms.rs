@@ -5,9 +5,7 @@ use crate::{
     cluster::{Cluster, ClusterError, Place, Provider, Topology},
     exec::{Agent, AgentError},
 };
-use cnibench_model::{
-    Case, CellStatus, CniInfo, CniSpec, Proof, ProofOutcome, Trial,
-};
+use cnibench_model::{Case, CellStatus, CniInfo, CniSpec, Proof, ProofOutcome, Trial};
 use std::collections::HashMap;
 
 /// One cni's cluster and the agents that were started in it.

@@ -12,7 +12,14 @@ use std::{path::Path, process::Command};
 /// A run long enough to be disturbed.
 fn long_run(out: &Path) -> Command {
     let mut command = run_command(out);
-    command.args(["--cni", "host,flannel-host-gw", "--workload", "tcp_rr,udp_rr", "--trials", "200"]);
+    command.args([
+        "--cni",
+        "host,flannel-host-gw",
+        "--workload",
+        "tcp_rr,udp_rr",
+        "--trials",
+        "200",
+    ]);
     command
 }
 
@@ -102,7 +109,10 @@ fn a_killed_agent_is_one_failed_cell() {
         .collect();
     assert_eq!(failed.len(), 1, "{:?}", record.cells);
     assert!(failed[0].1.contains("agent in") && failed[0].1.contains("signal: 9"), "{failed:?}");
-    assert!(record.cells.iter().any(|c| c.status == CellStatus::Measured), "the other case went on");
+    assert!(
+        record.cells.iter().any(|c| c.status == CellStatus::Measured),
+        "the other case went on"
+    );
     assert_eq!(traces_of(&run_id(&out)), Default::default());
 }
 

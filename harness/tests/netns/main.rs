@@ -6,8 +6,8 @@
     reason = "clippy knows test functions, but not what they share, as tests"
 )]
 
-mod faults;
 mod conflist;
+mod faults;
 mod ownership;
 mod profiles;
 mod proofs;

@@ -69,9 +69,12 @@ pub fn traces_of(run_id: &str) -> BTreeSet<String> {
         .chain(names("/run/cnibench"))
         .filter(|n| n.contains(run_id))
         .collect();
-    traces.extend(processes().into_iter().filter(|(_, line)| line.contains(run_id)).map(
-        |(pid, line)| format!("process {pid}: {line}"),
-    ));
+    traces.extend(
+        processes()
+            .into_iter()
+            .filter(|(_, line)| line.contains(run_id))
+            .map(|(pid, line)| format!("process {pid}: {line}")),
+    );
     traces
 }
 
