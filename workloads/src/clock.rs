@@ -85,8 +85,8 @@ impl Schedule {
     }
 }
 
-/// Waits until `at` or until `stopped` says so; returns the time then.
-pub(crate) fn wait_until(at: u64, how: Wait, stopped: impl Fn() -> bool) -> u64 {
+/// Waits until `at` or until `stopped`, which is told the time, says so; returns the time then.
+pub(crate) fn wait_until(at: u64, how: Wait, stopped: impl Fn(u64) -> bool) -> u64 {
     let margin = if how == Wait::Spin { SPIN } else { 0 };
     loop {
         let t = now();
@@ -94,7 +94,7 @@ pub(crate) fn wait_until(at: u64, how: Wait, stopped: impl Fn() -> bool) -> u64 
             return t;
         }
         if t + margin < at {
-            if stopped() {
+            if stopped(t) {
                 return t;
             }
             sleep_until((at - margin).min(t + NAP));
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn waiting_ends_when_due_or_stopped() {
         let at = now() + 3_000_000;
-        assert!(wait_until(at, Wait::Spin, || false) >= at);
-        assert!(wait_until(now() + 3600 * SECOND, Wait::Sleep, || true) < now() + SECOND);
+        assert!(wait_until(at, Wait::Spin, |_| false) >= at);
+        assert!(wait_until(now() + 3600 * SECOND, Wait::Sleep, |_| true) < now() + SECOND);
     }
 }

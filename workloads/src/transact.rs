@@ -146,9 +146,11 @@ fn open(
     loop {
         let intended = schedule.due();
         if intended >= timeline.close {
+            // Leaving early would end the server's window before it is over.
+            clock::wait_until(timeline.close, Wait::Sleep, |_| lane.stopped());
             return Ok(());
         }
-        if clock::wait_until(intended, wait, || lane.stopped()) < intended {
+        if clock::wait_until(intended, wait, |_| lane.stopped()) < intended {
             return Ok(());
         }
         let outcome = exchange()?;
