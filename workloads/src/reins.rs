@@ -57,10 +57,12 @@ impl Reins {
         self.stop(Cause::Failed(TrialError::Cancelled));
     }
 
-    /// Stops the trial. Only the first cause is kept.
+    /// Stops the trial. The first failure is kept.
     pub(crate) fn stop(&self, cause: Cause) {
         let mut inner = lock(&self.inner);
-        inner.cause.get_or_insert(cause);
+        if !matches!(inner.cause, Some(Cause::Failed(_))) {
+            inner.cause = Some(cause);
+        }
         self.stopped.store(true, Ordering::SeqCst);
         // Errors mean that the socket is not connected (any more), so nobody waits on it.
         for socket in &inner.held {

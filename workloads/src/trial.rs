@@ -138,10 +138,10 @@ pub(crate) fn run(
                 .collect();
             (watched, tallies)
         });
+    let seen = watched?;
     if let Some(error) = reins.take_failure() {
         return Err(error);
     }
-    let seen = watched?;
     report(task, &who, tallies, seen, &sockets)
 }
 

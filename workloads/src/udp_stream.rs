@@ -430,6 +430,11 @@ fn receiver(
             break;
         }
     }
+    if inbox.total == 0 && inbox.goodbye.is_none() {
+        return Err(TrialError::PeerSilent(format!(
+            "flow {flow}: neither a datagram nor the sender's goodbye came"
+        )));
+    }
     Ok(inbox.close(flow))
 }
 

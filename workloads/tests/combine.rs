@@ -1,5 +1,7 @@
 //! What [`outcome::combine`] makes of known reports.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is test code")]
+
 use cnibench_model::{
     CpuTime, EndpointResult, FlowDirection, FlowResult, Metric, NodeCpu, Pinning, Rate,
     StoredHistogram, Workload, histogram,

@@ -1,6 +1,8 @@
 //! What goes wrong: silent, missing and foreign peers, cancelled trials, a controller that is
 //! gone, lines and tasks that make no sense. No thread may hang and the agent stays usable.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is test code")]
+
 mod common;
 
 use cnibench_model::{Rate, Workload};

@@ -1,5 +1,7 @@
 //! Every workload through two agents on the loopback device, IPv4 and IPv6, no privileges.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is test code")]
+
 mod common;
 
 use cnibench_model::{FlowDirection, Metric, Rate, Workload};
