@@ -6,7 +6,7 @@
 //! on until the client shuts its direction down. Receivers read until the sender closes.
 
 use crate::{
-    clock::{self, Schedule, Wait},
+    clock::{self, Alarm, Schedule, Wait},
     error::TrialError,
     flow::{Lane, Strand, Tally},
     hello,
@@ -119,11 +119,12 @@ fn sender(
         let blocks = rate.0 / 8.0 / block.len() as f64 / streams;
         Schedule::new(timeline.start, blocks, f64::from(flow) / streams)
     });
+    let mut alarm = Alarm::new(Wait::Sleep);
     let (mut total, mut writes, mut at) = (0u64, 0u64, 0);
     let mut now = clock::now();
     while !over(now) {
         if let Some(schedule) = schedule.as_mut().filter(|_| at == 0) {
-            now = clock::wait_until(schedule.due(), Wait::Sleep, over);
+            now = alarm.wait_until(schedule.due(), over);
             if now < schedule.due() || over(now) {
                 break;
             }

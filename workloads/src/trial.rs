@@ -186,6 +186,7 @@ impl Watch<'_> {
         at_close: Option<Box<dyn FnOnce() + '_>>,
     ) -> Result<Seen, TrialError> {
         let mut cpu = CpuWindow::prepare().doing("reading CPU times in /proc")?;
+        let sees_kthreads = cpu.sees_kthreads();
         self.gate.wait_ready(threads, self.reins)?;
         let before = clock::now();
         go()?;
@@ -220,6 +221,12 @@ impl Watch<'_> {
             act();
         }
         let mut warnings = Vec::new();
+        if !sees_kthreads {
+            warnings.push(
+                "kernel threads cannot be seen here (a PID namespace): their time is in system"
+                    .to_owned(),
+            );
+        }
         let late =
             clock::seconds((closed - timeline.close).max(opened.saturating_sub(timeline.open)));
         if late > 0.01 * self.task.duration_s && late > 0.002 {

@@ -10,7 +10,7 @@
 
 use crate::{
     arrivals::{Arrivals, Jitter},
-    clock::{self, SECOND, Schedule, Wait},
+    clock::{self, Alarm, SECOND, Schedule, Wait},
     error::{Doing, TrialError},
     flow::{Lane, Strand, Tally},
     hello::{self, CONTROL, Control},
@@ -271,6 +271,7 @@ fn send_failure(task: &Task, flow: u32, e: Errno) -> TrialError {
 
 /// Bursts on an absolute schedule.
 struct Pace {
+    alarm: Alarm,
     schedule: Schedule,
     burst: usize,
 }
@@ -282,13 +283,13 @@ impl Pace {
         let per_second = rate / 8.0 / task.params.size as f64 / streams;
         let burst = (per_second * BURST_NS / SECOND as f64).round().clamp(1.0, largest as f64);
         let schedule = Schedule::new(timeline.start, per_second / burst, f64::from(flow) / streams);
-        Self { schedule, burst: burst as usize }
+        Self { alarm: Alarm::new(Wait::Sleep), schedule, burst: burst as usize }
     }
 
     fn wait(&mut self, over: impl Fn(u64) -> bool) -> u64 {
         let due = self.schedule.due();
         self.schedule.advance();
-        clock::wait_until(due, Wait::Sleep, over)
+        self.alarm.wait_until(due, over)
     }
 }
 

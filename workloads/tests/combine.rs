@@ -150,6 +150,16 @@ fn transactions_and_latencies_are_the_clients() {
 }
 
 #[test]
+fn what_a_paced_flow_spun_is_no_cost() {
+    let mut t = task(Workload::TcpRr);
+    t.params.rate = Some(Rate(500.0));
+    let mut client = end("a", 1.0, transactions(1_000));
+    client.endpoint.flows[0].options.insert("spun_ns".to_owned(), "400000000".to_owned());
+    let out = combine(&t, &client, &end("a", 1.0, vec![]));
+    assert!((value(&out, Metric::CpuPerTransaction).unwrap() - 0.6 / 1_000.0).abs() < 1e-12);
+}
+
+#[test]
 fn no_transaction_is_a_rate_of_zero_and_a_warning() {
     let client = with_latencies(end("a", 1.0, transactions(0)), std::iter::empty());
     let out = combine(&task(Workload::TcpRr), &client, &end("a", 1.0, transactions(0)));
