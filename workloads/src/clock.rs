@@ -10,11 +10,6 @@ use rustix::{
 /// Nanoseconds in a second.
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
-/// How long before the intended time a paced thread wakes up to spin. A pinned thread on an
-/// otherwise idle CPU wakes a few microseconds late (timer interrupt, idle exit, switch); without
-/// the spin that lateness would be counted as latency of the path.
-pub(crate) const SPIN: u64 = 20_000;
-
 /// The longest sleep after which a paced thread looks whether its trial was stopped.
 const NAP: u64 = SECOND / 20;
 
@@ -49,15 +44,6 @@ pub(crate) fn exact_timers() {
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
 }
 
-/// How a paced thread spends the last moments before an intended time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wait {
-    /// Sleep, then spin for at most [`SPIN`]: exact, for a thread that has its CPU to itself.
-    Spin,
-    /// Sleep only: where other flows share the CPU, or CPU cost matters more than microseconds.
-    Sleep,
-}
-
 /// An absolute schedule: event `k` is due at `origin + k * interval`, whatever happened before.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Schedule {
@@ -85,22 +71,92 @@ impl Schedule {
     }
 }
 
-/// Waits until `at` or until `stopped` says so; returns the time then.
-pub(crate) fn wait_until(at: u64, how: Wait, stopped: impl Fn() -> bool) -> u64 {
-    let margin = if how == Wait::Spin { SPIN } else { 0 };
-    loop {
-        let t = now();
-        if t >= at {
-            return t;
-        }
-        if t + margin < at {
-            if stopped() {
+/// How a paced thread spends the last moments before an intended time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Sleep, then spin: exact, for a thread that has its CPU to itself.
+    Spin,
+    /// Sleep only: where other flows share the CPU, or CPU cost matters more than microseconds.
+    Sleep,
+}
+
+/// Wakes a paced thread up at intended times.
+///
+/// A sleeping thread wakes up late (timer interrupt, idle exit, switch: a few microseconds on
+/// hardware, 20 to 40 measured in a virtual machine), and in an open loop that would be counted as
+/// latency of the path. So it is woken earlier by what it was late before and spins the rest. What
+/// it spun is known and can be taken out of the CPU cost.
+#[derive(Debug, Clone)]
+pub(crate) struct Alarm {
+    wait: Wait,
+    /// Mean lateness of the sleeps and its mean deviation, smoothed as RFC 6298 smooths the RTT.
+    late: f64,
+    deviation: f64,
+    spun: u64,
+}
+
+impl Alarm {
+    /// The least and the most that a thread is woken up early, in nanoseconds.
+    const EARLY: (f64, f64) = (2_000.0, 100_000.0);
+    /// Lateness beyond this is somebody else's use of the CPU, which waking earlier does not help.
+    const DISPLACED: u64 = 500_000;
+    /// Two clock reads of a spinning thread further apart than this: it was interrupted.
+    const INTERRUPTED: u64 = 2_000;
+
+    pub(crate) fn new(wait: Wait) -> Self {
+        Self { wait, late: 30_000.0, deviation: 10_000.0, spun: 0 }
+    }
+
+    /// Waits until `at` or until `stopped`, which is told the time, says so; returns the time then.
+    pub(crate) fn wait_until(&mut self, at: u64, stopped: impl Fn(u64) -> bool) -> u64 {
+        let mut t = now();
+        let margin = self.margin();
+        while t + margin < at {
+            if stopped(t) {
                 return t;
             }
-            sleep_until((at - margin).min(t + NAP));
-        } else {
-            std::hint::spin_loop();
+            let wake = (at - margin).min(t + NAP);
+            sleep_until(wake);
+            t = now();
+            self.learn(t.saturating_sub(wake));
         }
+        while t < at {
+            std::hint::spin_loop();
+            let next = now();
+            if next - t <= Self::INTERRUPTED {
+                self.spun += next - t;
+            }
+            t = next;
+        }
+        t
+    }
+
+    fn margin(&self) -> u64 {
+        match self.wait {
+            Wait::Spin => {
+                (self.late + 3.0 * self.deviation).clamp(Self::EARLY.0, Self::EARLY.1) as u64
+            }
+            Wait::Sleep => 0,
+        }
+    }
+
+    fn learn(&mut self, late: u64) {
+        if late > Self::DISPLACED {
+            return;
+        }
+        let error = late as f64 - self.late;
+        self.deviation += (error.abs() - self.deviation) / 4.0;
+        self.late += error / 8.0;
+    }
+
+    /// How late sleeps ended lately, in nanoseconds.
+    pub(crate) fn lateness(&self) -> f64 {
+        self.late
+    }
+
+    /// CPU time spent spinning so far, in nanoseconds.
+    pub(crate) fn spun(&self) -> u64 {
+        self.spun
     }
 }
 
@@ -126,8 +182,35 @@ mod tests {
 
     #[test]
     fn waiting_ends_when_due_or_stopped() {
-        let at = now() + 3_000_000;
-        assert!(wait_until(at, Wait::Spin, || false) >= at);
-        assert!(wait_until(now() + 3600 * SECOND, Wait::Sleep, || true) < now() + SECOND);
+        for wait in [Wait::Spin, Wait::Sleep] {
+            let mut alarm = Alarm::new(wait);
+            let at = now() + 3_000_000;
+            assert!(alarm.wait_until(at, |_| false) >= at);
+            assert!(alarm.wait_until(now() + 3600 * SECOND, |_| true) < now() + SECOND);
+        }
+    }
+
+    #[test]
+    fn an_alarm_learns_how_late_it_is() {
+        let mut alarm = Alarm::new(Wait::Spin);
+        for _ in 0..200 {
+            alarm.learn(5_000);
+            alarm.learn(80_000_000);
+        }
+        assert!((alarm.lateness() - 5_000.0).abs() < 10.0);
+        assert!((5_000..6_000).contains(&alarm.margin()), "{}", alarm.margin());
+        assert_eq!(Alarm::new(Wait::Sleep).margin(), 0);
+    }
+
+    #[test]
+    fn only_a_spinning_alarm_spins() {
+        let mut sleeper = Alarm::new(Wait::Sleep);
+        let mut spinner = Alarm::new(Wait::Spin);
+        for _ in 0..20 {
+            sleeper.wait_until(now() + 200_000, |_| false);
+            spinner.wait_until(now() + 200_000, |_| false);
+        }
+        assert_eq!(sleeper.spun(), 0);
+        assert!(spinner.spun() > 0 && spinner.spun() < 20 * 200_000);
     }
 }

@@ -16,26 +16,21 @@ pub struct Timeline {
     pub start: u64,
     /// The measured window begins (inclusive).
     pub open: u64,
-    /// It ends (exclusive).
+    /// It ends (exclusive). The server's start is taken before it sends the go and the client's
+    /// after that has come, so the server's window always ends before the client's.
     pub close: u64,
-    /// Senders of streams stop here, a little later, so that the window of a receiver whose go
-    /// came later than the sender's is filled to its end.
-    pub end: u64,
     /// Slices of the window.
     pub slices: usize,
 }
 
 impl Timeline {
-    /// Seconds for which streams go on after the window, see [`Timeline::end`].
-    pub const TAIL_S: f64 = 0.03;
-
     /// The timeline of a trial that starts at `start`.
     pub fn new(start: u64, warmup_s: f64, duration_s: f64) -> Self {
         let open = start + clock::nanos(warmup_s);
         let window = clock::nanos(duration_s).max(1);
         let slices = ((window + SLICE / 2) / SLICE).clamp(1, MAX_SLICES) as usize;
         let close = open + window;
-        Self { start, open, close, end: close + clock::nanos(Self::TAIL_S), slices }
+        Self { start, open, close, slices }
     }
 
     /// True inside the window.
@@ -134,7 +129,7 @@ mod tests {
     fn warm_up_and_tail_are_cut_off_exactly() {
         let t = timeline();
         let mut m = Meter::new(t);
-        let seen: Vec<bool> = [t.start, t.open - 1, t.open, t.close - 1, t.close, t.end]
+        let seen: Vec<bool> = [t.start, t.open - 1, t.open, t.close - 1, t.close, t.close + 9]
             .into_iter()
             .map(|at| m.add(at, 10))
             .collect();
@@ -148,7 +143,7 @@ mod tests {
     fn every_slice_gets_its_own() {
         let t = timeline();
         let mut m = Meter::new(t);
-        for at in (t.start..t.end).step_by(1_000_000) {
+        for at in (t.start..t.close + 30_000_000).step_by(1_000_000) {
             m.add(at, 1);
         }
         let slices = m.finish();

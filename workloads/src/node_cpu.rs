@@ -163,6 +163,11 @@ impl CpuWindow {
         })
     }
 
+    /// False inside a PID namespace, where kernel threads cannot be told from other system time.
+    pub(crate) fn sees_kthreads(&self) -> bool {
+        !self.kthreads.is_empty()
+    }
+
     /// How much earlier than the window [`CpuWindow::open`] should be called, in nanoseconds.
     pub(crate) fn lead(&self) -> u64 {
         self.effort + self.effort / 2 + 100_000

@@ -1,8 +1,8 @@
 //! How a running trial is stopped: the first cause wins, every socket is shut down, every wait ends.
 //!
-//! Flow threads block in plain system calls without timeouts (a timer costs a request/response
-//! about 1 %), so shutting their sockets down is what wakes them. Called by the agent (cancel, end
-//! of input), by the supervisor (silence, deadline) and by a flow thread that fails.
+//! Flow threads block in plain system calls, as real clients and servers do and without a timer
+//! armed on every wait, so shutting their sockets down is what wakes them. Called by the agent
+//! (cancel, end of input), by the supervisor (silence, deadline) and by a flow thread that fails.
 
 use crate::{clock, error::TrialError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -57,10 +57,12 @@ impl Reins {
         self.stop(Cause::Failed(TrialError::Cancelled));
     }
 
-    /// Stops the trial. Only the first cause is kept.
+    /// Stops the trial. The first failure is kept.
     pub(crate) fn stop(&self, cause: Cause) {
         let mut inner = lock(&self.inner);
-        inner.cause.get_or_insert(cause);
+        if !matches!(inner.cause, Some(Cause::Failed(_))) {
+            inner.cause = Some(cause);
+        }
         self.stopped.store(true, Ordering::SeqCst);
         // Errors mean that the socket is not connected (any more), so nobody waits on it.
         for socket in &inner.held {

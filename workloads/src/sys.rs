@@ -188,6 +188,7 @@ impl ReceiveBatch {
     }
 
     /// The UDP_GRO control message of message `i`.
+    #[allow(clippy::unnecessary_cast, reason = "msg_controllen is no usize with musl")]
     fn segment_size(&self, i: usize) -> Option<usize> {
         // One control message is all that can come: nothing but UDP_GRO is switched on. It is read
         // as bytes: cmsghdr { cmsg_len: size_t, cmsg_level: int, cmsg_type: int }, then the int.

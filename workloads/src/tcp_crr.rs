@@ -61,7 +61,7 @@ pub(crate) fn serve(
         })
         .collect();
     strands.push(Strand::new(None, "goodbye", |lane| goodbye(&anchors, &listeners, &over, lane)));
-    let cast = Cast { side: Side::Server, strands, sockets: listeners.clone() };
+    let cast = Cast { side: Side::Server, strands, sockets: listeners.clone(), at_close: None };
     trial::run(task, reins, cast, || hello::send_go(&anchors))
 }
 
@@ -189,7 +189,7 @@ pub(crate) fn drive(
             })
         })
         .collect();
-    let cast = Cast { side: Side::Client, strands, sockets: anchors.clone() };
+    let cast = Cast { side: Side::Client, strands, sockets: anchors.clone(), at_close: None };
     trial::run(task, reins, cast, || hello::await_go(task, reins, &anchors))
 }
 

@@ -1,11 +1,12 @@
 //! Bulk transfer over TCP: one connection a flow, blocks of `size` bytes, one way or both at once.
 //!
 //! The receiver copies what arrives to user space as a real application does (no MSG_TRUNC), and
-//! what it counts inside its own window is the throughput. Sending goes on for a moment after the
-//! window, receiving until the sender closes, so no window ends in a half-empty pipe.
+//! what it counts inside its own window is the throughput. No window ends in a half-empty pipe: the
+//! server's ends before the client's, so a client that sends may stop with its own; a server goes
+//! on until the client shuts its direction down. Receivers read until the sender closes.
 
 use crate::{
-    clock::{self, Schedule, Wait},
+    clock::{self, Alarm, Schedule, Wait},
     error::TrialError,
     flow::{Lane, Strand, Tally},
     hello,
@@ -18,6 +19,7 @@ use crate::{
 };
 use cnibench_model::FlowDirection;
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{RecvFlags, SendFlags, recv, send},
 };
@@ -41,6 +43,7 @@ pub(crate) fn serve(
         side: Side::Server,
         strands: strands(task, Side::Server, &sockets),
         sockets: sockets.clone(),
+        at_close: None,
     };
     trial::run(task, reins, cast, || hello::send_go(&sockets))
 }
@@ -51,10 +54,17 @@ pub(crate) fn drive(
     reins: &Reins,
 ) -> Result<EndReport, TrialError> {
     let sockets = tcp::connect_all(task, server, reins)?;
+    let all = sockets.clone();
     let cast = Cast {
         side: Side::Client,
         strands: strands(task, Side::Client, &sockets),
         sockets: sockets.clone(),
+        at_close: Some(Box::new(move || {
+            // Senders have stopped or are about to; servers that send are told that it is enough.
+            for socket in &all {
+                let _ = socket.shutdown(Shutdown::Write);
+            }
+        })),
     };
     trial::run(task, reins, cast, || hello::await_go(task, reins, &sockets))
 }
@@ -78,7 +88,9 @@ fn strands<'a>(task: &'a Task, side: Side, sockets: &[Arc<Socket>]) -> Vec<Stran
     for (flow, socket) in (0..).zip(sockets) {
         if sends {
             let socket = Arc::clone(socket);
-            strands.push(Strand::new(flow, "send", move |lane| sender(task, flow, &socket, lane)));
+            strands.push(Strand::new(flow, "send", move |lane| {
+                sender(task, side, flow, &socket, lane)
+            }));
         }
         if receives {
             let socket = Arc::clone(socket);
@@ -89,22 +101,31 @@ fn strands<'a>(task: &'a Task, side: Side, sockets: &[Arc<Socket>]) -> Vec<Stran
     strands
 }
 
-fn sender(task: &Task, flow: u32, socket: &Socket, lane: Lane<'_>) -> Result<Tally, TrialError> {
+fn sender(
+    task: &Task,
+    side: Side,
+    flow: u32,
+    socket: &Socket,
+    lane: Lane<'_>,
+) -> Result<Tally, TrialError> {
     let block = payload::fill(task.params.size as usize, &task.canary);
     let Some(timeline) = lane.start() else { return Ok(Tally::default()) };
+    let over = |now: u64| {
+        now >= timeline.close && (side == Side::Client || hung_up(socket)) || lane.stopped()
+    };
     let mut meter = Meter::new(timeline);
     let mut schedule = task.params.rate.map(|rate| {
         let streams = f64::from(task.params.streams);
         let blocks = rate.0 / 8.0 / block.len() as f64 / streams;
         Schedule::new(timeline.start, blocks, f64::from(flow) / streams)
     });
+    let mut alarm = Alarm::new(Wait::Sleep);
     let (mut total, mut writes, mut at) = (0u64, 0u64, 0);
     let mut now = clock::now();
-    while now < timeline.end && !lane.stopped() {
+    while !over(now) {
         if let Some(schedule) = schedule.as_mut().filter(|_| at == 0) {
-            now =
-                clock::wait_until(schedule.due().min(timeline.end), Wait::Sleep, || lane.stopped());
-            if now >= timeline.end || now < schedule.due() {
+            now = alarm.wait_until(schedule.due(), over);
+            if now < schedule.due() || over(now) {
                 break;
             }
             schedule.advance();
@@ -118,7 +139,7 @@ fn sender(task: &Task, flow: u32, socket: &Socket, lane: Lane<'_>) -> Result<Tal
                 lane.moved(total);
             }
             Err(Errno::INTR) => {}
-            Err(_) if lane.stopped() => break,
+            Err(_) if over(clock::now()) => break,
             Err(e) => return Err(tcp::broken(flow, "sending", e)),
         }
     }
@@ -127,6 +148,13 @@ fn sender(task: &Task, flow: u32, socket: &Socket, lane: Lane<'_>) -> Result<Tal
     // Rates come from the receiver, so the sender keeps no slices.
     let sent_bytes = meter.finish().iter().sum();
     Ok(Tally { sent_bytes, sent: writes, ..Tally::default() })
+}
+
+/// True once the peer has shut its direction down, whoever reads from the socket.
+fn hung_up(socket: &Socket) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut fds, Some(&now)), Ok(n) if n > 0)
 }
 
 fn receiver(task: &Task, flow: u32, socket: &Socket, lane: Lane<'_>) -> Result<Tally, TrialError> {

@@ -4,10 +4,12 @@
 //! loop: an absolute schedule; latency counts from the *intended* send time, so a stalled server
 //! is charged for every request that it kept from being sent (Tene's "coordinated omission").
 //! Transactions of a flow stay strictly one after the other, as in wrk2: what falls behind is sent
-//! as soon as the one before is answered.
+//! as soon as the one before is answered. Between two, a flow that has a CPU to itself sleeps and
+//! then spins, and reports what it spun, which is no cost of the path.
 
 use crate::{
-    clock::{self, Schedule, Wait},
+    clock::{self, Alarm, Schedule, Wait},
+    cpus,
     error::TrialError,
     flow::{Lane, Tally},
     meter::{Meter, Timeline},
@@ -29,6 +31,8 @@ pub(crate) enum Exchanged {
 
 /// The key under which the options of a flow tell how it was paced.
 const LOOP: &str = "loop";
+/// The key under which they tell the CPU time that it spun away in the window, in nanoseconds.
+pub(crate) const SPUN_NS: &str = "spun_ns";
 
 /// Runs transactions from the go to the end of the window.
 pub(crate) fn transact(
@@ -37,7 +41,7 @@ pub(crate) fn transact(
     lane: Lane<'_>,
     mut exchange: impl FnMut() -> Result<Exchanged, TrialError>,
 ) -> Result<Tally, TrialError> {
-    let mut book = Book::new();
+    let mut book = Book::new(wait(task));
     let Some(timeline) = lane.start() else { return Ok(Tally::default()) };
     let mut meter = Meter::new(timeline);
     match task.params.rate {
@@ -46,7 +50,7 @@ pub(crate) fn transact(
             let streams = f64::from(task.params.streams);
             let schedule =
                 Schedule::new(timeline.start, rate.0 / streams, f64::from(flow) / streams);
-            open(&mut book, &mut meter, timeline, lane, schedule, spin(task), &mut exchange)?;
+            open(&mut book, &mut meter, timeline, lane, schedule, &mut exchange)?;
         }
     }
     Ok(book.close(task, meter))
@@ -54,9 +58,13 @@ pub(crate) fn transact(
 
 /// Spinning is for a flow that has its CPU to itself; where flows share one, it would take the
 /// CPU from the others just when they are due.
-fn spin(task: &Task) -> Wait {
-    let alone = task.params.streams as usize <= task.client_cpus.len();
-    if alone { Wait::Spin } else { Wait::Sleep }
+fn wait(task: &Task) -> Wait {
+    let cpus = match task.client_cpus.len() {
+        // Unpinned: the server may want as many.
+        0 => cpus::allowed().len() / 2,
+        pinned => pinned,
+    };
+    if task.params.streams as usize <= cpus { Wait::Spin } else { Wait::Sleep }
 }
 
 struct Book {
@@ -64,11 +72,23 @@ struct Book {
     total: u64,
     lost: u64,
     unsent: u64,
+    wait: Wait,
+    alarm: Alarm,
+    /// Spun inside the window, in nanoseconds.
+    spun: u64,
 }
 
 impl Book {
-    fn new() -> Self {
-        Self { histogram: histogram::empty(), total: 0, lost: 0, unsent: 0 }
+    fn new(wait: Wait) -> Self {
+        Self {
+            histogram: histogram::empty(),
+            total: 0,
+            lost: 0,
+            unsent: 0,
+            wait,
+            alarm: Alarm::new(wait),
+            spun: 0,
+        }
     }
 
     #[inline]
@@ -90,12 +110,22 @@ impl Book {
             histogram: Some(self.histogram),
             ..Tally::default()
         };
-        let how = match (task.params.rate, spin(task)) {
+        let how = match (task.params.rate, self.wait) {
             (None, _) => "closed",
             (Some(_), Wait::Spin) => "open, sleep and spin",
             (Some(_), Wait::Sleep) => "open, sleep",
         };
         tally.options.insert(LOOP.to_owned(), how.to_owned());
+        if task.params.rate.is_some() {
+            tally.options.insert(SPUN_NS.to_owned(), self.spun.to_string());
+            if self.wait == Wait::Sleep {
+                tally.warnings.push(format!(
+                    "more flows than CPUs, so paced flows do not spin: they woke up about {:.0} µs \
+                     late, which is part of the latencies",
+                    self.alarm.lateness() / 1e3
+                ));
+            }
+        }
         if self.unsent > 0 {
             tally.warnings.push(format!(
                 "{} transactions were due in the window and could not be sent before its end; they \
@@ -140,16 +170,21 @@ fn open(
     timeline: Timeline,
     lane: Lane<'_>,
     mut schedule: Schedule,
-    wait: Wait,
     exchange: &mut impl FnMut() -> Result<Exchanged, TrialError>,
 ) -> Result<(), TrialError> {
     loop {
         let intended = schedule.due();
         if intended >= timeline.close {
+            // Leaving early would end the server's window before it is over.
+            Alarm::new(Wait::Sleep).wait_until(timeline.close, |_| lane.stopped());
             return Ok(());
         }
-        if clock::wait_until(intended, wait, || lane.stopped()) < intended {
+        let spun = book.alarm.spun();
+        if book.alarm.wait_until(intended, |_| lane.stopped()) < intended {
             return Ok(());
+        }
+        if intended >= timeline.open {
+            book.spun += book.alarm.spun() - spun;
         }
         let outcome = exchange()?;
         let now = clock::now();

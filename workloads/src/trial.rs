@@ -41,6 +41,8 @@ pub(crate) struct Cast<'a> {
     pub(crate) strands: Vec<Strand<'a>>,
     /// The flows' long-lived sockets in flow order, looked at at the window's edges.
     pub(crate) sockets: Vec<Arc<Socket>>,
+    /// What the supervisor does when the window is over and read.
+    pub(crate) at_close: Option<Box<dyn FnOnce() + 'a>>,
 }
 
 /// Be the server of a trial: binds, calls `listening` with the port, and runs until the client is done.
@@ -92,51 +94,54 @@ pub(crate) fn run(
     cast: Cast<'_>,
     go: impl FnOnce() -> Result<(), TrialError>,
 ) -> Result<EndReport, TrialError> {
-    let Cast { side, strands, sockets } = cast;
+    let Cast { side, strands, sockets, at_close } = cast;
     let gate = Gate::default();
     let progress: Vec<Progress> = strands.iter().map(|_| Progress::default()).collect();
     let who: Vec<(Option<u32>, Option<u32>)> =
         strands.iter().map(|s| (s.flow, cpu(task, side, s.flow))).collect();
-    let (watched, tallies) = thread::scope(|scope| {
-        let mut handles = Vec::new();
-        for (strand, (counter, &(_, cpu))) in strands.into_iter().zip(progress.iter().zip(&who)) {
-            let lane = Lane { gate: &gate, progress: &counter.0, reins };
-            let started = thread::Builder::new()
-                .name(strand.name())
-                .spawn_scoped(scope, move || strand.perform(lane, cpu));
-            match started {
-                Ok(handle) => handles.push(handle),
-                Err(e) => {
-                    reins.stop(Cause::Failed(TrialError::system("starting a flow thread", e)));
-                    break;
+    let (watched, tallies) =
+        thread::scope(|scope| {
+            let mut handles = Vec::new();
+            for (strand, (counter, &(_, cpu))) in strands.into_iter().zip(progress.iter().zip(&who))
+            {
+                let lane = Lane { gate: &gate, progress: &counter.0, reins };
+                let started = thread::Builder::new()
+                    .name(strand.name())
+                    .spawn_scoped(scope, move || strand.perform(lane, cpu));
+                match started {
+                    Ok(handle) => handles.push(handle),
+                    Err(e) => {
+                        reins.stop(Cause::Failed(TrialError::system("starting a flow thread", e)));
+                        break;
+                    }
                 }
             }
-        }
-        let watched = Watch { task, reins, gate: &gate, progress: &progress, sockets: &sockets }
-            .run(handles.len(), go);
-        if watched.is_err() {
-            // Blocked threads must end before the scope does; the error itself is returned below.
-            reins.stop(Cause::Deadline);
-        }
-        gate.abandon();
-        let tallies: Vec<Tally> = handles
-            .into_iter()
-            .map(|h| {
-                h.join().unwrap_or_else(|_| {
-                    reins.stop(Cause::Failed(TrialError::system(
-                        "running a flow thread",
-                        std::io::Error::other("it panicked; see standard error"),
-                    )));
-                    Tally::default()
+            let watched =
+                Watch { task, side, reins, gate: &gate, progress: &progress, sockets: &sockets }
+                    .run(handles.len(), go, at_close);
+            if watched.is_err() {
+                // Blocked threads must end before the scope does; the error itself is returned below.
+                reins.stop(Cause::Deadline);
+            }
+            gate.abandon();
+            let tallies: Vec<Tally> = handles
+                .into_iter()
+                .map(|h| {
+                    h.join().unwrap_or_else(|_| {
+                        reins.stop(Cause::Failed(TrialError::system(
+                            "running a flow thread",
+                            std::io::Error::other("it panicked; see standard error"),
+                        )));
+                        Tally::default()
+                    })
                 })
-            })
-            .collect();
-        (watched, tallies)
-    });
+                .collect();
+            (watched, tallies)
+        });
+    let seen = watched?;
     if let Some(error) = reins.take_failure() {
         return Err(error);
     }
-    let seen = watched?;
     report(task, &who, tallies, seen, &sockets)
 }
 
@@ -155,6 +160,7 @@ struct Progress(AtomicU64);
 
 struct Watch<'a> {
     task: &'a Task,
+    side: Side,
     reins: &'a Reins,
     gate: &'a Gate,
     progress: &'a [Progress],
@@ -177,11 +183,20 @@ impl Watch<'_> {
         &self,
         threads: usize,
         go: impl FnOnce() -> Result<(), TrialError>,
+        at_close: Option<Box<dyn FnOnce() + '_>>,
     ) -> Result<Seen, TrialError> {
         let mut cpu = CpuWindow::prepare().doing("reading CPU times in /proc")?;
+        let sees_kthreads = cpu.sees_kthreads();
         self.gate.wait_ready(threads, self.reins)?;
+        let before = clock::now();
         go()?;
-        let timeline = Timeline::new(clock::now(), self.task.warmup_s, self.task.duration_s);
+        // However long this thread is kept from running here, the server's window starts, and so
+        // ends, before the client's: no client leaves a server in the middle of its window.
+        let start = match self.side {
+            Side::Server => before,
+            Side::Client => clock::now(),
+        };
+        let timeline = Timeline::new(start, self.task.warmup_s, self.task.duration_s);
         self.gate.open(timeline);
 
         let mut silence = Silence::new(self);
@@ -202,7 +217,16 @@ impl Watch<'_> {
         let closed = clock::now();
         let (process, node) = cpu.close().doing("reading CPU times in /proc")?;
         let close = self.edge();
+        if let Some(act) = at_close {
+            act();
+        }
         let mut warnings = Vec::new();
+        if !sees_kthreads {
+            warnings.push(
+                "kernel threads cannot be seen here (a PID namespace): their time is in system"
+                    .to_owned(),
+            );
+        }
         let late =
             clock::seconds((closed - timeline.close).max(opened.saturating_sub(timeline.open)));
         if late > 0.01 * self.task.duration_s && late > 0.002 {
@@ -248,7 +272,7 @@ impl Watch<'_> {
 
     /// After the window: the last messages get the task's patience, then sockets are shut down.
     fn wind_down(&self, timeline: &Timeline, threads: usize) -> Result<(), TrialError> {
-        let until = timeline.end + clock::nanos(self.task.patience_s);
+        let until = timeline.close + clock::nanos(self.task.patience_s);
         if self.reins.wait_finished(threads, until) {
             return Ok(());
         }

@@ -41,7 +41,7 @@ pub(crate) fn serve(
             Strand::new(flow, "answer", move |lane| answer(task, flow, &socket, lane))
         })
         .collect();
-    let cast = Cast { side: Side::Server, strands, sockets: sockets.clone() };
+    let cast = Cast { side: Side::Server, strands, sockets: sockets.clone(), at_close: None };
     trial::run(task, reins, cast, || {
         udp::send_go(&sockets);
         Ok(())
@@ -58,7 +58,7 @@ pub(crate) fn drive(
         .zip(sockets.clone())
         .map(|(flow, socket)| Strand::new(flow, "ask", move |lane| ask(task, flow, &socket, lane)))
         .collect();
-    let cast = Cast { side: Side::Client, strands, sockets: sockets.clone() };
+    let cast = Cast { side: Side::Client, strands, sockets: sockets.clone(), at_close: None };
     trial::run(task, reins, cast, || hello::udp_await_go(task, reins, &sockets))
 }
 

@@ -4,10 +4,13 @@
 //! the trial in which it was sent, and its send time. So loss is exact at the window's edges: what
 //! the sender marked as sent in its window, against what of it arrived at any time until the drain
 //! after the sender's goodbye. Goodput and packet rate are what arrived in the receiver's window.
+//!
+//! As in `tcp_stream`, a client that sends stops with its own window and a server goes on until the
+//! client says that it is enough: with its own goodbye, or, when it does not send, by asking for it.
 
 use crate::{
     arrivals::{Arrivals, Jitter},
-    clock::{self, SECOND, Schedule, Wait},
+    clock::{self, Alarm, SECOND, Schedule, Wait},
     error::{Doing, TrialError},
     flow::{Lane, Strand, Tally},
     hello::{self, CONTROL, Control},
@@ -22,12 +25,15 @@ use crate::{
 };
 use rustix::{
     io::Errno,
-    net::{SendFlags, send},
+    net::{RecvFlags, SendFlags, recv, send},
 };
 use socket2::Socket;
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,7 +46,7 @@ const MAX_GSO: usize = 65_507;
 /// Datagrams handed over with one sendmmsg.
 const BATCH: usize = 64;
 /// Messages taken with one recvmmsg: coalesced runs of up to 64 KiB, or single datagrams.
-const RUNS: usize = 8;
+const RUNS: usize = 2;
 const SINGLES: usize = 64;
 /// A paced sender wakes up no more often than this and sends what is due in a burst.
 const BURST_NS: f64 = 100_000.0;
@@ -48,6 +54,9 @@ const BURST_NS: f64 = 100_000.0;
 const DRAIN: u64 = SECOND / 40;
 /// Without a goodbye a receiver gives up this long after it expected one.
 const NO_GOODBYE: u64 = SECOND / 2;
+
+/// How often a client asks for the goodbye.
+const ASK: u64 = SECOND / 100;
 
 /// In which part of the sender's trial a datagram was sent.
 const IN_WINDOW: u64 = 1;
@@ -79,24 +88,72 @@ pub(crate) fn drive(
 
 fn cast<'a>(task: &'a Task, side: Side, sockets: &[Arc<Socket>]) -> Result<Cast<'a>, TrialError> {
     let (sends, receives) = roles(task.params.direction, side);
+    let asks = side == Side::Client && !sends;
     let mut strands = Vec::new();
     for (flow, socket) in (0..).zip(sockets) {
         options::offload(socket, &task.params)?;
+        let enough = Arc::new(AtomicBool::new(false));
         if receives {
             // A receiver must notice the end of its time although nothing comes any more.
             socket
                 .set_read_timeout(Some(Duration::from_millis(10)))
                 .doing("setting SO_RCVTIMEO")?;
-            let socket = Arc::clone(socket);
-            strands
-                .push(Strand::new(flow, "recv", move |lane| receiver(task, flow, &socket, lane)));
+            let (socket, enough) = (Arc::clone(socket), Arc::clone(&enough));
+            strands.push(Strand::new(flow, "recv", move |lane| {
+                receiver(task, flow, &socket, asks, &enough, lane)
+            }));
         }
         if sends {
             let socket = Arc::clone(socket);
-            strands.push(Strand::new(flow, "send", move |lane| sender(task, flow, &socket, lane)));
+            let until = match (side, receives) {
+                (Side::Client, _) => Until::Close,
+                (Side::Server, true) => Until::Goodbye(enough),
+                (Side::Server, false) => Until::Asked,
+            };
+            strands.push(Strand::new(flow, "send", move |lane| {
+                sender(task, flow, &socket, &until, lane)
+            }));
         }
     }
-    Ok(Cast { side, strands, sockets: sockets.to_vec() })
+    Ok(Cast { side, strands, sockets: sockets.to_vec(), at_close: None })
+}
+
+/// When a sender stops, after its window.
+enum Until {
+    /// With the window: the receiver's is over already.
+    Close,
+    /// When the other thread of the flow has got the client's goodbye.
+    Goodbye(Arc<AtomicBool>),
+    /// When the client asks for the goodbye; nobody else reads from the socket.
+    Asked,
+}
+
+impl Until {
+    fn over(&self, now: u64, timeline: Timeline, socket: &Socket) -> bool {
+        if now < timeline.close {
+            return false;
+        }
+        // Whatever the client says may get lost.
+        now >= timeline.close + NO_GOODBYE
+            || match self {
+                Self::Close => true,
+                Self::Goodbye(enough) => enough.load(Ordering::Relaxed),
+                Self::Asked => asked(socket),
+            }
+    }
+}
+
+/// Reads what the client sent; true when that was the request for the goodbye.
+fn asked(socket: &Socket) -> bool {
+    let mut bytes = [0; CONTROL + 1];
+    while let Ok((n, _)) = recv(socket, &mut bytes, RecvFlags::DONTWAIT) {
+        match Control::decode(&bytes[..n]) {
+            Some(Control::End(_)) => return true,
+            Some(Control::Hello(_)) => Control::Go.send(socket),
+            Some(Control::Go | Control::Welcome) | None => {}
+        }
+    }
+    false
 }
 
 /// The two ways of handing datagrams to the kernel.
@@ -150,18 +207,25 @@ impl Outbox {
     }
 }
 
-fn sender(task: &Task, flow: u32, socket: &Socket, lane: Lane<'_>) -> Result<Tally, TrialError> {
+fn sender(
+    task: &Task,
+    flow: u32,
+    socket: &Socket,
+    until: &Until,
+    lane: Lane<'_>,
+) -> Result<Tally, TrialError> {
     let size = task.params.size as usize;
     let (mut outbox, largest) = Outbox::new(task);
     let Some(timeline) = lane.start() else { return Ok(Tally::default()) };
+    let over = |now: u64| until.over(now, timeline, socket) || lane.stopped();
     let mut pace = task.params.rate.map(|rate| Pace::new(task, timeline, rate.0, flow, largest));
     let (mut sequence, mut sent) = (0u64, 0u64);
     loop {
         let now = match &mut pace {
-            Some(pace) => pace.wait(timeline, lane),
+            Some(pace) => pace.wait(over),
             None => clock::now(),
         };
-        if now >= timeline.end || lane.stopped() {
+        if over(now) {
             break;
         }
         let count = pace.as_ref().map_or(largest, |pace| pace.burst);
@@ -207,6 +271,7 @@ fn send_failure(task: &Task, flow: u32, e: Errno) -> TrialError {
 
 /// Bursts on an absolute schedule.
 struct Pace {
+    alarm: Alarm,
     schedule: Schedule,
     burst: usize,
 }
@@ -218,13 +283,13 @@ impl Pace {
         let per_second = rate / 8.0 / task.params.size as f64 / streams;
         let burst = (per_second * BURST_NS / SECOND as f64).round().clamp(1.0, largest as f64);
         let schedule = Schedule::new(timeline.start, per_second / burst, f64::from(flow) / streams);
-        Self { schedule, burst: burst as usize }
+        Self { alarm: Alarm::new(Wait::Sleep), schedule, burst: burst as usize }
     }
 
-    fn wait(&mut self, timeline: Timeline, lane: Lane<'_>) -> u64 {
+    fn wait(&mut self, over: impl Fn(u64) -> bool) -> u64 {
         let due = self.schedule.due();
         self.schedule.advance();
-        clock::wait_until(due.min(timeline.end), Wait::Sleep, || lane.stopped())
+        self.alarm.wait_until(due, over)
     }
 }
 
@@ -305,7 +370,15 @@ impl Inbox {
     }
 }
 
-fn receiver(task: &Task, flow: u32, socket: &Socket, lane: Lane<'_>) -> Result<Tally, TrialError> {
+/// `asks`: the peer's sender waits to be told that it is enough. `enough`: tells this end's sender.
+fn receiver(
+    task: &Task,
+    flow: u32,
+    socket: &Socket,
+    asks: bool,
+    enough: &AtomicBool,
+    lane: Lane<'_>,
+) -> Result<Tally, TrialError> {
     let size = task.params.size as usize;
     let mut batch = if task.params.gso {
         ReceiveBatch::new(RUNS, 1 << 16)
@@ -322,6 +395,7 @@ fn receiver(task: &Task, flow: u32, socket: &Socket, lane: Lane<'_>) -> Result<T
         total: 0,
         goodbye: None,
     };
+    let mut ask_at = timeline.close;
     while !lane.stopped() {
         let got = batch.receive(socket);
         let now = clock::now();
@@ -342,13 +416,25 @@ fn receiver(task: &Task, flow: u32, socket: &Socket, lane: Lane<'_>) -> Result<T
                 None => return Err(TrialError::system(format!("flow {flow}: receiving"), e)),
             },
         }
-        let enough = inbox.goodbye.map_or(timeline.end + NO_GOODBYE, |(at, _)| {
+        if inbox.goodbye.is_some() {
+            enough.store(true, Ordering::Relaxed);
+        } else if asks && now >= ask_at {
+            Control::End(0).send(socket);
+            ask_at = now + ASK;
+        }
+        // A server's sender may go on for NO_GOODBYE itself before it says goodbye.
+        let last = inbox.goodbye.map_or(timeline.close + 2 * NO_GOODBYE, |(at, _)| {
             // A goodbye belongs to the sender's clock; this end's window is not cut short by it.
             (at + DRAIN).max(timeline.close)
         });
-        if now >= enough {
+        if now >= last {
             break;
         }
+    }
+    if inbox.total == 0 && inbox.goodbye.is_none() {
+        return Err(TrialError::PeerSilent(format!(
+            "flow {flow}: neither a datagram nor the sender's goodbye came"
+        )));
     }
     Ok(inbox.close(flow))
 }
