@@ -9,9 +9,11 @@ pub mod context;
 pub mod host;
 pub mod params;
 pub mod wireguard_userspace;
+pub mod wrapping;
 
 pub use context::{Claim, Facts, NodeCtx, Peer, PodCtx, PodNet, Side};
 pub use params::{Param, Settings};
+pub use wrapping::Wrapping;
 
 use crate::cluster::{ClusterError, Topology};
 use async_trait::async_trait;
@@ -95,6 +97,12 @@ pub trait Cni: Send + Sync {
     /// What the path proof holds the datapath to: devices that carry traffic of `placement` to
     /// an address of this family, and devices that must not see it.
     fn path(&self, placement: Placement, to: IpAddr) -> Vec<Claim>;
+
+    /// What packets of pods are wrapped in between nodes, for the encryption proof. A profile that
+    /// says `encrypted` says this too.
+    fn wrapping(&self) -> Option<Wrapping> {
+        None
+    }
 
     /// What was built, one line each, for the reader who asks; without addresses of single nodes.
     fn details(&self) -> Vec<String>;

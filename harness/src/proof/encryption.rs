@@ -8,9 +8,9 @@
 
 use super::{
     payload::{Delivery, deliver},
-    sniffer::{Sightings, Sniffer, Watch, Wrapping},
+    sniffer::{Sightings, Sniffer, Watch},
 };
-use crate::netlink::Netns;
+use crate::{cni::Wrapping, netlink::Netns};
 use anyhow::Context;
 use cnibench_model::{CniSpec, Proof, ProofKind, ProofOutcome};
 use rand::Rng;
@@ -21,7 +21,7 @@ const CANARY: usize = 24;
 
 /// One direction to send in.
 #[derive(Debug, Clone)]
-pub struct Way {
+pub struct Line {
     /// For people: "pod 0 of node 0 to pod 0 of node 1".
     pub label: String,
     /// Where the sender stands.
@@ -40,9 +40,9 @@ pub struct Claimed {
     /// The namespace with the link between the nodes, every frame of which enters a device there.
     pub underlay: Netns,
     /// From pods to pods of other nodes, at least one.
-    pub pods: Vec<Way>,
+    pub pods: Vec<Line>,
     /// From node to node, around the cni.
-    pub control: Vec<Way>,
+    pub control: Vec<Line>,
     /// Addresses of the nodes.
     pub nodes: BTreeSet<IpAddr>,
     /// What pods' packets are wrapped in.
@@ -88,8 +88,8 @@ fn observe(claimed: &Claimed) -> anyhow::Result<Observed> {
     Ok(Observed { pods, control, seen, wrapping: claimed.wrapping.clone() })
 }
 
-fn send(ways: &[Way], canary: &[u8]) -> Vec<(String, Result<Delivery, String>)> {
-    ways.iter()
+fn send(lines: &[Line], canary: &[u8]) -> Vec<(String, Result<Delivery, String>)> {
+    lines.iter()
         .map(|way| {
             let sent = deliver(&way.from, &way.to, way.addr, canary);
             (way.label.clone(), sent.map_err(|e| format!("{e:#}")))

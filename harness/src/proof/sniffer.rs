@@ -5,7 +5,7 @@
 //! proves (`encryption`).
 
 use super::packet_socket::PacketSocket;
-use crate::netlink::Netns;
+use crate::{cni::Wrapping, netlink::Netns};
 use anyhow::{Context, anyhow};
 use memchr::memmem::Finder;
 use std::{
@@ -23,15 +23,6 @@ use std::{
 const LARGEST: usize = 1 << 20;
 /// How long a reader without frames sleeps. The socket's buffer holds far more than comes meanwhile.
 const NAP: Duration = Duration::from_millis(1);
-
-/// What packets of pods are wrapped in between nodes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wrapping {
-    /// UDP to or from one of these ports (WireGuard).
-    Udp(BTreeSet<u16>),
-    /// ESP (RFC 4303).
-    Esp,
-}
 
 /// What to look for.
 #[derive(Debug, Clone)]

@@ -8,3 +8,4 @@
 
 mod conflist;
 mod rig;
+mod wireguard;
