@@ -2,6 +2,8 @@
 //!
 //! Nothing here knows a CNI by name. The runner talks to clusters through these traits only.
 
+pub mod netns;
+
 use async_trait::async_trait;
 use cnibench_model::{CniInfo, CniSpec, Placement, Proof, ProviderKind};
 use std::{net::IpAddr, path::PathBuf};

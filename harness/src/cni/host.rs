@@ -35,6 +35,12 @@ impl Cni for Host {
         true
     }
 
+    fn refuses(&self, placement: Placement) -> Option<String> {
+        (placement == Placement::PodService).then(|| {
+            "a service needs NAT in the node, whose connection tracking would slow every other case of this baseline".to_owned()
+        })
+    }
+
     fn path(&self, placement: Placement, _to: IpAddr) -> Vec<Claim> {
         let (carries, silent) =
             if placement == Placement::SameNode { ("lo", "eth0") } else { ("eth0", "lo") };

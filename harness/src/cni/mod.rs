@@ -4,8 +4,12 @@
 //! that implements [`NodeAgent`], and a line in [`PROFILES`]. Nothing CNI-specific stands outside
 //! this folder; nothing here knows how nodes come about (that is `cluster/`).
 
+pub mod bridge;
 pub mod conflist;
 pub mod context;
+pub mod flannel;
+pub mod flannel_host_gw;
+pub mod flannel_vxlan;
 pub mod host;
 pub mod params;
 pub mod wireguard_userspace;
@@ -21,7 +25,15 @@ use cnibench_model::{CniSpec, Placement, nearest::did_you_mean};
 use std::{net::IpAddr, sync::Arc};
 
 /// Every profile, in the order in which people see them.
-pub const PROFILES: &[&Profile] = &[&host::PROFILE, &conflist::PROFILE];
+pub const PROFILES: &[&Profile] = &[
+    &host::PROFILE,
+    &flannel_host_gw::PROFILE,
+    &flannel_vxlan::PROFILE,
+    &wireguard_userspace::PROFILE,
+    &flannel::WIREGUARD,
+    &flannel::IPSEC,
+    &conflist::PROFILE,
+];
 
 /// How a profile's parameters and the cluster's shape become a datapath.
 pub type Build = fn(&Settings<'_>, &Topology) -> Result<Arc<dyn Cni>, ClusterError>;

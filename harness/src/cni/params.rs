@@ -1,6 +1,6 @@
 //! Parameters of a profile: their names, and reading their values with errors that help.
 
-use crate::cluster::ClusterError;
+use crate::cluster::{ClusterError, IpFamily};
 use cnibench_model::{CniSpec, nearest::did_you_mean};
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
 
@@ -31,6 +31,12 @@ pub fn check_names(spec: &CniSpec, known: &[Param]) -> Result<(), ClusterError> 
         did_you_mean(key, names.iter().copied()),
         names.join(", ")
     )))
+}
+
+/// The smallest MTU that a family allows: 1280 for IPv6 (RFC 8200, section 5), 576 for IPv4, the
+/// least that every host must take (RFC 791).
+pub fn min_mtu(family: IpFamily) -> u32 {
+    if family == IpFamily::V4 { 576 } else { 1280 }
 }
 
 /// The parameters of one spec.

@@ -5,9 +5,11 @@
 
 pub mod batch;
 pub mod namespace;
+pub mod nftables;
 pub mod rtnl;
 pub mod socket;
 pub mod sysctl;
+pub mod tun;
 
 pub use batch::{Batch, Mac};
 pub use namespace::Netns;

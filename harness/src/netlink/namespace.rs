@@ -142,7 +142,10 @@ pub fn scratch<T: Send>(f: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow:
 
 /// The number by which the kernel knows the namespace of a path (its inode), if there is one.
 pub fn inode(path: &Path) -> Option<u64> {
-    rustix::fs::stat(path).ok().map(|stat| stat.st_ino)
+    /// `NSFS_MAGIC` of linux/magic.h.
+    const NSFS: i64 = 0x6e73_6673;
+    let kind = rustix::fs::statfs(path).ok()?.f_type;
+    (kind as i64 == NSFS).then(|| rustix::fs::stat(path).ok().map(|stat| stat.st_ino))?
 }
 
 /// Unmounts and unlinks a named namespace; one that is not there is no error.

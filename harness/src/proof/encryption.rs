@@ -89,7 +89,8 @@ fn observe(claimed: &Claimed) -> anyhow::Result<Observed> {
 }
 
 fn send(lines: &[Line], canary: &[u8]) -> Vec<(String, Result<Delivery, String>)> {
-    lines.iter()
+    lines
+        .iter()
         .map(|way| {
             let sent = deliver(&way.from, &way.to, way.addr, canary);
             (way.label.clone(), sent.map_err(|e| format!("{e:#}")))

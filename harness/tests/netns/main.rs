@@ -1,11 +1,17 @@
-//! Tests that need root and network namespaces: `cargo test -p cnibench --features netns-tests`.
+//! Tests with real namespaces and real packets. They need root: `sudo` them, they do not skip.
+
 #![allow(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
-    reason = "all of this is tests; what clippy.toml allows covers functions with #[test] only"
+    reason = "clippy knows test functions, but not what they share, as tests"
 )]
 
 mod conflist;
+mod ownership;
+mod profiles;
+mod proofs;
 mod rig;
+mod rules;
+mod support;
+mod unprivileged;
 mod wireguard;

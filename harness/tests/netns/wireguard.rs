@@ -181,9 +181,8 @@ fn the_process_ends_with_its_input_and_says_what_it_does_not_understand() {
 /// Processes of this user that stand in a namespace.
 fn processes_in(netns: &Netns) -> Vec<u32> {
     let wanted = cnibench::netlink::namespace::inode(netns.path()).unwrap();
-    let of = |pid: u32| {
-        cnibench::netlink::namespace::inode(Path::new(&format!("/proc/{pid}/ns/net")))
-    };
+    let of =
+        |pid: u32| cnibench::netlink::namespace::inode(Path::new(&format!("/proc/{pid}/ns/net")));
     let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let pids = entries.filter_map(|e| e.file_name().to_str()?.parse().ok());
     pids.filter(|pid| of(*pid) == Some(wanted)).collect()

@@ -54,9 +54,18 @@ pub const PROFILE: Profile = Profile {
     description: "Flannel with a userspace WireGuard (gotatun over TUN) between nodes, pods on a bridge",
     params: &[
         Param { name: "mtu", help: "MTU of the pods in bytes (default: the underlay's less 80)" },
-        Param { name: "port", help: "UDP port of the tunnel; IPv6 pods use the next one (default 51820)" },
-        Param { name: "keepalive", help: "seconds between keepalives, 0: none (default 0, as Flannel)" },
-        Param { name: "workers", help: "threads per node that encrypt and decrypt (default: one per CPU, at most 4)" },
+        Param {
+            name: "port",
+            help: "UDP port of the tunnel; IPv6 pods use the next one (default 51820)",
+        },
+        Param {
+            name: "keepalive",
+            help: "seconds between keepalives, 0: none (default 0, as Flannel)",
+        },
+        Param {
+            name: "workers",
+            help: "threads per node that encrypt and decrypt (default: one per CPU, at most 4)",
+        },
     ],
     encrypted: true,
     automatic: true,

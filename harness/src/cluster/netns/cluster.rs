@@ -1,0 +1,198 @@
+//! A cluster of namespaces that is up: its ends, its proofs, and taking it down.
+
+use super::{addressing::Plan, owner::Owner, spaces::Spaces};
+use crate::{
+    cluster::{Cluster, Ends, IpFamily, Place, Topology},
+    cni::{Cni, NodeAgent, NodeCtx, PodCtx, PodNet},
+    netlink::Netns,
+    proof::{self, Scene, Way},
+};
+use anyhow::{Context as _, anyhow};
+use async_trait::async_trait;
+use cnibench_model::{CniInfo, Placement, Proof};
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+/// How long one step of taking down may take before it is given up and reported.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A cluster made by [`super::NetnsProvider`]. Dropped without [`Cluster::down`], it still removes
+/// its namespaces.
+pub struct NetnsCluster {
+    pub(super) info: CniInfo,
+    pub(super) cni: Arc<dyn Cni>,
+    pub(super) topology: Topology,
+    pub(super) plan: Plan,
+    // Agents before namespaces: fields are dropped in this order.
+    pub(super) nodes: Vec<Node>,
+    pub(super) underlay: Option<Netns>,
+    pub(super) spaces: Arc<Spaces>,
+    /// Keeps the run's lock for as long as anything of it may be there.
+    pub(super) _owner: Arc<Owner>,
+}
+
+/// A node with its cni's agent and its pods.
+pub(super) struct Node {
+    pub(super) ctx: Arc<NodeCtx>,
+    pub(super) agent: Option<Box<dyn NodeAgent>>,
+    pub(super) pods: Vec<Pod>,
+}
+
+/// A pod that was connected.
+pub(super) struct Pod {
+    pub(super) ctx: PodCtx,
+    pub(super) net: PodNet,
+}
+
+/// An end before it is given away: which namespace, on which node, at which address.
+struct End<'a> {
+    place: Place,
+    netns: &'a Netns,
+    node: &'a Node,
+    addrs: Vec<IpAddr>,
+}
+
+impl NetnsCluster {
+    fn node_end(&self, index: usize) -> Result<End<'_>, String> {
+        let node = self.nodes.get(index).ok_or_else(|| self.too_few("nodes", index))?;
+        Ok(End {
+            place: Place {
+                label: format!("node {index}"),
+                netns: node.ctx.netns.path().to_owned(),
+            },
+            netns: &node.ctx.netns,
+            node,
+            addrs: node.ctx.addrs.iter().map(|a| a.addr()).collect(),
+        })
+    }
+
+    fn pod_end(&self, node: usize, index: usize) -> Result<End<'_>, String> {
+        if self.cni.host_network() {
+            return self.node_end(node);
+        }
+        let node_index = node;
+        let node = self.nodes.get(node).ok_or_else(|| self.too_few("nodes", node))?;
+        let pod = node.pods.get(index).ok_or_else(|| self.too_few("pods per node", index))?;
+        Ok(End {
+            place: Place {
+                label: format!("pod {index} of node {node_index}"),
+                netns: pod.ctx.netns.path().to_owned(),
+            },
+            netns: &pod.ctx.netns,
+            node,
+            addrs: pod.net.addrs.clone(),
+        })
+    }
+
+    fn too_few(&self, what: &str, index: usize) -> String {
+        let have = if what == "nodes" { self.topology.nodes } else { self.topology.pods_per_node };
+        format!("needs at least {} {what}; this cluster has {have}", index + 1)
+    }
+
+    /// Client, server and the address that the client uses, for one address family.
+    fn way(&self, placement: Placement, v4: bool) -> Result<Way, String> {
+        if let Some(reason) = self.cni.refuses(placement) {
+            return Err(reason);
+        }
+        let (client, server) = match placement {
+            Placement::SameNode if self.cni.host_network() => {
+                (self.node_end(0)?, self.node_end(0)?)
+            }
+            Placement::SameNode => (self.pod_end(0, 0)?, self.pod_end(0, 1)?),
+            Placement::CrossNode | Placement::PodService => {
+                (self.pod_end(0, 0)?, self.pod_end(1, 0)?)
+            }
+            Placement::HostHost => (self.node_end(0)?, self.node_end(1)?),
+            Placement::HostPod => (self.node_end(0)?, self.pod_end(1, 0)?),
+        };
+        let of_family = |addrs: &[IpAddr]| {
+            let found = addrs.iter().copied().find(|a| a.is_ipv4() == v4);
+            found.ok_or_else(|| {
+                let version = if v4 { 4 } else { 6 };
+                format!("{} has no IPv{version} address", server.place.label)
+            })
+        };
+        let bind_addr = of_family(&server.addrs)?;
+        let server_addr = match placement {
+            Placement::PodService => of_family(&self.plan.service_addrs())?,
+            _ => bind_addr,
+        };
+        Ok(Way {
+            placement,
+            client: client.netns.clone(),
+            server: server.netns.clone(),
+            client_node: client.node.ctx.netns.clone(),
+            server_node: server.node.ctx.netns.clone(),
+            ends: Ends { client: client.place, server: server.place, server_addr, bind_addr },
+        })
+    }
+
+    /// What proofs look at; every way that this cluster offers, in every address family.
+    pub(super) fn scene(&self) -> anyhow::Result<Scene> {
+        let families = [true, false].into_iter().filter(|v4| match self.topology.family {
+            IpFamily::V4 => *v4,
+            IpFamily::V6 => !v4,
+            IpFamily::Dual => true,
+        });
+        let ways = families
+            .flat_map(|v4| Placement::ALL.iter().filter_map(move |p| self.way(*p, v4).ok()))
+            .collect();
+        Ok(Scene {
+            spec: self.info.spec.clone(),
+            encrypted: self.info.encrypted,
+            cni: self.cni.clone(),
+            underlay: self.underlay.clone().context("the cluster is down")?,
+            underlay_mtu: self.topology.underlay_mtu,
+            ways,
+        })
+    }
+}
+
+#[async_trait]
+impl Cluster for NetnsCluster {
+    fn info(&self) -> &CniInfo {
+        &self.info
+    }
+
+    fn ends(&self, placement: Placement) -> Result<Ends, String> {
+        self.way(placement, self.topology.family != IpFamily::V6).map(|way| way.ends)
+    }
+
+    async fn prove(&self) -> Vec<Proof> {
+        match self.scene() {
+            Ok(scene) => proof::all(&scene).await,
+            Err(_) => Vec::new(),
+        }
+    }
+
+    async fn down(&mut self) -> Vec<anyhow::Error> {
+        let mut errors = Vec::new();
+        for node in self.nodes.iter_mut().rev() {
+            let Some(agent) = &mut node.agent else { continue };
+            for pod in node.pods.iter().rev() {
+                let step = format!("{}: disconnecting {}", node.ctx.name, pod.ctx.name);
+                errors.extend(in_time(step, agent.remove_pod(&pod.ctx)).await.err());
+            }
+            let step = format!("{}: stopping the cni's agent", node.ctx.name);
+            errors.extend(in_time(step, agent.stop()).await.err());
+        }
+        // Handles are dropped before names are removed: the kernel frees what nobody holds.
+        self.nodes.clear();
+        self.underlay = None;
+        let spaces = self.spaces.clone();
+        match tokio::task::spawn_blocking(move || spaces.remove_all()).await {
+            Ok(more) => errors.extend(more),
+            Err(e) => errors.push(anyhow!(e).context("removing namespaces panicked")),
+        }
+        errors
+    }
+}
+
+async fn in_time(
+    step: String,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(result) => result.context(step),
+        Err(_) => Err(anyhow!("{step}: not done after {} s", PATIENCE.as_secs())),
+    }
+}

@@ -1,0 +1,20 @@
+//! The provider `netns`: nodes and pods as network namespaces of this machine.
+//!
+//! Owns their names, addresses, the bridge between the nodes, who may remove what, and what to do
+//! without root. Knows no CNI: profiles come from `cni/`.
+
+pub mod addressing;
+mod build;
+pub mod capabilities;
+pub mod clean;
+mod cluster;
+pub mod owner;
+mod provider;
+mod service;
+mod spaces;
+pub mod user_namespace;
+
+pub use clean::{CleanReport, clean_leftovers};
+pub use cluster::NetnsCluster;
+pub use owner::{Owner, RunId};
+pub use provider::NetnsProvider;
