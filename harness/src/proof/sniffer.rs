@@ -21,8 +21,8 @@ use std::{
 
 /// Largest frame that is looked at whole: a superframe of segmentation offload with BIG TCP.
 const LARGEST: usize = 1 << 20;
-/// How long a reader without frames sleeps. The socket's buffer holds far more than comes meanwhile.
-const NAP: Duration = Duration::from_millis(1);
+/// How long a reader without frames waits before it asks whether to stop.
+const NAP: Duration = Duration::from_millis(20);
 
 /// What to look for.
 #[derive(Debug, Clone)]
@@ -113,7 +113,7 @@ fn listen(socket: &PacketSocket, watch: &Watch, stop: &AtomicBool) -> anyhow::Re
             seen.lost = socket.statistics().context("PACKET_STATISTICS")?.lost.into();
             return Ok(seen);
         }
-        thread::sleep(NAP);
+        socket.wait(NAP).context("waiting for frames")?;
     }
 }
 
