@@ -102,9 +102,6 @@ pub fn bridge_details(mtu: u32, family: IpFamily) -> Vec<String> {
     ]
 }
 
-/// What is left to do for a profile whose kernel support is there.
-const NOT_BUILT: &str = "this kernel could carry it, but this release does not build it yet: use flannel-wireguard-userspace";
-
 /// `flannel-wireguard`, named so that `list` and `doctor` can say what is missing.
 pub const WIREGUARD: Profile = Profile {
     name: "flannel-wireguard",
@@ -113,12 +110,10 @@ pub const WIREGUARD: Profile = Profile {
     params: &[],
     encrypted: true,
     automatic: false,
-    check: |_| Err(missing(capabilities::wireguard(), "CONFIG_WIREGUARD")),
+    check: |_| Err(missing(capabilities::WIREGUARD, "wireguard module (CONFIG_WIREGUARD)")),
     build: |settings, _| {
-        Err(ClusterError::Unsupported {
-            cni: settings.spec().clone(),
-            reason: missing(capabilities::wireguard(), "CONFIG_WIREGUARD"),
-        })
+        let reason = missing(capabilities::WIREGUARD, "wireguard module (CONFIG_WIREGUARD)");
+        Err(ClusterError::Unsupported { cni: settings.spec().clone(), reason })
     },
 };
 
@@ -130,21 +125,22 @@ pub const IPSEC: Profile = Profile {
     params: &[],
     encrypted: true,
     automatic: false,
-    check: |_| Err(missing(capabilities::esp(), "CONFIG_INET_ESP")),
+    check: |_| Err(missing(capabilities::ESP, "IPsec ESP (CONFIG_INET_ESP)")),
     build: |settings, _| {
-        Err(ClusterError::Unsupported {
-            cni: settings.spec().clone(),
-            reason: missing(capabilities::esp(), "CONFIG_INET_ESP"),
-        })
+        let reason = missing(capabilities::ESP, "IPsec ESP (CONFIG_INET_ESP)");
+        Err(ClusterError::Unsupported { cni: settings.spec().clone(), reason })
     },
 };
 
-/// Why a profile of the next release cannot be had now.
-fn missing(tried: anyhow::Result<()>, option: &str) -> String {
-    match tried {
-        Ok(()) => NOT_BUILT.to_owned(),
+/// Why a profile that is not built yet cannot be had: what the kernel lacks, or that only we do.
+fn missing(feature: &capabilities::Feature, what: &str) -> String {
+    match feature.tried() {
+        Ok(()) => "this kernel could carry it, but this release does not build it yet; \
+                   use flannel-wireguard-userspace"
+            .to_owned(),
         Err(e) => format!(
-            "this kernel lacks it ({option}; {e:#}): use the vm provider (not yet there), or flannel-wireguard-userspace"
+            "this kernel has no {what}; use the vm provider (not yet there), \
+             or flannel-wireguard-userspace (tried: {e})"
         ),
     }
 }

@@ -9,10 +9,12 @@ use anyhow::bail;
 use cnibench_model::{Proof, ProofKind};
 use futures::future::join_all;
 use std::{net::SocketAddr, time::Duration};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// How long a way may take to work after everything was set up.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Waits until every way works: the cluster's readiness.
 ///
@@ -49,13 +51,20 @@ async fn look(way: &Way) -> Finding {
 async fn attempt(way: &Way, deadline: Instant) -> anyhow::Result<()> {
     let echo = Echo::start(&way.server, way.ends.bind_addr).await?;
     let to = SocketAddr::new(way.ends.server_addr, echo.port);
-    tcp(&way.client, to, deadline).await.map_err(|e| anyhow::anyhow!("TCP: {e}"))?;
-    let mut udp = Udp::connect(&way.client, to).await?;
-    loop {
-        match udp.exchange(64, 1).await {
-            Ok(_) => return Ok(()),
-            Err(e) if Instant::now() >= deadline => bail!("UDP: {e}"),
-            Err(_) => {}
+    // A link that has just come up refuses for a moment, until the kernel's link watch has run
+    // (addrconf_dad_work, linkwatch_event). New tries, since TCP would wait a second for its own.
+    while let Err(e) = tcp(&way.client, to).await {
+        if Instant::now() >= deadline {
+            bail!("TCP: {e}");
         }
+        sleep(PAUSE).await;
     }
+    let mut udp = Udp::connect(&way.client, to).await?;
+    while let Err(e) = udp.exchange(64, 1).await {
+        if Instant::now() >= deadline {
+            bail!("UDP: {e}");
+        }
+        sleep(PAUSE).await;
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 //! the runtime, so no process has to be started.
 
 use crate::netlink::Netns;
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use rand::Rng as _;
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
@@ -15,7 +15,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     task::JoinSet,
-    time::{Instant, timeout, timeout_at},
+    time::timeout,
 };
 
 /// How long one answer may take before the request is sent again.
@@ -96,16 +96,10 @@ impl Echo {
 /// Connects from a namespace, sends some bytes and gets them back.
 ///
 /// # Errors
-/// When it does not work until `deadline`.
-pub(super) async fn tcp(
-    from: &Netns,
-    to: SocketAddr,
-    deadline: Instant,
-) -> Result<(), TrafficError> {
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+/// When one try, which takes at most [`PATIENCE`], does not work.
+pub(super) async fn tcp(from: &Netns, to: SocketAddr) -> Result<(), TrafficError> {
     let connect = move || {
-        let stream =
-            TcpStream::connect_timeout(&to, left).with_context(|| format!("TCP to {to}"))?;
+        let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
         stream.set_nonblocking(true)?;
         Ok(stream)
     };
@@ -116,9 +110,9 @@ pub(super) async fn tcp(
         let mut got = [0; 64];
         stream.read_exact(&mut got).await.map(|_| got)
     };
-    match timeout_at(deadline, exchange).await {
+    match timeout(PATIENCE, exchange).await {
         Ok(Ok(got)) if got == sent => Ok(()),
-        Ok(Ok(_)) => Err(anyhow::anyhow!("TCP to {to}: other bytes came back").into()),
+        Ok(Ok(_)) => Err(anyhow!("other bytes came back").into()),
         Ok(Err(e)) => Err(e.into()),
         Err(_) => Err(TrafficError::Silent),
     }

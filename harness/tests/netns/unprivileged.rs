@@ -48,6 +48,11 @@ async fn child_measures_in_a_user_namespace() {
         );
         assert!(cluster.down().await.is_empty());
     }
+    // Where they are forbidden (here: inside this one), the way on is named.
+    user_namespace::try_user_namespace().unwrap();
+    std::fs::write("/proc/sys/user/max_user_namespaces", "0").unwrap();
+    let e = format!("{:#}", user_namespace::try_user_namespace().unwrap_err());
+    assert!(e.contains("run with sudo"), "{e}");
     println!("run {} was carried", provider.run_id());
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     cni::{NodeCtx, Peer, PodCtx},
-    netlink::{Batch, Netns, Rtnl, batch::Mac},
+    netlink::{Batch, Netns, Rtnl, batch::Mac, sysctl},
     proof,
 };
 use anyhow::Context as _;
@@ -34,6 +34,7 @@ impl NetnsCluster {
         self.join_peers().await?;
         self.add_pods().await?;
         self.add_service().await?;
+        self.note_settings().await?;
         proof::reachable(&self.scene()?).await
     }
 
@@ -191,6 +192,22 @@ impl NetnsCluster {
                 .boxed()
         })
         .await
+    }
+
+    /// Writes down what is the host's doing and moves numbers between pods of one node.
+    async fn note_settings(&mut self) -> anyhow::Result<()> {
+        let Some(node) = self.nodes.first().filter(|_| !self.cni.host_network()) else {
+            return Ok(());
+        };
+        let key = "bridge/bridge-nf-call-iptables";
+        let value = node.ctx.netns.run(move || Ok(sysctl::read(key).ok())).await?;
+        self.info.details.push(match value.as_deref() {
+            Some("1") => "bridged packets pass nf_tables (bridge-nf-call-iptables 1)".to_owned(),
+            _ => "bridged packets pass no nf_tables (the host has not loaded br_netfilter, as \
+                  Kubernetes nodes do)"
+                .to_owned(),
+        });
+        Ok(())
     }
 }
 
