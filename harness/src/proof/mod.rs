@@ -6,8 +6,12 @@
 
 mod connectivity;
 mod echo;
+pub mod encryption;
 mod mtu;
+mod packet_socket;
 mod path;
+pub mod payload;
+pub mod sniffer;
 
 pub use connectivity::reachable;
 pub use echo::{Echo, TrafficError};
