@@ -1,10 +1,9 @@
-//! The command.
+//! The command: parse, dispatch, map the outcome to an exit code.
 
-fn main() -> anyhow::Result<()> {
-    match std::env::args().nth(1).as_deref() {
-        Some(cnibench::cni::wireguard_userspace::child::SUBCOMMAND) => {
-            cnibench::cni::wireguard_userspace::wireguard_node_main()
-        }
-        _ => Ok(()),
-    }
+use clap::Parser;
+use cnibench::cli::{Cli, dispatch};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dispatch(Cli::parse())
 }

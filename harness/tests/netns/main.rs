@@ -7,11 +7,14 @@
 )]
 
 mod conflist;
+mod faults;
 mod ownership;
 mod profiles;
 mod proofs;
 mod rig;
 mod rules;
+mod run;
+mod running;
 mod support;
 mod unprivileged;
 mod wireguard;
