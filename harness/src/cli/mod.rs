@@ -160,3 +160,8 @@ fn terminal_width() -> Option<usize> {
         .map(|size| usize::from(size.ws_col))
         .filter(|w| *w > 0)
 }
+
+/// Where a person should look first: the page, or the folder where no page was asked for.
+fn first_page(rendered: &cnibench_reports::Rendered, out: &std::path::Path) -> std::path::PathBuf {
+    rendered.page.clone().unwrap_or_else(|| out.to_owned())
+}

@@ -39,11 +39,13 @@ pub fn run(args: &Args) -> Result<Outcome> {
             Some(TableFormat::Table) => {
                 print(&cnibench_reports::terminal_summary(record, super::terminal_width()))?;
             }
-            Some(TableFormat::Json) => print_json(&cnibench_reports::matrix::matrix(record))?,
+            Some(TableFormat::Json) => {
+                print_json(&cnibench_reports::matrix::matrix(std::slice::from_ref(record)))?
+            }
         }
     }
     if args.print != Some(TableFormat::Json) {
-        print(&format!("report: {}\n", rendered.first_page(&out).display()))?;
+        print(&format!("report: {}\n", super::first_page(&rendered, &out).display()))?;
     }
     Ok(Outcome::Done)
 }

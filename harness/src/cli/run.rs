@@ -255,7 +255,8 @@ async fn execute(
         progress.phase(&format!("removed {} leftovers of dead runs", leftovers.removed.len()));
     }
     let ran =
-        runner::run(&plan, provider, &suite.topology, &mut journal, &interrupt, progress.as_mut()).await;
+        runner::run(&plan, provider, &suite.topology, &mut journal, &interrupt, progress.as_mut())
+            .await;
     progress.finish();
     ran.with_context(|| {
         format!(
@@ -290,11 +291,11 @@ fn finish(args: &Args, folder: &Path, record: Record, interrupt: &Interrupt) -> 
         match args.format {
             TableFormat::Json => print_json(&serde_json::json!({
                 "record": folder.join(store::RECORD),
-                "report": rendered.first_page(&out),
-                "matrix": cnibench_reports::matrix::matrix(&records[0]),
+                "report": super::first_page(&rendered, &out),
+                "matrix": cnibench_reports::matrix::matrix(&records),
             }))?,
             TableFormat::Table => {
-                print(&format!("report: {}\n", rendered.first_page(&out).display()))?;
+                print(&format!("report: {}\n", super::first_page(&rendered, &out).display()))?;
             }
         }
     }
