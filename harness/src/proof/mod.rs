@@ -70,6 +70,7 @@ pub async fn all(scene: &Scene) -> Vec<Proof> {
     if reachable {
         proofs.push(path::prove(scene).await);
         proofs.extend(mtu::prove(scene).await);
+        proofs.extend(encryption::prove_scene(scene).await);
     }
     proofs
 }

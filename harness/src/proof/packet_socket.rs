@@ -4,13 +4,14 @@
 
 use anyhow::Context;
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fd::{AsRawFd, OwnedFd},
     io::Errno,
     net::{
         AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, recv, socket_with, sockopt,
     },
 };
-use std::{io, num::NonZeroU32};
+use std::{io, num::NonZeroU32, time::Duration};
 
 /// Room for frames that wait to be read, in bytes.
 const BUFFER: usize = 32 << 20;
@@ -64,6 +65,18 @@ impl PacketSocket {
                 Err(Errno::INTR | Errno::NETDOWN) => {}
                 Err(e) => return Err(e.into()),
             }
+        }
+    }
+
+    /// Waits for a frame, at most this long.
+    ///
+    /// # Errors
+    /// The system call's.
+    pub fn wait(&self, most: Duration) -> io::Result<()> {
+        let timeout = Timespec { tv_sec: 0, tv_nsec: most.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(e) => Err(e.into()),
         }
     }
 

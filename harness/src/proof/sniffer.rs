@@ -21,8 +21,8 @@ use std::{
 
 /// Largest frame that is looked at whole: a superframe of segmentation offload with BIG TCP.
 const LARGEST: usize = 1 << 20;
-/// How long a reader without frames sleeps. The socket's buffer holds far more than comes meanwhile.
-const NAP: Duration = Duration::from_millis(1);
+/// How long a reader without frames waits before it asks whether to stop.
+const NAP: Duration = Duration::from_millis(20);
 
 /// What to look for.
 #[derive(Debug, Clone)]
@@ -58,6 +58,8 @@ pub struct Sightings {
     pub wrapped_frames: u64,
     /// Bytes of these beyond the outer IP header and, for UDP, its header.
     pub wrapped_bytes: u64,
+    /// Fragments between nodes: what they are part of is not known, so they are not counted above.
+    pub fragments: u64,
 }
 
 /// A running watch.
@@ -111,7 +113,7 @@ fn listen(socket: &PacketSocket, watch: &Watch, stop: &AtomicBool) -> anyhow::Re
             seen.lost = socket.statistics().context("PACKET_STATISTICS")?.lost.into();
             return Ok(seen);
         }
-        thread::sleep(NAP);
+        socket.wait(NAP).context("waiting for frames")?;
     }
 }
 
@@ -133,6 +135,10 @@ fn note(
     if !watch.nodes.contains(&packet.from) || !watch.nodes.contains(&packet.to) {
         return;
     }
+    if packet.fragment {
+        seen.fragments += 1;
+        return;
+    }
     let wrapped = match (&watch.wrapping, packet.udp_ports()) {
         (Wrapping::Udp(ports), Some((from, to)))
             if ports.contains(&from) || ports.contains(&to) =>
@@ -149,6 +155,7 @@ fn note(
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ESP: u8 = 50;
+const IPV6_FRAGMENT: u8 = 44;
 const UDP_HEADER: usize = 8;
 
 /// The outermost IP packet of an Ethernet frame.
@@ -157,6 +164,8 @@ struct Packet<'a> {
     from: IpAddr,
     to: IpAddr,
     protocol: u8,
+    /// A part of a larger packet.
+    fragment: bool,
     /// Behind the IP header, without the frame's padding.
     body: &'a [u8],
 }
@@ -182,6 +191,8 @@ impl<'a> Packet<'a> {
                     from: address(12)?,
                     to: address(16)?,
                     protocol: header[9],
+                    // More fragments, or an offset (RFC 791, 3.1).
+                    fragment: u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0,
                     body: ip.get(length..total)?,
                 })
             }
@@ -199,6 +210,7 @@ impl<'a> Packet<'a> {
                     from: address(8)?,
                     to: address(24)?,
                     protocol: header[6],
+                    fragment: header[6] == IPV6_FRAGMENT,
                     body: body.get(..length)?,
                 })
             }
@@ -223,6 +235,7 @@ fn describe(frame: &[u8]) -> String {
     let Some(packet) = Packet::parse(frame) else { return format!("not IP, {bytes} bytes") };
     let Packet { from, to, protocol, .. } = packet;
     match (protocol, packet.ports()) {
+        _ if packet.fragment => format!("a fragment {from} > {to}, {bytes} bytes"),
         (TCP, Some((a, b))) => format!("TCP {from} port {a} > {to} port {b}, {bytes} bytes"),
         (UDP, Some((a, b))) => format!("UDP {from} port {a} > {to} port {b}, {bytes} bytes"),
         _ => format!("IP protocol {protocol} {from} > {to}, {bytes} bytes"),
@@ -298,6 +311,14 @@ mod tests {
         };
         let seen = sightings(&watch, &[esp6("fd00::2"), esp6("fd00::3"), udp4(1, 2, b"x")]);
         assert_eq!((seen.wrapped_frames, seen.wrapped_bytes), (1, 50));
+    }
+
+    #[test]
+    fn fragments_are_not_taken_for_what_their_bytes_look_like() {
+        let mut later = udp4(51820, 51820, b"x");
+        later[21] = 1;
+        let seen = sightings(&watch(Wrapping::Udp([51820].into())), &[later]);
+        assert_eq!((seen.wrapped_frames, seen.fragments), (0, 1));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The profile `conflist` with Debian's plugins, and with plugins that misbehave.
 
-use super::rig::{Rig, addr_of, links};
+use super::{
+    rig::{Rig, addr_of, links},
+    support::{down, provider, topology, traces, up},
+};
 use cnibench::{
     cluster::IpFamily,
     cni::conflist::{
@@ -11,6 +14,7 @@ use cnibench::{
     netlink::{Batch, Rtnl},
     proof::payload::deliver,
 };
+use cnibench_model::ProofOutcome;
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -133,6 +137,25 @@ async fn the_example_that_is_shipped_works() {
         deliver(&rig.nodes[a].pods[0].netns, &rig.nodes[b].pods[0].netns, target, b"x").unwrap();
     }
     assert_eq!(rig.detach(&mut attached).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_the_example_passes_every_proof_and_leaves_nothing() {
+    assert_plugins();
+    let example =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/conflists/bridge-host-local.conflist");
+    let provider = provider();
+    let run = provider.run_id().as_str().to_owned();
+    let spec = format!("conflist:path={example}");
+    let mut cluster = up(&provider, &spec, &topology(2, 2, IpFamily::V4)).await;
+    let proofs = cluster.prove().await;
+    assert_eq!(proofs.len(), 3, "{proofs:#?}");
+    for proof in &proofs {
+        assert_eq!(proof.outcome, ProofOutcome::Passed, "{proof:#?}");
+    }
+    cluster.check().await.unwrap();
+    down(cluster).await;
+    assert_eq!(traces(&run), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

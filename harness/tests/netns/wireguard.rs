@@ -1,8 +1,11 @@
 //! `flannel-wireguard-userspace`, and the encryption proof with it, without it and around it.
 
-use super::rig::{Attached, Rig, addr_of, apply, links};
+use super::{
+    rig::{Attached, Rig, addr_of, apply, links},
+    support::{provider, space, topology, traces, up},
+};
 use cnibench::{
-    cluster::IpFamily,
+    cluster::{Cluster, IpFamily},
     cni::{Wrapping, wireguard_userspace::child::set_program},
     netlink::Netns,
     proof::{
@@ -15,6 +18,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 const WIREGUARD: &str = "flannel-wireguard-userspace";
@@ -137,13 +141,12 @@ async fn a_process_that_dies_is_named_and_its_key_is_nowhere_to_be_read() {
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
     assert!(command.ends_with(b"\0wireguard-node\0"), "{}", String::from_utf8_lossy(&command));
 
-    let target = rustix::process::Pid::from_raw(pid as i32).unwrap();
-    rustix::process::kill_process(target, rustix::process::Signal::KILL).unwrap();
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    kill(pid);
+    let end = Instant::now() + Duration::from_secs(30);
     let error = loop {
         match attached.agents[0].check().await {
             Err(e) => break format!("{e:#}"),
-            Ok(()) => assert!(std::time::Instant::now() < end, "its death was not noticed"),
+            Ok(()) => assert!(Instant::now() < end, "its death was not noticed"),
         }
     };
     assert!(error.contains(&node.name) && error.contains("signal: 9"), "{error}");
@@ -158,7 +161,7 @@ fn the_process_ends_with_its_input_and_says_what_it_does_not_understand() {
         let output = assert_cmd::Command::new(env!("CARGO_BIN_EXE_cnibench"))
             .arg("wireguard-node")
             .write_stdin(input.to_owned())
-            .timeout(std::time::Duration::from_secs(60))
+            .timeout(Duration::from_secs(60))
             .output()
             .unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -168,14 +171,14 @@ fn the_process_ends_with_its_input_and_says_what_it_does_not_understand() {
     let rig = Rig::new(1, 0, IpFamily::V4);
     let start = |device: &str| {
         format!(
-            "{{\"netns\":{:?},\"tunnels\":[{{\"device\":\"{device}\",\"port\":51820}}],\"workers\":1}}\n",
+            "{{\"netns\":{:?},\"tunnels\":[{{\"device\":\"{device}\",\"port\":51820,\"mtu\":1420}}],\"workers\":1}}\n",
             rig.nodes[0].ctx.netns.path()
         )
     };
     assert_eq!(run(&start("wg0")), (true, String::new()));
     assert_eq!(links(&rig.nodes[0].ctx.netns), ["eth0", "lo"]);
     let taken = run(&start("eth0"));
-    assert!(!taken.0 && taken.1.contains("making the TUN device eth0"), "{taken:?}");
+    assert!(!taken.0 && taken.1.contains("TUN device eth0"), "{taken:?}");
 }
 
 /// Processes of this user that stand in a namespace.
@@ -186,4 +189,48 @@ fn processes_in(netns: &Netns) -> Vec<u32> {
     let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let pids = entries.filter_map(|e| e.file_name().to_str()?.parse().ok());
     pids.filter(|pid| of(*pid) == Some(wanted)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_proves_itself_encrypted_and_names_a_process_that_died() {
+    use_our_binary();
+    for family in [IpFamily::V4, IpFamily::V6, IpFamily::Dual] {
+        let provider = provider();
+        let run = provider.run_id().as_str().to_owned();
+        let mut cluster = up(&provider, WIREGUARD, &topology(2, 2, family)).await;
+        assert!(cluster.info().encrypted);
+        let proofs = cluster.prove().await;
+        for proof in &proofs {
+            assert_eq!(proof.outcome, ProofOutcome::Passed, "{family:?}: {proof:#?}");
+        }
+        assert!(proofs.iter().any(|p| p.kind == ProofKind::Encryption), "{proofs:#?}");
+        cluster.check().await.unwrap();
+        let errors = if family == IpFamily::Dual {
+            let pids = processes_in(&space(&run, "n1"));
+            let [pid] = pids[..] else { panic!("one process per node, found {pids:?}") };
+            kill(pid);
+            let error = format!("{:#}", died(&mut *cluster).await);
+            assert!(error.contains("-n1") && error.contains("signal: 9"), "{error}");
+            1
+        } else {
+            0
+        };
+        assert_eq!(cluster.down().await.len(), errors);
+        assert_eq!(traces(&run), [""; 0]);
+    }
+}
+
+async fn died(cluster: &mut dyn Cluster) -> anyhow::Error {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        match cluster.check().await {
+            Err(e) => return e,
+            Ok(()) => assert!(Instant::now() < end, "its death was not noticed"),
+        }
+    }
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }

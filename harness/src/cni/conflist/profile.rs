@@ -351,9 +351,10 @@ impl NodeAgent for Agent {
     }
 
     async fn stop(&mut self) -> anyhow::Result<()> {
-        // Ends the thread, and with it the plugins' state; it is idle, so this does not wait.
-        drop(self.thread.take());
-        Ok(())
+        // Ends the thread, and with it the plugins' state. It may still be at a call that was
+        // given up, which ends at its deadline.
+        let thread = self.thread.take();
+        tokio::task::spawn_blocking(|| drop(thread)).await.context("ending the node's thread")
     }
 }
 

@@ -36,7 +36,6 @@ use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
 use cnibench_model::Placement;
 use ipnet::IpNet;
-use rtnetlink::LinkUnspec;
 use std::{net::IpAddr, sync::Arc, thread};
 
 /// Outer IPv6, UDP and WireGuard headers with the tag; Flannel takes it for IPv4 too
@@ -75,7 +74,8 @@ pub const PROFILE: Profile = Profile {
     build: |settings, topology| {
         let least = min_mtu(topology.family);
         let most = topology.underlay_mtu.checked_sub(OVERHEAD).filter(|m| *m >= least);
-        let Some(most) = most else {
+        let (Some(most), Ok(least)) = (most.and_then(|m| m.try_into().ok()), least.try_into())
+        else {
             return Err(ClusterError::Usage(format!(
                 "cni {}: an underlay MTU of {} leaves less than {least} bytes in the tunnel: use at least {}",
                 settings.spec(),
@@ -97,7 +97,7 @@ pub const PROFILE: Profile = Profile {
 #[derive(Debug, Clone)]
 struct WireguardUserspace {
     family: IpFamily,
-    mtu: u32,
+    mtu: u16,
     port: u16,
     keepalive: u16,
     workers: u32,
@@ -121,7 +121,7 @@ impl WireguardUserspace {
 #[async_trait]
 impl Cni for WireguardUserspace {
     fn pod_mtu(&self) -> u32 {
-        self.mtu
+        self.mtu.into()
     }
 
     fn path(&self, placement: Placement, to: IpAddr) -> Vec<Claim> {
@@ -139,7 +139,7 @@ impl Cni for WireguardUserspace {
     }
 
     fn details(&self) -> Vec<String> {
-        let mut lines = flannel::bridge_details(self.mtu, self.family);
+        let mut lines = flannel::bridge_details(self.mtu.into(), self.family);
         for v4 in self.families() {
             lines.push(format!(
                 "{}: TUN without offload, MTU {}, served by gotatun on UDP port {}",
@@ -163,14 +163,18 @@ impl Cni for WireguardUserspace {
             tunnels: self
                 .families()
                 .into_iter()
-                .map(|v4| Tunnel { device: device(v4).to_owned(), port: self.port(v4) })
+                .map(|v4| Tunnel {
+                    device: device(v4).to_owned(),
+                    port: self.port(v4),
+                    mtu: self.mtu,
+                })
                 .collect(),
             workers: self.workers,
         };
         let (child, ready) = WireguardChild::start(&node.name, &order).await?;
         let agent = Agent { node, cni: self.clone(), child, public_key: ready.public_key };
         agent.configure_devices().await?;
-        bridge::make_bridge(&agent.node, self.mtu).await?;
+        bridge::make_bridge(&agent.node, self.mtu.into()).await?;
         Ok(Box::new(agent))
     }
 }
@@ -183,9 +187,9 @@ struct Agent {
 }
 
 impl Agent {
-    /// Addresses, MTU and routes of the devices that the process made.
+    /// Addresses and routes of the devices that the process made.
     async fn configure_devices(&self) -> anyhow::Result<()> {
-        let (node, mtu, families) = (self.node.clone(), self.cni.mtu, self.cni.families());
+        let (node, families) = (self.node.clone(), self.cni.families());
         let configure = move || {
             let mut rtnl = Rtnl::open()?;
             let mut batch = Batch::new();
@@ -194,7 +198,7 @@ impl Agent {
                 // No link-local address: the kernel's WireGuard device has none, and its router
                 // solicitations would go nowhere.
                 sysctl::write_if_present(&format!("ipv6/conf/{}/addr_gen_mode", device(v4)), "1")?;
-                batch.set_link(LinkUnspec::new_with_index(index).mtu(mtu).up().build());
+                batch.up(index);
                 let of_family = |net: &&IpNet| net.addr().is_ipv4() == v4;
                 for own in node.pod_cidrs.iter().filter(of_family) {
                     batch.add_addr(index, own.network().into());
@@ -225,7 +229,7 @@ impl NodeAgent for Agent {
     }
 
     async fn add_pod(&mut self, pod: &PodCtx) -> anyhow::Result<PodNet> {
-        bridge::add_pod(&self.node, pod, self.cni.mtu).await
+        bridge::add_pod(&self.node, pod, self.cni.mtu.into()).await
     }
 
     async fn check(&mut self) -> anyhow::Result<()> {

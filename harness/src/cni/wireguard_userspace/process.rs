@@ -4,11 +4,11 @@
 //! can be told apart, and a node's death does not take another one's tunnel. It lives until its
 //! standard input ends, so a killed harness leaves none behind; its TUN devices go with it.
 
-use super::protocol::{Join, Joined, Key, PeerConfig, Ready, Start};
+use super::protocol::{self, Join, Joined, Key, PeerConfig, Ready, Start};
 use anyhow::{Context, bail, ensure};
 use gotatun::{
     device::{self, Device, DeviceBuilder, Peer},
-    tun::tun_async_device::TunDevice,
+    tun::{tun, tun_async_device::TunDevice},
     udp::socket::UdpSocketFactory,
     x25519::{PublicKey, StaticSecret},
 };
@@ -63,8 +63,7 @@ async fn serve(start: Start) -> anyhow::Result<()> {
             .with_default_udp()
             .udp_recv_buffer_size(SOCKET_BUFFER)
             .udp_send_buffer_size(SOCKET_BUFFER)
-            .create_tun(&tunnel.device)
-            .with_context(|| format!("making the TUN device {}", tunnel.device))?
+            .with_ip(tun(tunnel).with_context(|| format!("TUN device {}", tunnel.device))?)
             .with_private_key(secret.clone())
             .with_listen_port(tunnel.port);
         builders.push(builder);
@@ -99,6 +98,14 @@ async fn serve(start: Start) -> anyhow::Result<()> {
         result = &mut ended => ended_with(result),
         Some(name) = faults.recv() => bail!("{name} stopped: its TUN device or UDP socket failed"),
     }
+}
+
+/// Makes a TUN device with its MTU from the start: gotatun looks for changes every 3 s only, and
+/// until then would pad packets beyond what fits through the link between nodes.
+fn tun(tunnel: &protocol::Tunnel) -> anyhow::Result<TunDevice> {
+    let mut config = tun::Configuration::default();
+    config.tun_name(&tunnel.device).mtu(tunnel.mtu);
+    Ok(TunDevice::from_tun_device(tun::create_as_async(&config)?)?)
 }
 
 fn ended_with(result: Result<anyhow::Result<()>, oneshot::error::RecvError>) -> anyhow::Result<()> {

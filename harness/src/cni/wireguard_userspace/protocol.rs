@@ -24,6 +24,8 @@ pub struct Tunnel {
     pub device: String,
     /// UDP port it listens on.
     pub port: u16,
+    /// Its MTU in bytes.
+    pub mtu: u16,
 }
 
 /// The answer to [`Start`]: the devices exist.
