@@ -13,7 +13,8 @@ use cnibench_model::Record;
 use tabled::{
     builder::Builder,
     settings::{
-        Alignment, Style, Width,
+        Alignment, Span, Style, Width,
+        formatting::AlignmentStrategy,
         object::{Columns, Rows},
         peaker::Priority,
     },
@@ -81,30 +82,29 @@ fn side_by_side(matrix: &Matrix) -> String {
     }
     let mut table = builder.build();
     table.with(Style::modern_rounded()).modify(Columns::new(2..), Alignment::right());
+    table.with(AlignmentStrategy::PerLine);
     table.modify(Rows::first(), Alignment::left());
     table.to_string()
 }
 
+/// One line for each cell under a heading for each metric of a series.
 fn one_by_one(matrix: &Matrix, width: usize) -> String {
     let mut builder = Builder::default();
-    builder.push_record([
-        "case",
-        "metric",
-        "cni",
-        "median",
-        "95 % interval",
-        "against the baseline",
-    ]);
+    builder.push_record(["cni", "median", "95 % interval", "against the baseline"]);
+    let mut headings = Vec::new();
+    let mut longest = 0;
     for row in &matrix.rows {
-        for (number, line) in row.lines.iter().enumerate() {
-            for (place, (column, cell)) in matrix.columns.iter().zip(&line.cells).enumerate() {
-                let title = if number == 0 && place == 0 { row.title() } else { String::new() };
-                let metric = if place == 0 { metric(line) } else { String::new() };
+        for line in &row.lines {
+            headings.push(builder.count_records());
+            let unit =
+                if line.unit.is_empty() { String::new() } else { format!(" in {}", line.unit) };
+            let heading = format!("{}: {}{unit}", row.title(), line.metric.label());
+            builder.push_record([heading, String::new(), String::new(), String::new()]);
+            for (column, cell) in matrix.columns.iter().zip(&line.cells) {
                 let [value, interval, change] = texts(cell);
+                longest = longest.max(change.chars().count());
                 builder.push_record([
-                    title,
-                    metric,
-                    printable(&column.short),
+                    format!("  {}", printable(&column.short)),
                     value,
                     interval,
                     change,
@@ -113,13 +113,19 @@ fn one_by_one(matrix: &Matrix, width: usize) -> String {
         }
     }
     let mut table = builder.build();
-    table.with(Style::rounded()).modify(Columns::new(3..5), Alignment::right());
-    table.with(Width::wrap(width).priority(Priority::max(true)).keep_words(true));
+    table.with(Style::rounded()).modify(Columns::new(1..3), Alignment::right());
+    for heading in headings {
+        table.modify((heading, 0), Span::column(4));
+        table.modify((heading, 0), Alignment::left());
+    }
+    let wide = widest(&table.to_string());
+    if wide > width {
+        // The last column has the words; the numbers before it stay whole as long as they can.
+        let room = longest.saturating_sub(wide - width).max(12);
+        table.modify(Columns::one(3), Width::wrap(room).keep_words(true));
+        table.with(Width::wrap(width).priority(Priority::left()).keep_words(true));
+    }
     table.to_string()
-}
-
-fn metric(line: &MatrixLine) -> String {
-    format!("{}, {}", line.metric.label(), line.unit)
 }
 
 /// Value, interval and change.

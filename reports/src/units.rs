@@ -121,6 +121,19 @@ pub(crate) fn number(value: f64, decimals: usize) -> String {
     if zero { text[1..].to_owned() } else { text.replace('-', "−") }
 }
 
+/// A count with its thousands apart: "2,415,960".
+pub(crate) fn thousands(count: u64) -> String {
+    let digits = count.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
 /// A time in words: "0.5 s", "250 ms".
 pub(crate) fn seconds(value: f64) -> String {
     if value >= 1.0 || value <= 0.0 {
@@ -194,6 +207,7 @@ mod tests {
                 assert!(values.iter().all(|v| s.text(*v).len() < 40), "{metric} {values:?}");
             }
         }
+        assert_eq!([0, 999, 1000, 2_415_960].map(thousands), ["0", "999", "1,000", "2,415,960"]);
         assert_eq!(number(-0.0001, 2), "0.00");
         assert_eq!(number(f64::NAN, 2), "–");
         assert_eq!(

@@ -191,7 +191,15 @@ fn percent_figure(ratio: f64, interval: Option<Interval>) -> String {
 /// One decimal below 10 % where the interval is narrow enough to mean it; more only where less would
 /// round a shown change to nothing.
 fn percent_decimals(ratio: f64, interval: Option<Interval>) -> usize {
+    // The end nearer to no change decides too: an interval that excludes it must not show a 0.
+    let near = interval.filter(|i| !i.contains(1.0)).map(|i| percent(i.low).min(percent(i.high)));
     let size = percent(ratio);
+    match near {
+        Some(near) if near < 0.005 => return 3,
+        Some(near) if near < 0.05 => return 2,
+        Some(near) if near < 0.5 => return 1,
+        _ => {}
+    }
     let narrow = interval.is_some_and(|i| (i.high - i.low) * 100.0 < 3.0);
     match () {
         () if size >= 10.0 => 0,
@@ -203,8 +211,12 @@ fn percent_decimals(ratio: f64, interval: Option<Interval>) -> usize {
 }
 
 fn times_decimals(ratio: f64, interval: Option<Interval>) -> usize {
-    let wide = interval.is_some_and(|i| i.high - i.low > 3.0);
-    usize::from(ratio < 100.0 && !wide)
+    match interval.map(|i| i.high - i.low) {
+        _ if ratio >= 100.0 => 0,
+        Some(width) if width > 3.0 => 0,
+        Some(width) if width < 0.15 => 2,
+        _ => 1,
+    }
 }
 
 fn times_figure(ratio: f64, interval: Option<Interval>) -> String {
@@ -275,6 +287,7 @@ mod tests {
         assert_eq!(change(Metric::LatencyP50, &of(1.004, 1.003, 1.005)), "0.4 % slower");
         assert_eq!(change(Metric::LatencyP50, &of(1.0004, 1.0003, 1.0005)), "0.04 % slower");
         assert_eq!(change(Metric::LatencyP50, &of(1.052, 1.045, 1.06)), "5.2 % slower");
+        assert_eq!(interval(Metric::LatencyP50, &of(1.02, 1.003, 1.05)).unwrap(), "0.3–5.0 %");
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl Axis {
     /// Around the values; logarithmic when they span more than an order of magnitude.
     pub fn around(values: &[f64], from: f64, to: f64) -> Self {
         let low = finite(values).fold(f64::INFINITY, f64::min);
-        let high = finite(values).fold(f64::NEG_INFINITY, f64::max);
+        let high = finite(values).fold(f64::NEG_INFINITY, f64::max).min(1e300);
         if low > 0.0 && high / low > LOG_FROM {
             return Self::log(values, from, to);
         }
@@ -49,7 +49,9 @@ impl Axis {
             return Self { low: 1.0, high: 10.0, log: true, from, to };
         }
         let pad = (high / low).powf(0.06).max(1.05);
-        Self { low: low / pad, high: high * pad, log: true, from, to }
+        // Kept finite: a sick record must not make an axis without end.
+        let (low, high) = ((low / pad).max(1e-300), (high * pad).min(1e300));
+        Self { low, high, log: true, from, to }
     }
 
     /// Where a value stands; values outside are put on the nearer end.
@@ -89,10 +91,12 @@ impl Axis {
     fn log_ticks(&self, about: usize) -> Vec<f64> {
         let every: [&[f64]; 3] =
             [&[1.0], &[1.0, 2.0, 5.0], &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0]];
-        let decades = self.low.log10().floor() as i32..=self.high.log10().ceil() as i32;
+        let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
+        // Far too many decades for the room: every second, third, ... of them.
+        let step = (last - first).unsigned_abs() as usize / (about.max(1) * 2) + 1;
         let ticks = |mantissas: &[f64]| -> Vec<f64> {
-            decades
-                .clone()
+            (first..=last)
+                .step_by(step)
                 .flat_map(|d| mantissas.iter().map(move |m| m * 10f64.powi(d)))
                 .filter(|v| (self.low..=self.high).contains(v))
                 .collect()
@@ -108,8 +112,9 @@ impl Axis {
     }
 }
 
+/// Values that can be drawn; those beyond 1e300 would overflow on the way.
 fn finite(values: &[f64]) -> impl Iterator<Item = f64> + '_ {
-    values.iter().copied().filter(|v| v.is_finite())
+    values.iter().copied().filter(|v| v.abs() <= 1e300)
 }
 
 /// Decimals that tell the ticks apart, after division by the unit's divisor.

@@ -121,7 +121,7 @@ pub(crate) fn cpu(book: &Book<'_>, theme: &Theme, row: usize) -> Option<Scene> {
         ))
     });
     let fact_width = fact_width.fold(0.0, f64::max);
-    let names = frame::names_width(book, 440.0);
+    let names = frame::names_width(book, 480.0);
     let (left, right) = (MARGIN + names + 28.0, WIDTH - MARGIN - fact_width - 36.0);
     let height = if bars.len() > 8 { 72.0 } else { 84.0 };
     let bottom = top + height * bars.len() as f64;
@@ -139,7 +139,7 @@ pub(crate) fn cpu(book: &Book<'_>, theme: &Theme, row: usize) -> Option<Scene> {
             let column = &book.columns[bar.column];
             frame::name(&mut scene, theme, bar.column, column, (MARGIN, middle), names);
         }
-        draw(&mut scene, bar, &axis, middle, &scale);
+        draw(&mut scene, bar, &axis, middle);
         let (value, note) = &facts[place];
         let style = (Size::Body, Weight::SemiBold, Anchor::End);
         let y = if note.is_empty() { middle + 10.0 } else { middle - 6.0 };
@@ -157,7 +157,7 @@ pub(crate) fn cpu(book: &Book<'_>, theme: &Theme, row: usize) -> Option<Scene> {
     Some(scene)
 }
 
-fn draw(scene: &mut Scene, bar: &Bar, axis: &Axis, middle: f64, scale: &Scale) {
+fn draw(scene: &mut Scene, bar: &Bar, axis: &Axis, middle: f64) {
     let mut sum = 0.0;
     let top = middle - BAR / 2.0;
     let start = axis.at(0.0);
@@ -166,7 +166,9 @@ fn draw(scene: &mut Scene, bar: &Bar, axis: &Axis, middle: f64, scale: &Scale) {
         sum += part;
         scene.rect((from, top), (to - from, BAR), Paint::Part(i));
         // A seam, so that neighbours are told apart in print.
-        if i > 0 && from > start + 2.0 && to - from > 3.0 {
+        let before =
+            if i == 0 { 0.0 } else { axis.at(sum - part) - axis.at(sum - part - bar.parts[i - 1]) };
+        if before > 8.0 && to - from > 8.0 {
             scene.line((from, top), (from, top + BAR), 3.0, Paint::Card);
         }
     }
@@ -180,7 +182,6 @@ fn draw(scene: &mut Scene, bar: &Bar, axis: &Axis, middle: f64, scale: &Scale) {
             width: 3.0,
         });
     }
-    let _ = scale;
 }
 
 fn fact(bar: &Bar, scale: &Scale) -> (String, String) {

@@ -14,8 +14,6 @@ use crate::{
 use cnibench_model::Clock;
 use std::collections::BTreeSet;
 
-const START: (Size, Weight, Anchor) = (Size::Small, Weight::Regular, Anchor::Start);
-
 /// Heading and a note at its right; returns where content begins.
 pub(crate) fn heading(scene: &mut Scene, note: &str) -> f64 {
     let baseline = MARGIN + Size::Title.px() * 0.8;
@@ -121,6 +119,7 @@ pub(crate) fn bottom_axis(
         free_from = x + half + 16.0;
     }
     let y = bottom + 32.0 + Size::Small.line();
-    scene.text((left, y), unit, START, Paint::Muted);
-    y
+    let style = (Size::Small, Weight::Regular, Anchor::Middle);
+    scene.text(((left + right) / 2.0, y), unit, style, Paint::Muted);
+    y + 16.0
 }

@@ -12,11 +12,10 @@ use super::{
 use crate::{
     book::Book,
     stats::{self, Curve},
-    units::{Scale, number},
+    units::{Scale, number, thousands},
 };
 use cnibench_model::Metric;
 
-const HEIGHT: f64 = 620.0;
 const GAP: f64 = 40.0;
 const NINES: [(f64, &str); 5] =
     [(0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99")];
@@ -40,13 +39,15 @@ pub(crate) fn percentiles(book: &Book<'_>, theme: &Theme, row: usize) -> Option<
     let title = format!("{}: percentiles of the transaction time", series.title());
     let mut scene = Scene::new(format!("percentiles-{}", series.slug()), title);
     let top = frame::heading(&mut scene, "lower is better");
-    let bottom = top + HEIGHT;
+    let bottom = top + (GAP * (curves.len() as f64 + 2.0)).max(600.0);
     let left = MARGIN + 104.0;
     let names = frame::names_width(book, 470.0);
-    let right = WIDTH - MARGIN - names - 44.0;
+    let right = WIDTH - MARGIN - names - 74.0;
 
-    let scale = Scale::of(Metric::LatencyP50, book.clock(), &all, &[]);
-    let y = Axis::log(&all, bottom, top + 14.0);
+    // On a logarithmic axis the body decides the unit, not the worst of the tail.
+    let smallest = all.iter().copied().fold(f64::INFINITY, f64::min);
+    let scale = Scale::of(Metric::LatencyP50, book.clock(), &[smallest], &[]);
+    let y = Axis::log(&all, bottom, top + 34.0);
     let depth = |q: f64| -(1.0 - q).log10();
     let (first, last) = (depth(0.5), depth(0.9999));
     let x = |q: f64| left + (right - left) * (depth(q) - first) / (last - first);
@@ -62,9 +63,10 @@ pub(crate) fn percentiles(book: &Book<'_>, theme: &Theme, row: usize) -> Option<
     }
     let nines: Vec<(f64, String)> =
         NINES.iter().map(|(q, label)| (x(*q), (*label).to_owned())).collect();
-    let unit =
-        format!("percentile (stretched towards the tail); upwards: {}, logarithmic", scale.unit);
-    let end = frame::bottom_axis(&mut scene, &nines, (left, right), (top, bottom), &unit);
+    let style = (Size::Small, Weight::Regular, Anchor::End);
+    scene.text((left - 14.0, top + 12.0), &scale.unit, style, Paint::Muted);
+    let unit = "percentile, stretched towards the tail";
+    let end = frame::bottom_axis(&mut scene, &nines, (left, right), (top, bottom), unit);
 
     // Host first, so that it lies under the others.
     for (number, curve) in &curves {
@@ -96,8 +98,9 @@ pub(crate) fn percentiles(book: &Book<'_>, theme: &Theme, row: usize) -> Option<
 
     let samples: u64 = curves.iter().map(|(_, c)| c.samples).sum();
     let mut caption = format!(
-        "time of one transaction in {} · all trials' histograms added up, {samples} transactions in all · a line ends where fewer than 10 lie beyond it · pooled, so without an interval · {}",
+        "time of one transaction in {}, logarithmic · all trials' histograms added up, {} transactions in all · a line ends where fewer than 10 lie beyond it · pooled, so without an interval · {}",
         scale.unit,
+        thousands(samples),
         frame::source(book, row),
     );
     if unreadable > 0 {
@@ -130,12 +133,10 @@ fn labels(
     let wanted: Vec<f64> = ends.iter().map(|e| e.1).collect();
     let places = spread(&wanted, GAP, low, high);
     for (((number, _), end), place) in curves.iter().zip(&ends).zip(&places) {
-        let label = (right + 44.0, *place);
-        scene.path(
-            vec![*end, (end.0.max(right) + 6.0, *place), (label.0 - 4.0, *place)],
-            2.0,
-            Paint::Series(*number),
-        );
+        let label = (right + 74.0, *place);
+        let leader =
+            vec![*end, (end.0.max(right - 8.0) + 8.0, end.1), (label.0 - 12.0, *place), label];
+        scene.path(leader, 2.5, Paint::Series(*number));
         frame::name(scene, theme, *number, &book.columns[*number], label, names);
     }
 }

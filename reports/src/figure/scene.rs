@@ -8,7 +8,7 @@ use super::{text, theme::Paint};
 /// Width of every figure: a slide at twice its resolution.
 pub(crate) const WIDTH: f64 = 1600.0;
 /// Free space around a figure's content.
-pub(crate) const MARGIN: f64 = 48.0;
+pub(crate) const MARGIN: f64 = 40.0;
 
 /// The three sizes of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +22,8 @@ impl Size {
     pub fn px(self) -> f64 {
         match self {
             Self::Title => 38.0,
-            Self::Body => 30.0,
-            Self::Small => 25.0,
+            Self::Body => 31.0,
+            Self::Small => 27.0,
         }
     }
 

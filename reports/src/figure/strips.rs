@@ -13,6 +13,7 @@ use crate::{
     units::number,
 };
 use cnibench_model::{Direction, Unit};
+use std::collections::BTreeSet;
 
 /// Most dots drawn in one strip; the caption says when there are more.
 const DOTS: usize = 400;
@@ -54,7 +55,7 @@ pub(crate) fn strips(
         })
         .fold(0.0, f64::max)
         .min(540.0);
-    let names = frame::names_width(book, 440.0);
+    let names = frame::names_width(book, 480.0);
     let (left, right) = (MARGIN + names + 28.0, WIDTH - MARGIN - fact_width - 36.0);
     let height = if book.columns.len() > 8 { 84.0 } else { 100.0 };
     let bottom = top + height * book.columns.len() as f64;
@@ -83,6 +84,14 @@ pub(crate) fn strips(
     let unit = format!("{} in {}", metric.label(), line.unit);
     let end = frame::bottom_axis(&mut scene, &labelled, (left, right), (top, bottom), &unit);
 
+    // The baseline's median through all strips, to compare by eye.
+    let bases: BTreeSet<usize> = book.columns.iter().map(|c| c.baseline).collect();
+    for base in bases {
+        if let Some(value) = line.cells[base].value().filter(|_| book.columns.len() > 1) {
+            let x = axis.at(value.centre.median);
+            scene.line((x, top), (x, bottom), 2.5, Paint::Series(base));
+        }
+    }
     for (number, column) in book.columns.iter().enumerate() {
         let middle = top + height * (number as f64 + 0.5);
         frame::name(&mut scene, theme, number, column, (MARGIN, middle), names);
@@ -206,7 +215,7 @@ fn caption(book: &Book<'_>, row: usize, line: &MatrixLine, thinned: Option<usize
         }
     }
     let mut caption = format!(
-        "{} in {} · dot: one trial · upright bar: median · level bar: {} · {}",
+        "{} in {} · dot: one trial · upright bar: median · level bar: {} · long line: the baseline's median · {}",
         line.metric.label(),
         line.unit,
         methods.join("; "),

@@ -14,7 +14,7 @@ use crate::{
 
 /// Most cnis side by side; more go into a band of their own under the first.
 const ACROSS: usize = 6;
-const NAMES: f64 = 300.0;
+const NAMES: f64 = 330.0;
 
 /// The picture; none without columns or rows.
 pub(crate) fn table(book: &Book<'_>, theme: &Theme, matrix: &Matrix) -> Option<Scene> {
@@ -31,7 +31,7 @@ pub(crate) fn table(book: &Book<'_>, theme: &Theme, matrix: &Matrix) -> Option<S
     for band in 0..bands {
         let columns: Vec<usize> =
             (band * across..((band + 1) * across).min(matrix.columns.len())).collect();
-        y = draw_band(&mut scene, book, theme, matrix, &columns, across, y) + 28.0;
+        y = draw_band(&mut scene, theme, matrix, &columns, across, y) + 28.0;
     }
     let trials = book.rows.iter().enumerate().map(|(row, _)| frame::source(book, row));
     let mut sources: Vec<String> = Vec::new();
@@ -69,7 +69,6 @@ pub(crate) fn table(book: &Book<'_>, theme: &Theme, matrix: &Matrix) -> Option<S
 
 fn draw_band(
     scene: &mut Scene,
-    book: &Book<'_>,
     theme: &Theme,
     matrix: &Matrix,
     columns: &[usize],
@@ -99,7 +98,7 @@ fn draw_band(
     for row in &matrix.rows {
         scene.line((MARGIN, y), (end, y), 2.0, Paint::Grid);
         let title_lines = [
-            text::wrap(row.workload.name(), Size::Body, Weight::SemiBold, NAMES - 20.0),
+            text::wrap(row.workload.name(), Size::Body, Weight::SemiBold, NAMES - 150.0),
             text::wrap(row.placement.name(), Size::Body, Weight::Regular, NAMES - 20.0),
         ];
         let extra = text::wrap(&row.params, Size::Small, Weight::Regular, NAMES - 20.0);
@@ -121,9 +120,8 @@ fn draw_band(
                         .collect()
                 })
                 .collect();
-            let label = if row.lines.len() > 1 { Size::Small.line() } else { 0.0 };
             let tallest = cells.iter().map(|c| cell_height(c)).fold(0.0, f64::max);
-            let mut height = label + tallest + 22.0;
+            let mut height = tallest + 22.0;
             if number + 1 == row.lines.len() {
                 height = height.max(y + name_height - row_end);
             }
@@ -133,7 +131,7 @@ fn draw_band(
                 let size = (width - 6.0, height - 6.0);
                 draw_ground(scene, cell, line, at, size);
                 let x = left(place) + width - 14.0;
-                let mut baseline = row_end + label + 6.0;
+                let mut baseline = row_end + 6.0;
                 for text_line in &cells[place] {
                     let (index, content) = text_line.split_at(1);
                     let (size, weight) = style(index.parse().unwrap_or(1));
@@ -141,22 +139,14 @@ fn draw_band(
                     let paint = match &cell.content {
                         Content::Nothing { end: End::Failed | End::Invalid, .. } => Paint::Alarm,
                         Content::Nothing { .. } => Paint::Muted,
-                        Content::Value(_) if index == "1" => Paint::Muted,
                         Content::Value(_) => Paint::Ink,
                     };
                     scene.text((x, baseline - 8.0), content, (size, weight, Anchor::End), paint);
                 }
-                if label > 0.0 && place == 0 {
-                    let at = (left(0) + 14.0, row_end + Size::Small.line());
-                    let what = line.metric.label();
-                    scene.text(
-                        at,
-                        what,
-                        (Size::Small, Weight::Regular, Anchor::Start),
-                        Paint::Muted,
-                    );
-                }
             }
+            let at = (MARGIN + NAMES - 16.0, row_end + Size::Body.line() - 2.0);
+            let style = (Size::Small, Weight::Regular, Anchor::End);
+            scene.text(at, line.metric.label(), style, Paint::Muted);
             row_end += height;
         }
         let mut baseline = y + 6.0;
@@ -184,7 +174,6 @@ fn draw_band(
         y = row_end;
     }
     scene.line((MARGIN, y), (end, y), 2.0, Paint::Grid);
-    let _ = book;
     y
 }
 
