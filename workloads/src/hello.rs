@@ -11,6 +11,7 @@ use crate::{
     options,
     protocol::Task,
     reins::Reins,
+    tcp,
 };
 use rustix::net::{RecvFlags, SendFlags, recv, recvfrom, send};
 use socket2::{SockAddr, Socket};
@@ -60,7 +61,8 @@ pub(crate) fn connect(
     let mut hello = [0; 16];
     hello[..8].copy_from_slice(&TCP_MAGIC);
     hello[8..12].copy_from_slice(&flow.to_le_bytes());
-    send(&*socket, &hello, SendFlags::NOSIGNAL).doing("naming a flow to the server")?;
+    send(&*socket, &hello, SendFlags::NOSIGNAL)
+        .map_err(|e| tcp::broken(flow, "naming it to the server", e))?;
     Ok(socket)
 }
 
@@ -113,8 +115,9 @@ fn named_flow(socket: &Arc<Socket>, reins: &Reins) -> Result<Option<u32>, TrialE
 
 /// The server's go, on every flow.
 pub(crate) fn send_go(flows: &[Arc<Socket>]) -> Result<(), TrialError> {
-    for socket in flows {
-        send(&**socket, &[GO], SendFlags::NOSIGNAL).doing("sending the go to the client")?;
+    for (flow, socket) in (0..).zip(flows) {
+        send(&**socket, &[GO], SendFlags::NOSIGNAL)
+            .map_err(|e| tcp::broken(flow, "sending the go to the client", e))?;
     }
     Ok(())
 }
@@ -143,7 +146,7 @@ pub(crate) fn await_go(
                     "flow {flow}: the server closed the connection before the go"
                 )));
             }
-            Err(e) => return Err(TrialError::system("waiting for the server's go", e)),
+            Err(e) => return Err(tcp::broken(flow as u32, "waiting for the server's go", e)),
         }
     }
     Ok(())

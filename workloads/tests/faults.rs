@@ -42,10 +42,15 @@ fn cancel_ends_a_trial_at_once_and_the_agent_goes_on() {
         let (mut client, mut server) = in_mid_trial(workload);
         let began = Instant::now();
         client.ask(&Request::Cancel);
+        let (kind, text) = client.fault();
+        assert_eq!(kind, FaultKind::Cancelled, "{workload}: {text}");
         server.ask(&Request::Cancel);
-        assert_eq!(client.fault().0, FaultKind::Cancelled, "{workload}");
         // The server may already have noticed that its client left.
-        assert!(matches!(server.fault().0, FaultKind::Cancelled | FaultKind::PeerSilent));
+        let (kind, text) = server.fault();
+        assert!(
+            matches!(kind, FaultKind::Cancelled | FaultKind::PeerSilent),
+            "{workload}: {kind:?}: {text}"
+        );
         assert!(began.elapsed() < SOON, "{workload}: {:?}", began.elapsed());
         let (report, _) = between(&mut client, &mut server, &task(workload, |_| {}), V4);
         assert_eq!(report.endpoint.flows.len(), 1);
