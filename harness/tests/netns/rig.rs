@@ -5,6 +5,7 @@ use cnibench::{
     cluster::{IpFamily, Topology},
     cni::{Cni, NodeAgent, NodeCtx, Peer, PodCtx, PodNet, Profile},
     netlink::{Batch, Netns, Rtnl, sysctl},
+    proof::payload::deliver,
 };
 use ipnet::IpNet;
 use netlink_packet_route::link::{InfoData, InfoVeth};
@@ -16,6 +17,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -228,4 +230,13 @@ fn plug(underlay: &Netns, node: &Netns, index: u32, addrs: &[IpNet]) {
 /// The address of this family.
 pub fn addr_of(pod: &PodNet, v4: bool) -> IpAddr {
     *pod.addrs.iter().find(|a| a.is_ipv4() == v4).unwrap()
+}
+
+/// Sends a payload once the way is there: a link that has just come up refuses for a moment.
+pub fn carry(from: &Netns, to: &Netns, addr: IpAddr) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while let Err(e) = deliver(from, to, addr, b"canary") {
+        assert!(Instant::now() < end, "{} to {addr}: {e:#}", from.name());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

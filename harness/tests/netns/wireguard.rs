@@ -1,17 +1,14 @@
 //! `flannel-wireguard-userspace`, and the encryption proof with it, without it and around it.
 
 use super::{
-    rig::{Attached, Rig, addr_of, apply, links},
+    rig::{Attached, Rig, addr_of, apply, carry, links},
     support::{provider, space, topology, traces, up},
 };
 use cnibench::{
     cluster::{Cluster, IpFamily},
     cni::{Wrapping, wireguard_userspace::child::set_program},
     netlink::Netns,
-    proof::{
-        encryption::{Claimed, Line, prove},
-        payload::deliver,
-    },
+    proof::encryption::{Claimed, Line, prove},
 };
 use cnibench_model::{Proof, ProofKind, ProofOutcome};
 use std::{
@@ -33,6 +30,12 @@ fn claimed(rig: &Rig, attached: &Attached, spec: &str, wrapping: Wrapping) -> Cl
         rig.nodes.iter().flat_map(|n| n.ctx.addrs.iter().map(|a| a.addr())).collect();
     let mut pods = Vec::new();
     let mut control = Vec::new();
+    // As a cluster that is ready.
+    for (a, b) in [(0, 1), (1, 0)] {
+        for addr in &attached.pods[b][0].addrs {
+            carry(&rig.nodes[a].pods[0].netns, &rig.nodes[b].pods[0].netns, *addr);
+        }
+    }
     for (a, b) in [(0, 1), (1, 0)] {
         for addr in &attached.pods[b][0].addrs {
             pods.push(Line {
@@ -76,7 +79,7 @@ async fn traffic_between_nodes_is_carried_and_proved_encrypted() {
         for v4 in [true, false] {
             let target = addr_of(&attached.pods[b][0], v4);
             let ends = [a, b].map(|i: usize| rig.nodes[i].pods[0].netns.clone());
-            deliver(&ends[0], &ends[1], target, b"canary").unwrap();
+            carry(&ends[0], &ends[1], target);
         }
     }
     let wrapping = cni.wrapping().unwrap();

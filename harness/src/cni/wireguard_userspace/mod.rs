@@ -32,17 +32,26 @@ use crate::{
     cluster::{ClusterError, IpFamily, netns::capabilities},
     netlink::{Batch, Rtnl, sysctl},
 };
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use async_trait::async_trait;
 use cnibench_model::Placement;
 use ipnet::IpNet;
-use std::{net::IpAddr, sync::Arc, thread};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// Outer IPv6, UDP and WireGuard headers with the tag; Flannel takes it for IPv4 too
 /// (wireguard_network.go: overhead).
 const OVERHEAD: u32 = 80;
 /// The fact under which a node publishes its public key (wireguard_network.go).
 const PUBLIC_KEY: &str = "PublicKey";
+/// How long the link between nodes may take to come up.
+const LINK_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at it.
+const LINK_PAUSE: Duration = Duration::from_millis(2);
 /// Threads that are of use: one each for reading, sealing, opening and writing.
 const MOST_WORKERS: u32 = 4;
 
@@ -213,6 +222,24 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// Waits until the link to the other nodes carries packets, up to a second after it was set up
+    /// (linkwatch_event). A handshake that is sent into it before is repeated after 5 s only.
+    async fn await_link(&self) -> anyhow::Result<()> {
+        let device = self.node.device.clone();
+        let wait = move || {
+            let mut rtnl = Rtnl::open()?;
+            let begun = Instant::now();
+            while !rtnl.link(&device)?.running {
+                ensure!(begun.elapsed() < LINK_PATIENCE, "{device} has no carrier");
+                thread::sleep(LINK_PAUSE);
+            }
+            Ok(())
+        };
+        self.node.netns.run(wait).await
+    }
+}
+
 #[async_trait]
 impl NodeAgent for Agent {
     fn facts(&self) -> Facts {
@@ -225,6 +252,7 @@ impl NodeAgent for Agent {
             let of_family = |peer: &Peer| self.cni.peer(peer, v4);
             order.peers.push(peers.iter().map(of_family).collect::<anyhow::Result<_>>()?);
         }
+        self.await_link().await?;
         self.child.join(&order).await.map(drop)
     }
 
