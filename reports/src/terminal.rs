@@ -5,7 +5,7 @@
 
 use crate::{
     book::Book,
-    matrix::{Against, Content, End, Matrix, MatrixCell, MatrixLine, from_book},
+    matrix::{Against, Content, End, Matrix, MatrixCell, from_book},
     page::end_name,
     stats::Effect,
 };

@@ -153,7 +153,12 @@ fn size(metric: Metric, ratio: f64, interval: Option<Interval>) -> (String, Stri
     let range = interval.map_or_else(String::new, |i| {
         let mut ends = [percent(i.low), percent(i.high)];
         ends.sort_by(f64::total_cmp);
-        join(&number(ends[0], decimals), &number(ends[1], decimals), " %")
+        let mut low = number(ends[0], decimals);
+        // An interval that excludes no change must not seem to begin at it.
+        if low.chars().all(|c| matches!(c, '0' | '.')) && ends[0] > 0.0 && !i.contains(1.0) {
+            low = format!("<{}", number(10f64.powi(-(decimals as i32)), decimals));
+        }
+        join(&low, &number(ends[1], decimals), " %")
     });
     if ratio == 1.0 {
         return ("no change".to_owned(), range);
@@ -191,15 +196,7 @@ fn percent_figure(ratio: f64, interval: Option<Interval>) -> String {
 /// One decimal below 10 % where the interval is narrow enough to mean it; more only where less would
 /// round a shown change to nothing.
 fn percent_decimals(ratio: f64, interval: Option<Interval>) -> usize {
-    // The end nearer to no change decides too: an interval that excludes it must not show a 0.
-    let near = interval.filter(|i| !i.contains(1.0)).map(|i| percent(i.low).min(percent(i.high)));
     let size = percent(ratio);
-    match near {
-        Some(near) if near < 0.005 => return 3,
-        Some(near) if near < 0.05 => return 2,
-        Some(near) if near < 0.5 => return 1,
-        _ => {}
-    }
     let narrow = interval.is_some_and(|i| (i.high - i.low) * 100.0 < 3.0);
     match () {
         () if size >= 10.0 => 0,
@@ -287,7 +284,7 @@ mod tests {
         assert_eq!(change(Metric::LatencyP50, &of(1.004, 1.003, 1.005)), "0.4 % slower");
         assert_eq!(change(Metric::LatencyP50, &of(1.0004, 1.0003, 1.0005)), "0.04 % slower");
         assert_eq!(change(Metric::LatencyP50, &of(1.052, 1.045, 1.06)), "5.2 % slower");
-        assert_eq!(interval(Metric::LatencyP50, &of(1.02, 1.003, 1.05)).unwrap(), "0.3–5.0 %");
+        assert_eq!(interval(Metric::LatencyP50, &of(1.02, 1.003, 1.05)).unwrap(), "<1–5 %");
     }
 
     #[test]
