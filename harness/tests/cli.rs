@@ -1,5 +1,10 @@
 //! The command line, by running the binary; needs no privilege.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy knows test functions, but not what they share, as tests"
+)]
+
 use assert_cmd::Command;
 use std::path::Path;
 
