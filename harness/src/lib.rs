@@ -2,7 +2,14 @@
 //!
 //! `main.rs` only parses and dispatches; whatever it does is here, so that tests can call it.
 
+pub mod cli;
 pub mod cluster;
 pub mod cni;
+pub mod environment;
+pub mod exec;
+pub mod interrupt;
 pub mod netlink;
+pub mod plan;
 pub mod proof;
+pub mod runner;
+pub mod store;

@@ -1,1 +1,30 @@
-//! Placeholder.
+//! From records to statistics, figures and pages.
+//!
+//! Owns the statistics, the words and the looks of a comparison. Reads no file, runs nothing and
+//! needs no rights: a report is made from a [`cnibench_model::Record`] on any machine.
+//!
+//! [`render`] writes the files, [`terminal_summary`] is the table at the end of a run, and
+//! [`matrix::matrix`] is what both show, for machines.
+
+mod book;
+mod facts;
+mod figure;
+mod files;
+#[cfg(test)]
+#[allow(missing_docs, dead_code, reason = "shared with benches and examples, each uses a part")]
+mod fixtures;
+mod markdown;
+pub mod matrix;
+mod meaning;
+mod page;
+mod render;
+mod samples;
+mod sentences;
+pub mod stats;
+mod terminal;
+mod units;
+mod words;
+
+pub use files::ReportError;
+pub use render::{Format, Rendered, render};
+pub use terminal::terminal_summary;

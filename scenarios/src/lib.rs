@@ -1,1 +1,14 @@
-//! Placeholder.
+//! Suites: the TOML a user writes, checked and expanded into cases.
+//!
+//! Owns the suite file format and the catalogue that is built into the binary. Knows which
+//! workloads, placements and parameters exist, but no cni and no provider: those are arguments.
+
+pub mod catalog;
+pub mod error;
+pub mod expand;
+pub mod quantity;
+pub mod suite;
+
+pub use error::SuiteError;
+pub use expand::{Overrides, expand};
+pub use suite::{AddressFamily, Scenario, Suite, TopologySpec};

@@ -1,3 +1,33 @@
 //! The traffic generator and the agent that runs it.
+//!
+//! [`agent`] speaks [`protocol`] with the controller and runs one end of a trial; [`outcome`] makes
+//! the samples of a trial from what both ends report; [`cpus`] says where flows run. One OS thread
+//! a flow, blocking system calls, one monotonic clock; nothing asynchronous.
 
+pub mod agent;
+pub mod arrivals;
+pub mod check;
+pub mod clock;
+pub mod cpus;
+mod error;
+mod flow;
+mod hello;
+pub mod meter;
+mod node_cpu;
+mod options;
+pub mod outcome;
+mod payload;
 pub mod protocol;
+mod reins;
+mod sys;
+mod tcp;
+mod tcp_crr;
+mod tcp_rr;
+mod tcp_stream;
+mod transact;
+mod trial;
+mod udp;
+mod udp_rr;
+mod udp_stream;
+
+pub use error::TrialError;

@@ -1,7 +1,13 @@
 //! What the controller and an agent say to each other: one JSON object a line over stdio.
 //!
 //! Control never shares the measured network and needs no port. The controller writes a
-//! [`Request`], the agent answers with one or more [`Reply`] lines. End of input ends the agent.
+//! [`Request`], the agent answers with one or more [`Reply`] lines. End of input ends the agent,
+//! whatever it is doing. A line that is no request is answered by [`FaultKind::BadTask`], and the
+//! agent goes on.
+//!
+//! The server is asked first; once it is [`Reply::Listening`] the client is told to drive. Both
+//! ends get the same [`Task`]. The windows of both start at a go on the measured connections and
+//! differ by the path's delay; the server's ends first.
 
 use cnibench_model::{EndpointResult, StoredHistogram, Workload, WorkloadParams};
 use serde::{Deserialize, Serialize};
@@ -17,17 +23,21 @@ pub struct Task {
     pub workload: Workload,
     /// Its shape.
     pub params: WorkloadParams,
-    /// Seconds measured.
+    /// Seconds measured: more than 0, at most a day.
     pub duration_s: f64,
-    /// Seconds cut off before the measured window.
+    /// Seconds cut off before the measured window: 0 to an hour.
     pub warmup_s: f64,
     /// CPUs for the client's flow threads, flow `i` on `client_cpus[i % len]`; empty: unpinned.
     pub client_cpus: Vec<u32>,
     /// CPUs for the server's flow threads; empty: unpinned.
     pub server_cpus: Vec<u32>,
-    /// Seconds without any progress after which an end gives up with [`FaultKind::PeerSilent`].
+    /// Seconds without any progress on any flow after which an end gives up with
+    /// [`FaultKind::PeerSilent`]; also how long a server waits for its client's flows, and a client
+    /// for the server's first answer. The pause between two paced events comes on top.
     pub patience_s: f64,
-    /// Bytes put into the payload as often as they fit, for a sniffer to look for; empty: none.
+    /// Bytes put into the payload as often as they fit whole (behind the 16 header bytes of
+    /// `udp_stream`; the first 8 bytes of `udp_rr` are a number), for a sniffer to look for; at most
+    /// 4096; empty: none.
     pub canary: Vec<u8>,
 }
 
@@ -52,7 +62,7 @@ pub enum Request {
         server: SocketAddr,
     },
     /// Give up the current trial: [`Reply::Fault`] with [`FaultKind::Cancelled`] follows, or
-    /// `Finished` if it was just done.
+    /// `Finished` if it was just done. Between trials it is not answered.
     Cancel,
 }
 
@@ -123,14 +133,17 @@ pub struct EndReport {
 /// What the receiving end of `udp_stream` counted, all flows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct DatagramStats {
-    /// Sequence numbers of the window that were expected (sent by the peer).
+    /// Datagrams that the peer sent in *its* window, as its goodbye said; when every goodbye was
+    /// lost, the range of the numbers that came (then there is a warning).
     pub expected: u64,
-    /// Of these, arrived.
+    /// Of these, arrived, at any time before the end of the drain; each counted once.
     pub received: u64,
     /// Arrived after one sent later (RFC 4737).
     pub reordered: u64,
     /// Arrived more than once.
     pub duplicated: u64,
-    /// Interarrival jitter (RFC 3550, 6.4.1) in nanoseconds, mean over flows.
+    /// Interarrival jitter (RFC 3550, 6.4.1) in nanoseconds: mean of J over the window, then over
+    /// flows. A datagram arrives when the receiving thread gets hold of it; those that one system
+    /// call returned arrive together.
     pub jitter_ns: f64,
 }

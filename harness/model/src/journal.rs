@@ -9,11 +9,12 @@ use crate::{
     trial::Trial,
 };
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// One line of journal.jsonl.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "event")]
 pub enum JournalLine {
     /// The first line: the plan and the machine.
@@ -34,6 +35,7 @@ pub enum JournalLine {
     /// The last line.
     End {
         /// When.
+        #[schemars(with = "String")]
         finished: Timestamp,
     },
 }

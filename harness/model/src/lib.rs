@@ -21,7 +21,9 @@ pub use histogram::StoredHistogram;
 pub use journal::{JournalError, JournalLine};
 pub use metric::{Clock, Direction, Metric, Unit};
 pub use proof::{Proof, ProofKind, ProofOutcome};
-pub use record::{Cell, CellStatus, CniInfo, Record, RecordError, SCHEMA_VERSION};
+pub use record::{
+    Cell, CellStatus, CniInfo, Header, Record, RecordError, SCHEMA_VERSION, SkippedCni,
+};
 pub use spec::{CniSpec, SpecError};
 pub use trial::{CpuTime, EndpointResult, FlowResult, NodeCpu, Sample, Trial};
 pub use workload::{FlowDirection, Pinning, Rate, Workload, WorkloadParams};

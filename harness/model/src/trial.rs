@@ -5,7 +5,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use std::collections::BTreeMap;
 
 /// One value of one metric of one trial, in the metric's unit.
@@ -51,7 +51,17 @@ pub struct NodeCpu {
     /// The node's CPU time in it.
     pub time: CpuTime,
     /// Busy share (0..1) of each CPU in the window, by CPU number.
+    #[serde(deserialize_with = "by_cpu")]
     pub busy: BTreeMap<u32, f64>,
+}
+
+/// JSON has only text keys. serde_json turns them back into numbers, but not inside an internally
+/// tagged enum (a journal line, an agent's reply), where serde hands them over as text.
+fn by_cpu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<u32, f64>, D::Error> {
+    BTreeMap::<String, f64>::deserialize(deserializer)?
+        .into_iter()
+        .map(|(cpu, busy)| Ok((cpu.parse().map_err(D::Error::custom)?, busy)))
+        .collect()
 }
 
 /// What one flow did in the measured window.
@@ -128,5 +138,30 @@ impl Trial {
     /// The value of a metric, if this trial measured it.
     pub fn value(&self, metric: Metric) -> Option<f64> {
         self.samples.iter().find(|s| s.metric == metric).map(|s| s.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "event", rename_all = "snake_case")]
+    enum Tagged {
+        Node(NodeCpu),
+    }
+
+    #[test]
+    fn busy_cpus_survive_a_tagged_line() {
+        let node = NodeCpu {
+            machine: "m".to_owned(),
+            window_s: 1.0,
+            time: CpuTime::default(),
+            busy: BTreeMap::from([(0, 0.5), (11, 1.0)]),
+        };
+        let text = serde_json::to_string(&Tagged::Node(node.clone())).unwrap();
+        assert_eq!(serde_json::from_str::<Tagged>(&text).unwrap(), Tagged::Node(node));
+        let wrong = text.replace("\"11\"", "\"x\"");
+        assert!(serde_json::from_str::<Tagged>(&wrong).is_err());
     }
 }

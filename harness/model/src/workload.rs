@@ -70,7 +70,8 @@ impl Workload {
             streams: 1,
             size: match self {
                 Self::TcpStream => 128 * 1024,
-                Self::UdpStream => 1400,
+                // Fits the smallest IPv6 link (1280) with its headers, so that no cni's MTU refuses it.
+                Self::UdpStream => 1200,
                 _ => 1,
             },
             response_size: if transactional { 1 } else { 0 },

@@ -8,35 +8,8 @@ use async_trait::async_trait;
 use cnibench_model::{CniInfo, CniSpec, Placement, Proof, ProviderKind};
 use std::{net::IpAddr, path::PathBuf};
 
-/// Which addresses pods and nodes have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum IpFamily {
-    /// IPv4 only.
-    V4,
-    /// IPv6 only.
-    V6,
-    /// Both; workloads use IPv4 unless the suite says otherwise.
-    Dual,
-}
-
-/// The shape of a cluster, the same for every cni of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Topology {
-    /// Number of nodes, at least 1.
-    pub nodes: u32,
-    /// Pods on every node.
-    pub pods_per_node: u32,
-    /// Addresses.
-    pub family: IpFamily,
-    /// MTU of the links between nodes.
-    pub underlay_mtu: u32,
-}
-
-impl Default for Topology {
-    fn default() -> Self {
-        Self { nodes: 2, pods_per_node: 2, family: IpFamily::V4, underlay_mtu: 1500 }
-    }
-}
+/// The shape of a cluster is the suite's to say.
+pub use cnibench_scenarios::{AddressFamily as IpFamily, TopologySpec as Topology};
 
 /// Why a cluster could not be brought up, or a cni cannot be carried here.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +67,15 @@ pub trait Cluster: Send + Sync {
     /// Proofs that hold for the cluster as a whole: connectivity between every pair of ends that
     /// placements use, path, MTU, encryption. Run once before the first trial.
     async fn prove(&self) -> Vec<Proof>;
+
+    /// Is the datapath still what came up? Asked between trials and after one that failed, so
+    /// that a daemon that died is named instead of the timeout it caused.
+    ///
+    /// # Errors
+    /// What is no longer there, and on which node.
+    async fn check(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     /// Takes everything down, last in first out, collecting every error. Idempotent.
     async fn down(&mut self) -> Vec<anyhow::Error>;

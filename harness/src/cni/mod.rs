@@ -5,15 +5,19 @@
 //! this folder; nothing here knows how nodes come about (that is `cluster/`).
 
 pub mod bridge;
+pub mod conflist;
 pub mod context;
 pub mod flannel;
 pub mod flannel_host_gw;
 pub mod flannel_vxlan;
 pub mod host;
 pub mod params;
+pub mod wireguard_userspace;
+pub mod wrapping;
 
 pub use context::{Claim, Facts, NodeCtx, Peer, PodCtx, PodNet, Side};
 pub use params::{Param, Settings};
+pub use wrapping::Wrapping;
 
 use crate::cluster::{ClusterError, Topology};
 use async_trait::async_trait;
@@ -25,8 +29,10 @@ pub const PROFILES: &[&Profile] = &[
     &host::PROFILE,
     &flannel_host_gw::PROFILE,
     &flannel_vxlan::PROFILE,
+    &wireguard_userspace::PROFILE,
     &flannel::WIREGUARD,
     &flannel::IPSEC,
+    &conflist::PROFILE,
 ];
 
 /// How a profile's parameters and the cluster's shape become a datapath.
@@ -104,6 +110,12 @@ pub trait Cni: Send + Sync {
     /// an address of this family, and devices that must not see it.
     fn path(&self, placement: Placement, to: IpAddr) -> Vec<Claim>;
 
+    /// What packets of pods are wrapped in between nodes, for the encryption proof. A profile that
+    /// says `encrypted` says this too.
+    fn wrapping(&self) -> Option<Wrapping> {
+        None
+    }
+
     /// What was built, one line each, for the reader who asks; without addresses of single nodes.
     fn details(&self) -> Vec<String>;
 
@@ -135,6 +147,15 @@ pub trait NodeAgent: Send + Sync {
     /// # Errors
     /// What could not be made, and why.
     async fn add_pod(&mut self, pod: &PodCtx) -> anyhow::Result<PodNet>;
+
+    /// Is everything still as [`join`](Self::join) and [`add_pod`](Self::add_pod) left it (processes
+    /// alive, CNI's CHECK content)? Asked between trials and after one that failed.
+    ///
+    /// # Errors
+    /// What is no longer there.
+    async fn check(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     /// Disconnects a pod: CNI's DEL. Its namespace goes away right after it; an agent with
     /// nothing outside of the pod's and the node's namespaces has nothing to do.

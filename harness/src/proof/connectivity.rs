@@ -11,8 +11,9 @@ use futures::future::join_all;
 use std::{net::SocketAddr, time::Duration};
 use tokio::time::{Instant, sleep};
 
-/// How long a way may take to work after everything was set up.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// How long a way may take to work after everything was set up: more than the 5 s after which
+/// WireGuard repeats a handshake that was lost (REKEY_TIMEOUT).
+const DEADLINE: Duration = Duration::from_secs(8);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(5);
 

@@ -6,8 +6,12 @@
 
 mod connectivity;
 mod echo;
+pub mod encryption;
 mod mtu;
+mod packet_socket;
 mod path;
+pub mod payload;
+pub mod sniffer;
 
 pub use connectivity::reachable;
 pub use echo::{Echo, TrafficError};
@@ -66,6 +70,7 @@ pub async fn all(scene: &Scene) -> Vec<Proof> {
     if reachable {
         proofs.push(path::prove(scene).await);
         proofs.extend(mtu::prove(scene).await);
+        proofs.extend(encryption::prove_scene(scene).await);
     }
     proofs
 }

@@ -6,9 +6,15 @@
     reason = "clippy knows test functions, but not what they share, as tests"
 )]
 
+mod conflist;
+mod faults;
 mod ownership;
 mod profiles;
 mod proofs;
+mod rig;
 mod rules;
+mod run;
+mod running;
 mod support;
 mod unprivileged;
+mod wireguard;

@@ -164,6 +164,15 @@ impl Cluster for NetnsCluster {
         }
     }
 
+    async fn check(&mut self) -> anyhow::Result<()> {
+        for node in &mut self.nodes {
+            let Some(agent) = &mut node.agent else { continue };
+            let step = format!("{}: asking the cni's agent", node.ctx.name);
+            in_time(step, agent.check()).await?;
+        }
+        Ok(())
+    }
+
     async fn down(&mut self) -> Vec<anyhow::Error> {
         let mut errors = Vec::new();
         for node in self.nodes.iter_mut().rev() {

@@ -1,0 +1,30 @@
+//! `cnibench agent` and `cnibench wireguard-node`: the processes that the controller starts in a place.
+
+use super::Outcome;
+use anyhow::{Context, Result};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::{fs::File, os::fd::AsFd, path::PathBuf};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Enter this network namespace first.
+    #[arg(long)]
+    netns: Option<PathBuf>,
+}
+
+pub fn run(args: &Args) -> Result<Outcome> {
+    if let Some(path) = &args.netns {
+        let file = File::open(path)
+            .with_context(|| format!("cannot open the network namespace {}", path.display()))?;
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+            .with_context(|| format!("cannot enter the network namespace {}", path.display()))?;
+    }
+    cnibench_workloads::agent::run(std::io::BufReader::new(std::io::stdin()), std::io::stdout())
+        .context("agent")?;
+    Ok(Outcome::Done)
+}
+
+pub fn wireguard_node() -> Result<Outcome> {
+    crate::cni::wireguard_userspace::wireguard_node_main()?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,149 @@
+//! `cnibench list`: what can be named on the command line.
+
+use super::{Outcome, TableFormat, print, print_json};
+use crate::cluster::{
+    Provider,
+    netns::{NetnsProvider, Owner},
+};
+use anyhow::{Result, anyhow};
+use clap::ValueEnum;
+use cnibench_model::{Metric, Placement, ProviderKind, Workload};
+use cnibench_scenarios::catalog;
+use serde::Serialize;
+use tabled::{
+    Table, Tabled,
+    settings::{Style, Width, peaker::PriorityMax},
+};
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum What {
+    Suites,
+    Cnis,
+    Workloads,
+    Providers,
+    Placements,
+    Metrics,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to list.
+    what: What,
+    /// For people or for programs.
+    #[arg(long, value_enum, default_value = "table")]
+    format: TableFormat,
+}
+
+#[derive(Serialize, Tabled)]
+struct Row {
+    name: String,
+    description: String,
+}
+
+#[derive(Serialize, Tabled)]
+struct CniRow {
+    cni: String,
+    #[tabled(rename = "what it is")]
+    description: String,
+    #[tabled(display = "lines")]
+    parameters: Vec<String>,
+    #[tabled(rename = "on this host", display = "missing")]
+    missing: Option<String>,
+}
+
+#[derive(Serialize, Tabled)]
+struct MetricRow {
+    metric: &'static str,
+    unit: &'static str,
+    better: &'static str,
+    description: &'static str,
+}
+
+fn lines(parameters: &[String]) -> String {
+    parameters.join("\n")
+}
+
+fn missing(missing: &Option<String>) -> String {
+    missing.clone().unwrap_or_else(|| "yes".to_owned())
+}
+
+fn row(name: impl ToString, description: impl ToString) -> Row {
+    Row { name: name.to_string(), description: description.to_string() }
+}
+
+pub fn run(args: &Args) -> Result<Outcome> {
+    let rows: Vec<Row> = match args.what {
+        What::Suites => {
+            let suites = catalog::all().map_err(|e| anyhow!(e))?;
+            suites.iter().map(|s| row(&s.name, &s.description)).collect()
+        }
+        What::Cnis => return cnis(args.format),
+        What::Workloads => Workload::ALL.iter().map(|w| row(w, w.describe())).collect(),
+        What::Providers => ProviderKind::ALL.iter().map(|p| row(p, provider_line(*p))).collect(),
+        What::Placements => Placement::ALL.iter().map(|p| row(p, p.describe())).collect(),
+        What::Metrics => return metrics(args.format),
+    };
+    show(args.format, &rows)
+}
+
+fn provider_line(provider: ProviderKind) -> String {
+    match provider {
+        ProviderKind::Netns => provider.describe().to_owned(),
+        _ => format!("{} Not in this release.", provider.describe()),
+    }
+}
+
+fn metrics(format: TableFormat) -> Result<Outcome> {
+    let rows: Vec<MetricRow> = Metric::ALL
+        .iter()
+        .map(|m| MetricRow {
+            metric: m.name(),
+            unit: m.unit().symbol(),
+            better: match m.direction() {
+                cnibench_model::Direction::HigherIsBetter => "higher",
+                cnibench_model::Direction::LowerIsBetter => "lower",
+            },
+            description: m.describe(),
+        })
+        .collect();
+    show(format, &rows)
+}
+
+fn cnis(format: TableFormat) -> Result<Outcome> {
+    super::become_able()?;
+    let rows = super::runtime()?.block_on(async {
+        let provider = NetnsProvider::new(Owner::acquire()?)?;
+        let offers = provider.cnis().await;
+        anyhow::Ok(
+            offers
+                .into_iter()
+                .map(|o| CniRow {
+                    cni: o.name,
+                    description: o.description,
+                    parameters: o
+                        .params
+                        .iter()
+                        .map(|(key, meaning)| format!("{key}: {meaning}"))
+                        .collect(),
+                    missing: o.missing,
+                })
+                .collect::<Vec<_>>(),
+        )
+    })?;
+    show(format, &rows)
+}
+
+fn show<R: Serialize + Tabled>(format: TableFormat, rows: &[R]) -> Result<Outcome> {
+    match format {
+        TableFormat::Json => print_json(&rows)?,
+        TableFormat::Table => {
+            let mut table = Table::new(rows);
+            table.with(Style::blank());
+            if let Some(width) = super::terminal_width() {
+                table.with(Width::wrap(width).priority(PriorityMax::default()).keep_words(true));
+            }
+            print(&format!("{table}\n"))?;
+        }
+    }
+    Ok(Outcome::Done)
+}

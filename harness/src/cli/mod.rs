@@ -1,0 +1,167 @@
+//! The command line: what can be asked, and which exit code an outcome becomes.
+//!
+//! One file per subcommand. Here are only the arguments that several share.
+
+mod agent;
+mod clean;
+mod doctor;
+mod list;
+mod reference;
+mod report;
+mod run;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::process::ExitCode;
+
+/// How a command ended. The numbers are promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// 0: done, or the gate passed.
+    Done,
+    /// 2: the request or the machine is at fault, or a cell failed.
+    Error,
+    /// 3: inconclusive, or data is missing (a run that was stopped).
+    Incomplete,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(match outcome {
+            Outcome::Done => 0,
+            Outcome::Error => 2,
+            Outcome::Incomplete => 3,
+        })
+    }
+}
+
+/// Compare CNI datapaths on your own kernel, with intervals, proofs and a report.
+///
+/// A bare `cnibench run` compares every CNI datapath that this machine can carry in under a minute
+/// and writes a report. Exit codes: 0 done, 1 regression, 2 usage or environment error or a failed
+/// cell, 3 inconclusive or data missing.
+#[derive(Debug, Parser)]
+#[command(name = "cnibench", version, max_term_width = 100)]
+pub struct Cli {
+    /// Say more: -v what is done, -vv how, -vvv everything (standard error).
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a suite: bring clusters up, measure, prove, record, report.
+    Run(Box<run::Args>),
+    /// Render a report from one or more records.
+    Report(report::Args),
+    /// Say what this host can do, what is missing, and how to get it.
+    Doctor(doctor::Args),
+    /// List suites, cnis, workloads, providers, placements or metrics.
+    List(list::Args),
+    /// Remove what interrupted runs left; runs that are alive are left alone.
+    Clean(clean::Args),
+    /// Print the JSON schema of the record or the journal.
+    Schema(reference::SchemaArgs),
+    /// Print a completion script for a shell.
+    Completions(reference::CompletionsArgs),
+    /// Print the manual page.
+    Man(reference::ManArgs),
+    /// The traffic agent; started by the controller inside a pod or node.
+    #[command(hide = true)]
+    Agent(agent::Args),
+    /// A userspace WireGuard node; started by the controller inside a node.
+    #[command(hide = true)]
+    WireguardNode,
+}
+
+/// How a table is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Runs the command.
+pub fn dispatch(cli: Cli) -> ExitCode {
+    log_to_stderr(cli.verbose);
+    let outcome = match cli.command {
+        Command::Run(args) => run::run(*args),
+        Command::Report(args) => report::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Clean(args) => clean::run(&args),
+        Command::Schema(args) => reference::schema(&args),
+        Command::Completions(args) => reference::completions(&args),
+        Command::Man(args) => reference::man(&args),
+        Command::Agent(args) => agent::run(&args),
+        Command::WireguardNode => agent::wireguard_node(),
+    };
+    match outcome {
+        Ok(outcome) => outcome.into(),
+        Err(error) => {
+            eprintln!("cnibench: {error:#}");
+            Outcome::Error.into()
+        }
+    }
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "cnibench=info",
+        2 => "cnibench=debug",
+        _ => "trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CNIBENCH_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// The runtime of the controller: two threads are plenty, and none may crowd what is measured.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+/// Without root, moves this process into a user namespace of its own, where it may build networks.
+/// Must be called before any thread is started.
+fn become_able() -> anyhow::Result<bool> {
+    use crate::cluster::netns::user_namespace::{enter_user_namespace, is_privileged};
+    use anyhow::Context;
+    if is_privileged() {
+        return Ok(false);
+    }
+    enter_user_namespace()
+        .context("not root, and no user namespace to be had: run it with sudo")?;
+    Ok(true)
+}
+
+/// Prints to standard output; a reader that went away (`cnibench list cnis | head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a value as JSON.
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// Columns of the terminal, if standard output is one.
+fn terminal_width() -> Option<usize> {
+    rustix::termios::tcgetwinsize(std::io::stdout())
+        .ok()
+        .map(|size| usize::from(size.ws_col))
+        .filter(|w| *w > 0)
+}
+
+/// Where a person should look first: the page, or the folder where no page was asked for.
+fn first_page(rendered: &cnibench_reports::Rendered, out: &std::path::Path) -> std::path::PathBuf {
+    rendered.page.clone().unwrap_or_else(|| out.to_owned())
+}

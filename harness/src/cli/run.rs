@@ -1,0 +1,334 @@
+//! `cnibench run`: a suite from the command line to the report.
+
+use super::{Outcome, TableFormat, print, print_json};
+use crate::{
+    cluster::{
+        ClusterError, Provider,
+        netns::{self, NetnsProvider, Owner},
+    },
+    environment,
+    interrupt::{Interrupt, Urgency},
+    plan::{Plan, TrialOrder},
+    runner::{self, progress},
+    store::{self, Journal},
+};
+use anyhow::{Context, Result, anyhow, bail};
+use cnibench_model::{
+    CellStatus, Clock, CniSpec, Header, Placement, ProviderKind, Record, SCHEMA_VERSION,
+    SkippedCni, Workload,
+};
+use cnibench_reports::Format;
+use cnibench_scenarios::{Overrides, Suite, catalog, expand, suite};
+use jiff::Timestamp;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A catalogue name (see `cnibench list suites`) or a TOML file.
+    #[arg(default_value = "quick")]
+    suite: String,
+    /// What brings the cluster up.
+    #[arg(long, default_value = "netns")]
+    provider: ProviderKind,
+    /// Cnis, separated by commas; one with parameters is written name:key=value, and several of
+    /// those need several --cni. By default every cni that this host can carry.
+    #[arg(long = "cni", value_name = "CNI[,CNI...]")]
+    cnis: Vec<String>,
+    /// Only these workloads; one that the suite lacks is added with its defaults.
+    #[arg(long = "workload", value_delimiter = ',')]
+    workloads: Vec<Workload>,
+    /// These placements instead of the suite's.
+    #[arg(long = "placement", value_delimiter = ',')]
+    placements: Vec<Placement>,
+    /// Trials of every case.
+    #[arg(long, value_parser = trials)]
+    trials: Option<u32>,
+    /// Measured time of every trial, e.g. 2s or 500ms.
+    #[arg(long, value_parser = suite::checked_duration)]
+    duration: Option<f64>,
+    /// Time cut off before it, e.g. 200ms.
+    #[arg(long, value_parser = suite::checked_warmup)]
+    warmup: Option<f64>,
+    /// Interleave the cnis' trials in random order, or run one cni after the other.
+    #[arg(long, value_enum, default_value = "interleaved")]
+    order: TrialOrder,
+    /// Seed of the random order; by default a new one, which the record keeps.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Results folder; by default cnibench-results/<suite>-<UTC time>.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Print the expanded plan and the time it will take; change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Exit 0 although cells failed.
+    #[arg(long)]
+    allow_failed: bool,
+    /// No progress, no table: only the path of the report, and trouble.
+    #[arg(short, long)]
+    quiet: bool,
+    /// How the plan or the result is printed.
+    #[arg(long, value_enum, default_value = "table")]
+    format: TableFormat,
+}
+
+fn trials(text: &str) -> Result<u32, String> {
+    suite::checked_trials(text.parse().map_err(|_| format!("{text:?} is not a number of trials"))?)
+}
+
+/// What is known before anything is set up.
+struct Prepared {
+    suite: Suite,
+    plan: Plan,
+    skipped: Vec<SkippedCni>,
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    let suite = load(&args.suite)?;
+    if args.provider != ProviderKind::Netns {
+        bail!("provider {} is not in this release; netns is", args.provider);
+    }
+    let asked = args
+        .cnis
+        .iter()
+        .flat_map(|text| split_cnis(text))
+        .map(|text| text.parse::<CniSpec>())
+        .collect::<Result<Vec<_>, _>>()?;
+    let in_user_namespace = super::become_able()?;
+    let runtime = super::runtime()?;
+    let outcome = runtime.block_on(async {
+        let interrupt = Interrupt::listen()?;
+        let provider = NetnsProvider::new(Owner::acquire()?)?;
+        let run_id = provider.run_id().as_str().to_owned();
+        let prepared = prepare(&args, suite, &asked, &provider).await?;
+        if args.dry_run {
+            show_plan(&args, &prepared)?;
+            return Ok(Outcome::Done);
+        }
+        if in_user_namespace && !args.quiet {
+            eprintln!(
+                "cnibench: not root: running in a user namespace ({})",
+                netns::user_namespace::LIMITS.join("; ")
+            );
+        }
+        execute(&args, run_id, prepared, &provider, interrupt).await
+    });
+    // Blocking helpers that hang (a plugin's pipe) must not keep a finished run from ending.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    outcome
+}
+
+fn load(name: &str) -> Result<Suite> {
+    let path = Path::new(name);
+    let is_file = path.extension().is_some_and(|e| e == "toml") || name.contains('/');
+    if !is_file {
+        return catalog::by_name(name).map_err(|e| anyhow!(e));
+    }
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read the suite {name}"))?;
+    Ok(Suite::parse(name, &text)?)
+}
+
+/// Splits `a,b:k=v,l=w,c` into `a`, `b:k=v,l=w`, `c`: a comma begins a new cni unless what follows
+/// is `key=value` of the one before.
+fn split_cnis(text: &str) -> Vec<String> {
+    let mut cnis: Vec<String> = Vec::new();
+    for part in text.split(',') {
+        match cnis.last_mut() {
+            Some(last) if last.contains(':') && is_parameter(part) => {
+                *last = format!("{last},{part}")
+            }
+            _ => cnis.push(part.to_owned()),
+        }
+    }
+    cnis
+}
+
+fn is_parameter(part: &str) -> bool {
+    part.split_once('=').is_some_and(|(key, _)| !key.contains(':'))
+}
+
+async fn prepare(
+    args: &Args,
+    suite: Suite,
+    asked: &[CniSpec],
+    provider: &NetnsProvider,
+) -> Result<Prepared> {
+    let mut skipped = Vec::new();
+    let mut cnis: Vec<CniSpec> = Vec::new();
+    if asked.is_empty() {
+        for offer in provider.cnis().await {
+            let cni = CniSpec::named(&offer.name);
+            match offer.missing {
+                None if offer.automatic => cnis.push(cni),
+                Some(reason) => skipped.push(SkippedCni { cni, reason }),
+                None => {}
+            }
+        }
+        if cnis.is_empty() {
+            bail!("this host can carry no cni: `cnibench doctor` says what is missing");
+        }
+    } else {
+        for cni in asked {
+            provider.check(cni).await.map_err(explain)?;
+            if !cnis.contains(cni) {
+                cnis.push(cni.clone());
+            }
+        }
+    }
+    let overrides = Overrides {
+        workloads: args.workloads.clone(),
+        placements: args.placements.clone(),
+        trials: args.trials,
+        duration_s: args.duration,
+        warmup_s: args.warmup,
+    };
+    let suite = overrides.apply(&suite);
+    let cases = expand(&suite, args.provider, &cnis);
+    let seed = args.seed.unwrap_or_else(rand::random);
+    Ok(Prepared { plan: Plan::new(cases, args.order, seed), suite, skipped })
+}
+
+fn explain(error: ClusterError) -> anyhow::Error {
+    anyhow!("{error}")
+}
+
+fn show_plan(args: &Args, prepared: &Prepared) -> Result<()> {
+    let Prepared { plan, skipped, suite } = prepared;
+    let estimate = plan.estimate().as_secs_f64();
+    if args.format == TableFormat::Json {
+        return print_json(&serde_json::json!({
+            "suite": suite.name, "plan": plan, "estimate_s": estimate, "skipped_cnis": skipped,
+        }));
+    }
+    let mut text = String::new();
+    for case in &plan.cases {
+        text += &format!("{}  {} x {} s\n", case.id, case.trials, case.duration_s);
+    }
+    for skip in skipped {
+        text += &format!("left out: {}: {}\n", skip.cni, skip.reason);
+    }
+    text += &format!(
+        "{} cases, {} trials, about {}; order seed {}\n",
+        plan.cases.len(),
+        plan.schedule.len(),
+        progress::human(estimate),
+        plan.seed
+    );
+    print(&text)
+}
+
+async fn execute(
+    args: &Args,
+    run_id: String,
+    prepared: Prepared,
+    provider: &NetnsProvider,
+    interrupt: Interrupt,
+) -> Result<Outcome> {
+    let Prepared { suite, plan, skipped } = prepared;
+    let started = Timestamp::now();
+    let folder = args.out.clone().unwrap_or_else(|| store::default_folder(&suite.name, started));
+    store::prepare_folder(&folder)?;
+    let leftovers = netns::clean_leftovers().await;
+    let mut environment = environment::capture();
+    for capability in netns::capabilities::capabilities().await {
+        let said = if capability.ok { "yes".to_owned() } else { capability.detail };
+        environment.features.insert(capability.name.to_owned(), said);
+    }
+    let header = Header {
+        schema_version: SCHEMA_VERSION,
+        run_id,
+        started,
+        command: std::env::args().collect(),
+        suite: suite.name.clone(),
+        suite_text: suite.text.clone(),
+        seed: plan.seed,
+        interleaved: plan.order == TrialOrder::Interleaved,
+        clock: Clock::Wall,
+        environment,
+        cases: plan.cases.clone(),
+        skipped_cnis: skipped,
+    };
+    let mut journal = Journal::begin(&folder, header)?;
+    let mut progress = progress::for_stderr(&plan, args.quiet);
+    if !leftovers.removed.is_empty() {
+        progress.phase(&format!("removed {} leftovers of dead runs", leftovers.removed.len()));
+    }
+    let ran =
+        runner::run(&plan, provider, &suite.topology, &mut journal, &interrupt, progress.as_mut())
+            .await;
+    progress.finish();
+    ran.with_context(|| {
+        format!(
+            "the run was given up; what was finished is in {0}: `cnibench report {0} --out ELSEWHERE`",
+            folder.display()
+        )
+    })?;
+    let record = journal.finalise(&folder)?;
+    finish(args, &folder, record, &interrupt)
+}
+
+/// Report, table, exit code.
+fn finish(args: &Args, folder: &Path, record: Record, interrupt: &Interrupt) -> Result<Outcome> {
+    let failed = record
+        .cells
+        .iter()
+        .filter(|c| matches!(c.status, CellStatus::Failed { .. } | CellStatus::Invalid { .. }))
+        .count();
+    if interrupt.urgency() != Urgency::Impatient {
+        if !args.quiet && args.format == TableFormat::Table {
+            print(&cnibench_reports::terminal_summary(&record, super::terminal_width()))?;
+        }
+        let out = folder.join(store::REPORT);
+        let records = [record];
+        let rendered =
+            cnibench_reports::render(&records, &out, Format::ALL).with_context(|| {
+                format!(
+                    "the record is whole, its report is not: `cnibench report {}`",
+                    folder.display()
+                )
+            })?;
+        match args.format {
+            TableFormat::Json => print_json(&serde_json::json!({
+                "record": folder.join(store::RECORD),
+                "report": super::first_page(&rendered, &out),
+                "matrix": cnibench_reports::matrix::matrix(&records),
+            }))?,
+            TableFormat::Table => {
+                print(&format!("report: {}\n", super::first_page(&rendered, &out).display()))?;
+            }
+        }
+    }
+    Ok(match (interrupt.urgency(), failed) {
+        (Urgency::Orderly(signal), _) => {
+            eprintln!(
+                "cnibench: stopped by {signal}; finished trials are kept in {}",
+                folder.display()
+            );
+            Outcome::Incomplete
+        }
+        (Urgency::Impatient, _) => {
+            eprintln!("cnibench: stopped; `cnibench report {}` makes the report", folder.display());
+            Outcome::Incomplete
+        }
+        (Urgency::None, 0) => Outcome::Done,
+        (Urgency::None, n) => {
+            eprintln!("cnibench: {n} cells failed (see the report)");
+            if args.allow_failed { Outcome::Done } else { Outcome::Error }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split_cnis;
+
+    #[test]
+    fn a_comma_separates_cnis_or_parameters() {
+        assert_eq!(split_cnis("host,flannel-vxlan"), ["host", "flannel-vxlan"]);
+        assert_eq!(
+            split_cnis("a:mtu=1400,vni=2,b,conflist:path=/x,bin=/y"),
+            ["a:mtu=1400,vni=2", "b", "conflist:path=/x,bin=/y"]
+        );
+    }
+}

@@ -1,0 +1,412 @@
+//! The profile `conflist`: attaches the pods of a cluster with anybody's CNI plugins.
+//!
+//! One file serves every node: placeholders are filled in per node (`substitute.rs`). Plugins such
+//! as bridge and ptp end at the node, so `routes=node` (the default) gives every node routes to
+//! the other nodes' pod ranges by way of their addresses, as the route controller of a cloud
+//! does; `routes=none` leaves the way between nodes to the plugins.
+//! Plugins run as they do on a real node: in the node's network namespace, on the machine's own
+//! files but for the state they keep (`node.rs`), never rewritten. `CNI_ARGS` and the capability
+//! `ipRanges` are what a kubelet's runtime passes.
+
+use super::{
+    config::ConfList,
+    node::NodeThread,
+    process::DEFAULT_DIRS,
+    result::AddResult,
+    runtime::{Attachment, Runtime},
+    substitute::substitute,
+};
+use crate::{
+    cluster::{ClusterError, Topology},
+    cni::{Claim, Cni, NodeAgent, NodeCtx, Param, Peer, PodCtx, PodNet, Profile, Settings},
+    netlink::{Batch, Rtnl, sysctl},
+};
+use anyhow::{Context, anyhow, bail, ensure};
+use async_trait::async_trait;
+use cnibench_model::{CniSpec, Placement};
+use ipnet::IpNet;
+use serde_json::json;
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+/// The profile.
+pub const PROFILE: Profile = Profile {
+    name: "conflist",
+    family: "conflist",
+    description: "any CNI plugins, run by the CNI specification from a .conflist",
+    params: &[
+        Param {
+            name: "path",
+            help: "the .conflist; ${NODE_INDEX}, ${NODE_NAME}, ${NODE_IP}, ${POD_CIDR}, ${POD_CIDR6}, ${CLUSTER_CIDR}, ${CLUSTER_CIDR6} and ${MTU} in it are filled in per node (required)",
+        },
+        Param {
+            name: "bin",
+            help: "directories of the plugins, separated by ':' (default /opt/cni/bin:/usr/lib/cni)",
+        },
+        Param { name: "ifname", help: "name of the pods' interface (default eth0)" },
+        Param {
+            name: "mtu",
+            help: "MTU that the plugins give to pods, also ${MTU} (default: the underlay's)",
+        },
+        Param {
+            name: "routes",
+            help: "node: routes to the other nodes' pod ranges through their addresses; none: the plugins see to it (default node)",
+        },
+        Param {
+            name: "check",
+            help: "true: CHECK pods after ADD and between trials; false for plugins that cannot, as Kubernetes never asks them (default true)",
+        },
+        Param { name: "deadline", help: "seconds that one plugin call may take (default 30)" },
+    ],
+    encrypted: false,
+    automatic: false,
+    check,
+    build: |settings, topology| Ok(Arc::new(Conflist::new(settings, topology)?)),
+};
+
+/// Who programs the way between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Routes {
+    Node,
+    None,
+}
+
+#[derive(Debug, Clone)]
+struct Conflist {
+    path: PathBuf,
+    text: String,
+    dirs: Vec<PathBuf>,
+    ifname: String,
+    mtu: u32,
+    routes: Routes,
+    check: bool,
+    deadline: Duration,
+    summary: String,
+}
+
+/// Are the binaries there? Parameters that are wrong are for `build` to say.
+fn check(spec: &CniSpec) -> Result<(), String> {
+    match Conflist::new(&Settings::new(spec), &Topology::default()) {
+        Ok(cni) => {
+            let list = cni.sample().map_err(|e| format!("{e:#}"))?;
+            let runtime = Runtime::new(list, cni.dirs, cni.deadline);
+            runtime.find_all().map(drop).map_err(|e| e.to_string())
+        }
+        Err(_) if spec.params.contains_key("path") => Ok(()),
+        Err(_) => Err("needs a conflist: conflist:path=FILE[,bin=DIR]".to_owned()),
+    }
+}
+
+impl Conflist {
+    fn new(settings: &Settings<'_>, topology: &Topology) -> Result<Self, ClusterError> {
+        let usage = |text: String| ClusterError::Usage(format!("cni {}: {text}", settings.spec()));
+        let path = settings
+            .text("path")
+            .ok_or_else(|| usage("path is missing: say conflist:path=FILE[,bin=DIR]".to_owned()))?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| usage(format!("{path} cannot be read: {e}")))?;
+        let dirs: Vec<PathBuf> = match settings.text("bin") {
+            Some(list) => list.split(':').filter(|d| !d.is_empty()).map(absolute).collect(),
+            None => DEFAULT_DIRS.iter().map(PathBuf::from).collect(),
+        };
+        let routes = match settings.text("routes") {
+            None | Some("node") => Routes::Node,
+            Some("none") => Routes::None,
+            Some(_) => return Err(settings.wrong("routes", "node or none")),
+        };
+        let ifname = settings.text("ifname").unwrap_or("eth0").to_owned();
+        let underlay = topology.underlay_mtu;
+        let mut this = Self {
+            path: path.into(),
+            text,
+            dirs,
+            mtu: settings.number("mtu", underlay, 576..=65535)?,
+            routes,
+            check: settings.flag("check", true)?,
+            deadline: Duration::from_secs(settings.number("deadline", 30, 1..=3600)?),
+            summary: String::new(),
+            ifname,
+        };
+        let list = this.sample().map_err(|e| usage(format!("{e:#}")))?;
+        let chain: Vec<&str> = list.plugins.iter().map(|p| p.plugin.as_str()).collect();
+        this.summary = format!("network {:?}: {}", list.name, chain.join(", then "));
+        let probe = Attachment {
+            container_id: "pod".into(),
+            netns: PathBuf::new(),
+            ifname: this.ifname.clone(),
+            args: Vec::new(),
+            capability_args: serde_json::Map::new(),
+        };
+        probe.check().map_err(usage)?;
+        Ok(this)
+    }
+
+    /// The list as a node of a dual-stack cluster would have it, for checks before there is one.
+    fn sample(&self) -> anyhow::Result<ConfList> {
+        let values = BTreeMap::from([
+            ("NODE_INDEX", "0".to_owned()),
+            ("NODE_NAME", "node".to_owned()),
+            ("NODE_IP", "192.0.2.1".to_owned()),
+            ("POD_CIDR", "10.244.0.0/24".to_owned()),
+            ("POD_CIDR6", "fd00:10:244::/64".to_owned()),
+            ("CLUSTER_CIDR", "10.244.0.0/16".to_owned()),
+            ("CLUSTER_CIDR6", "fd00:10:244::/56".to_owned()),
+            ("MTU", self.mtu.to_string()),
+        ]);
+        self.parse(&values)
+    }
+
+    fn for_node(&self, node: &NodeCtx) -> anyhow::Result<ConfList> {
+        let mut values = BTreeMap::from([
+            ("NODE_INDEX", node.index.to_string()),
+            ("NODE_NAME", node.name.clone()),
+            ("MTU", self.mtu.to_string()),
+        ]);
+        values.extend(node.addrs.first().map(|a| ("NODE_IP", a.addr().to_string())));
+        for (v4, v6, nets) in [
+            ("POD_CIDR", "POD_CIDR6", &node.pod_cidrs),
+            ("CLUSTER_CIDR", "CLUSTER_CIDR6", &node.cluster_cidrs),
+        ] {
+            values.extend(
+                nets.iter()
+                    .map(|net| (if net.addr().is_ipv4() { v4 } else { v6 }, net.to_string())),
+            );
+        }
+        self.parse(&values)
+    }
+
+    fn parse(&self, values: &BTreeMap<&str, String>) -> anyhow::Result<ConfList> {
+        substitute(&self.text, values)
+            .map_err(|e| anyhow!(e))
+            .and_then(|text| Ok(ConfList::parse(&text)?))
+            .with_context(|| self.path.display().to_string())
+    }
+}
+
+/// Plugins look for others by the same list from wherever they stand.
+fn absolute(dir: &str) -> PathBuf {
+    std::path::absolute(dir).unwrap_or_else(|_| PathBuf::from(dir))
+}
+
+#[async_trait]
+impl Cni for Conflist {
+    fn pod_mtu(&self) -> u32 {
+        self.mtu
+    }
+
+    fn path(&self, placement: Placement, _to: IpAddr) -> Vec<Claim> {
+        match placement {
+            Placement::SameNode => Claim::silent("eth0").into(),
+            _ => Claim::carried_by("eth0").into(),
+        }
+    }
+
+    fn details(&self) -> Vec<String> {
+        let dirs: Vec<_> = self.dirs.iter().map(|d| d.display().to_string()).collect();
+        let way = match self.routes {
+            Routes::Node => "routes to the other nodes' pod ranges through their addresses",
+            Routes::None => "the way between nodes is the plugins' own",
+        };
+        vec![
+            format!("{}, from {}", self.summary, self.path.display()),
+            format!("plugins from {}", dirs.join(":")),
+            way.to_owned(),
+        ]
+    }
+
+    async fn start(&self, node: Arc<NodeCtx>) -> anyhow::Result<Box<dyn NodeAgent>> {
+        let list = self.for_node(&node)?;
+        let mut runtime = Runtime::new(list, self.dirs.clone(), self.deadline);
+        let (name, netns) = (node.name.clone(), node.netns.path().to_owned());
+        let thread =
+            tokio::task::spawn_blocking(move || NodeThread::start(&name, &netns)).await??;
+        let runtime = thread
+            .run(move || -> anyhow::Result<Runtime> {
+                // As on every node of Kubernetes; plugins expect it or set it themselves.
+                sysctl::write("ipv4/ip_forward", "1")?;
+                sysctl::write_if_present("ipv6/conf/all/forwarding", "1")?;
+                runtime.negotiate()?;
+                runtime.status()?;
+                Ok(runtime)
+            })
+            .await??;
+        let agent = Agent {
+            cni: self.clone(),
+            node,
+            runtime: Arc::new(runtime),
+            thread: Some(thread),
+            attached: BTreeMap::new(),
+        };
+        Ok(Box::new(agent))
+    }
+}
+
+struct Agent {
+    cni: Conflist,
+    node: Arc<NodeCtx>,
+    runtime: Arc<Runtime>,
+    thread: Option<NodeThread>,
+    attached: BTreeMap<u32, (Attachment, Arc<AddResult>)>,
+}
+
+impl Agent {
+    fn thread(&self) -> anyhow::Result<&NodeThread> {
+        self.thread.as_ref().ok_or_else(|| anyhow!("{}: its agent was stopped", self.node.name))
+    }
+
+    fn attachment(&self, pod: &PodCtx) -> Attachment {
+        let ranges: Vec<_> =
+            self.node.pod_cidrs.iter().map(|net| json!([{"subnet": net.to_string()}])).collect();
+        let arg = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        Attachment {
+            container_id: pod.name.clone(),
+            netns: pod.netns.path().to_owned(),
+            ifname: self.cni.ifname.clone(),
+            args: vec![
+                arg("IgnoreUnknown", "1"),
+                arg("K8S_POD_NAMESPACE", "cnibench"),
+                arg("K8S_POD_NAME", &pod.name),
+                arg("K8S_POD_INFRA_CONTAINER_ID", &pod.name),
+            ],
+            capability_args: [("ipRanges".to_owned(), json!(ranges))].into_iter().collect(),
+        }
+    }
+}
+
+#[async_trait]
+impl NodeAgent for Agent {
+    async fn join(&mut self, peers: &[Peer]) -> anyhow::Result<()> {
+        if self.cni.routes == Routes::None {
+            return Ok(());
+        }
+        let mut ways: Vec<(IpNet, IpAddr)> = Vec::new();
+        for peer in peers {
+            for &range in &peer.pod_cidrs {
+                let via = peer.addr_like(range.addr()).with_context(|| {
+                    format!("node {} has no address of the family of {range}", peer.index)
+                })?;
+                ways.push((range, via));
+            }
+        }
+        let device = self.node.device.clone();
+        self.thread()?
+            .run(move || -> anyhow::Result<()> {
+                let mut rtnl = Rtnl::open()?;
+                let index = rtnl.link(&device)?.index;
+                let mut batch = Batch::new();
+                for (range, via) in ways {
+                    batch.route_via(range, via, index, false);
+                }
+                rtnl.apply(&batch)
+            })
+            .await?
+            .context("routes to the other nodes' pods")
+    }
+
+    async fn add_pod(&mut self, pod: &PodCtx) -> anyhow::Result<PodNet> {
+        let attachment = self.attachment(pod);
+        attachment.check().map_err(|e| anyhow!(e))?;
+        let (runtime, to) = (self.runtime.clone(), attachment.clone());
+        let result = self.thread()?.run(move || runtime.add(&to)).await??;
+        let result = Arc::new(result);
+        self.attached.insert(pod.index, (attachment.clone(), result.clone()));
+        let sandbox = attachment.netns.display().to_string();
+        let addrs: Vec<IpAddr> =
+            result.addresses_in(&sandbox).map(|ip| ip.address.addr()).collect();
+        ensure!(
+            !addrs.is_empty(),
+            "the plugins of {} gave {} no address in its namespace: the chain needs a plugin with IPAM",
+            self.cni.path.display(),
+            pod.name
+        );
+        let (ifname, expected) = (self.cni.ifname.clone(), self.cni.mtu);
+        let mtu = pod.netns.run(move || Ok(Rtnl::open()?.link(&ifname)?.mtu)).await.context(
+            "the plugins reported success, but the pod does not have the interface asked for",
+        )?;
+        if mtu != expected {
+            bail!(
+                "the plugins gave {} an MTU of {mtu}, the cluster counts on {expected}: say mtu={mtu}, or \"mtu\": ${{MTU}} in the conflist",
+                pod.name
+            );
+        }
+        self.check_pod(attachment, result).await?;
+        Ok(PodNet { addrs })
+    }
+
+    async fn check(&mut self) -> anyhow::Result<()> {
+        for (attachment, result) in self.attached.values() {
+            self.check_pod(attachment.clone(), result.clone()).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_pod(&mut self, pod: &PodCtx) -> anyhow::Result<()> {
+        let Some((attachment, result)) = self.attached.remove(&pod.index) else { return Ok(()) };
+        let runtime = self.runtime.clone();
+        let errors = self.thread()?.run(move || runtime.del(&attachment, Some(&result))).await?;
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        bail!("{}", texts.join("; "))
+    }
+
+    async fn stop(&mut self) -> anyhow::Result<()> {
+        // Ends the thread, and with it the plugins' state. It may still be at a call that was
+        // given up, which ends at its deadline.
+        let thread = self.thread.take();
+        tokio::task::spawn_blocking(|| drop(thread)).await.context("ending the node's thread")
+    }
+}
+
+impl Agent {
+    async fn check_pod(
+        &self,
+        attachment: Attachment,
+        result: Arc<AddResult>,
+    ) -> anyhow::Result<()> {
+        if !self.cni.check {
+            return Ok(());
+        }
+        let runtime = self.runtime.clone();
+        let checked = self.thread()?.run(move || runtime.check(&attachment, &result)).await?;
+        checked.map(drop).context(
+            "the plugins do not find what they made (say check=false if they cannot tell; Kubernetes never asks)",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn build(params: &str, text: &str) -> Result<Conflist, ClusterError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.conflist");
+        std::fs::write(&file, text).unwrap();
+        let spec: CniSpec = format!("conflist:path={}{params}", file.display()).parse().unwrap();
+        Conflist::new(&Settings::new(&spec), &Topology::default())
+    }
+
+    const LIST: &str =
+        r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"bridge","mtu":${MTU}}]}"#;
+
+    #[test]
+    fn parameters_and_file_are_checked_before_anything_is_touched() {
+        let cni = build(",mtu=1400,bin=/a:/b,routes=none", LIST).unwrap();
+        assert_eq!(cni.pod_mtu(), 1400);
+        assert_eq!(cni.dirs, [Path::new("/a"), Path::new("/b")]);
+        assert!(cni.details()[0].starts_with("network \"n\": bridge, from "));
+        let error = |params: &str, text: &str| build(params, text).unwrap_err().to_string();
+        assert!(error(",routes=some", LIST).contains("routes=\"some\" is not node or none"));
+        assert!(error(",ifname=interface-name-16", LIST).contains("1 to 15 characters"));
+        assert!(error(",deadline=0", LIST).contains("a number from 1 to 3600"));
+        assert!(error("", "{").contains("x.conflist: not JSON"));
+        assert!(error("", "\n${PODCIDR}").contains("line 2: unknown placeholder ${PODCIDR}; did"));
+        let spec: CniSpec = "conflist".parse().unwrap();
+        assert!(check(&spec).unwrap_err().contains("conflist:path=FILE"));
+        let spec: CniSpec = "conflist:path=/no/such".parse().unwrap();
+        let missing = Conflist::new(&Settings::new(&spec), &Topology::default()).unwrap_err();
+        assert!(missing.to_string().contains("/no/such cannot be read"));
+    }
+}

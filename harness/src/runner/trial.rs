@@ -1,0 +1,125 @@
+//! One trial: both agents told, both waited for, their reports put together.
+
+use crate::{
+    cluster::Ends,
+    exec::{Agent, AgentError},
+};
+use cnibench_model::{Case, Trial};
+use cnibench_workloads::{
+    cpus,
+    outcome::combine,
+    protocol::{FaultKind, Request, Task},
+};
+use jiff::Timestamp;
+use std::{net::SocketAddr, time::Duration};
+
+/// Seconds without progress after which an end gives a trial up.
+const PATIENCE_S: f64 = 3.0;
+/// What an agent may take beyond a trial's own time before it counts as lost.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// A trial's place in the run.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    /// Trial number of the case.
+    pub index: u32,
+    /// Adjacent trials of a series share it.
+    pub block: u32,
+    /// Number in the whole run.
+    pub sequence: u32,
+}
+
+/// Why there is no trial.
+#[derive(Debug)]
+pub enum TrialError {
+    /// The cluster has no such placement.
+    NotOffered(String),
+    /// It was begun and went wrong.
+    Broken(Broken),
+}
+
+/// A trial that went wrong.
+#[derive(Debug)]
+pub struct Broken {
+    /// Up to three words.
+    pub short: String,
+    /// The whole error.
+    pub reason: String,
+}
+
+impl From<AgentError> for Broken {
+    fn from(error: AgentError) -> Self {
+        Self { short: error.short().to_owned(), reason: error.to_string() }
+    }
+}
+
+impl From<Broken> for TrialError {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+/// Runs one trial between two agents.
+pub async fn measure(
+    case: &Case,
+    slot: Slot,
+    ends: &Ends,
+    client: &mut Agent,
+    server: &mut Agent,
+) -> Result<Trial, Broken> {
+    let (client_cpus, server_cpus) = cpus::assign(case.params.pinning, client.cpus());
+    let task = Task {
+        workload: case.workload,
+        params: case.params.clone(),
+        duration_s: case.duration_s,
+        warmup_s: case.warmup_s,
+        client_cpus,
+        server_cpus,
+        patience_s: PATIENCE_S,
+        canary: Vec::new(),
+    };
+    let started = Timestamp::now();
+    server.send(&Request::Serve { task: task.clone(), bind: ends.bind_addr }).await?;
+    let port = server.listening(GRACE).await?;
+    let target = SocketAddr::new(ends.server_addr, port);
+    client.send(&Request::Drive { task: task.clone(), server: target }).await?;
+    let limit = Duration::from_secs_f64(case.duration_s + case.warmup_s + PATIENCE_S) + GRACE;
+    let (at_client, at_server) = tokio::join!(client.finished(limit), server.finished(limit));
+    let (at_client, at_server) = match (at_client, at_server) {
+        (Ok(c), Ok(s)) => (c, s),
+        (Err(c), Err(s)) => return Err(both(c, s)),
+        (Err(e), Ok(_)) | (Ok(_), Err(e)) => return Err(e.into()),
+    };
+    let outcome = combine(&task, &at_client, &at_server);
+    Ok(Trial {
+        case: case.id.clone(),
+        index: slot.index,
+        block: slot.block,
+        sequence: slot.sequence,
+        started,
+        workload: case.workload,
+        samples: outcome.samples,
+        histogram: outcome.histogram,
+        slices: outcome.slices,
+        slice_s: outcome.slice_s,
+        client: at_client.endpoint,
+        server: at_server.endpoint,
+        proofs: Vec::new(),
+        warnings: outcome.warnings,
+    })
+}
+
+/// Two errors of one trial: the one that says more comes first. An end that only saw its peer fall
+/// silent knows less than the peer.
+fn both(client: AgentError, server: AgentError) -> Broken {
+    let vague = |e: &AgentError| {
+        matches!(
+            e,
+            AgentError::Fault { kind: FaultKind::PeerSilent | FaultKind::Cancelled, .. }
+                | AgentError::Silent { .. }
+        )
+    };
+    let (first, second) =
+        if vague(&client) && !vague(&server) { (server, client) } else { (client, server) };
+    Broken { short: first.short().to_owned(), reason: format!("{first}; {second}") }
+}

@@ -1,0 +1,147 @@
+//! The command line, by running the binary; needs no privilege.
+
+use assert_cmd::Command;
+use std::path::Path;
+
+fn cnibench(args: &[&str]) -> (i32, String, String) {
+    let output = Command::cargo_bin("cnibench").unwrap().args(args).output().unwrap();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+/// The command fails as a usage error and says all of these words.
+fn refused(args: &[&str], words: &[&str]) {
+    let (code, _, stderr) = cnibench(args);
+    assert_eq!(code, 2, "{args:?}: {stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "{args:?} does not say {word:?}:\n{stderr}");
+    }
+}
+
+#[test]
+fn unknown_names_offer_the_nearest() {
+    refused(&["run", "quik"], &["unknown suite", "did you mean \"quick\"?"]);
+    refused(&["run", "--workload", "tcp_steam"], &["did you mean \"tcp_stream\"?"]);
+    refused(&["run", "--placement", "cross_node"], &["did you mean \"cross-node\"?"]);
+    refused(&["run", "--provider", "netsn"], &["did you mean \"netns\"?"]);
+    refused(&["rum"], &["run"]);
+}
+
+#[test]
+fn impossible_amounts_are_refused_with_the_limits() {
+    refused(&["run", "--trials", "0"], &["expected 1 to 10000"]);
+    refused(&["run", "--trials", "many"], &["not a number of trials"]);
+    refused(&["run", "--duration", "0"], &["10ms to 1h"]);
+    refused(&["run", "--duration", "3d"], &["not a duration"]);
+    refused(&["run", "--duration", "72h"], &["10ms to 1h"]);
+    refused(&["run", "--warmup", "-1s"], &["-1s"]);
+}
+
+#[test]
+fn cnis_that_are_not_one_are_refused() {
+    refused(&["run", "--cni", "Flannel"], &["lower-case"]);
+    refused(&["run", "--cni", "host:mtu"], &["key=value"]);
+    refused(&["run", "--cni", ""], &["lower-case"]);
+}
+
+#[test]
+fn a_suite_file_error_names_file_line_and_what_was_expected() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.toml");
+    std::fs::write(
+        &path,
+        "name = \"mine\"\n[[scenario]]\nworkloads = \"tcp_rr\"\nplacements = \"cross-node\"\nstreems = 2\n",
+    )
+    .unwrap();
+    let path = path.to_str().unwrap();
+    refused(&["run", path], &["mine.toml:5:1", "streems", "did you mean \"streams\"?"]);
+    refused(&["run", "nowhere/suite.toml"], &["cannot read the suite nowhere/suite.toml"]);
+}
+
+#[test]
+fn providers_of_later_releases_are_named_as_such() {
+    for provider in ["vm", "kind", "bare-metal", "kubeconfig"] {
+        refused(&["run", "--provider", provider], &["not in this release", "netns"]);
+    }
+    let (code, stdout, _) = cnibench(&["list", "providers"]);
+    assert_eq!(code, 0);
+    assert_eq!(stdout.matches("Not in this release").count(), 4, "{stdout}");
+}
+
+#[test]
+fn lists_are_tables_for_people_and_json_for_programs() {
+    for (what, known) in [
+        ("suites", "quick"),
+        ("workloads", "tcp_crr"),
+        ("placements", "pod-service"),
+        ("providers", "netns"),
+        ("metrics", "latency_p99"),
+    ] {
+        let (code, stdout, _) = cnibench(&["list", what]);
+        assert!(code == 0 && stdout.contains(known), "{what}: {stdout}");
+        let (_, stdout, _) = cnibench(&["list", what, "--format", "json"]);
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&stdout).unwrap();
+        assert!(rows.iter().any(|r| r.to_string().contains(known)), "{what}");
+    }
+}
+
+#[test]
+fn the_schema_describes_the_record_and_the_journal() {
+    for (of, field) in [("record", "schema_version"), ("journal", "event")] {
+        let (code, stdout, _) = cnibench(&["schema", of]);
+        assert_eq!(code, 0);
+        let schema: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        assert!(schema.get("$schema").is_some() && stdout.contains(field));
+    }
+}
+
+#[test]
+fn completions_and_the_manual_name_every_visible_command() {
+    let (_, page, _) = cnibench(&["man"]);
+    let (code, bash, _) = cnibench(&["completions", "bash"]);
+    assert_eq!(code, 0);
+    for command in ["run", "report", "doctor", "list", "clean", "schema", "completions", "man"] {
+        assert!(bash.contains(command), "completions: {command}");
+        assert!(page.contains(&format!("cnibench\\-{command}")), "man: {command}\n{page}");
+    }
+    assert!(!page.contains("wireguard\\-node"), "hidden commands stay out of the manual");
+}
+
+#[test]
+fn reports_of_what_is_no_record_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    refused(&["report", "nowhere.json"], &["no record at nowhere.json"]);
+    refused(
+        &["report", folder.path().to_str().unwrap()],
+        &["holds neither record.json nor journal.jsonl"],
+    );
+    refused(&["report", &at("record.json", "{}")], &["record.json", "not a cnibench record"]);
+    refused(
+        &["report", &at("new.json", "{\"schema_version\": 99}")],
+        &["schema version 99", "newer"],
+    );
+    refused(&["report", &at("j.jsonl", "")], &["journal has no beginning"]);
+    refused(&["report", "a.json", "b.json", "--format", "pgn"], &["png"]);
+}
+
+#[test]
+fn a_results_folder_is_never_written_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("record.json"), "{}").unwrap();
+    assert!(
+        cnibench::store::prepare_folder(folder.path())
+            .unwrap_err()
+            .to_string()
+            .contains("already holds a run")
+    );
+    let inside_a_file = folder.path().join("record.json/x");
+    assert!(cnibench::store::prepare_folder(Path::new(&inside_a_file)).is_err());
+}

@@ -1,0 +1,253 @@
+//! The facts of a run as a reader wants them: machine, command, seeds, parameters.
+//!
+//! Owns their order and wording. Called by the page and by summary.md.
+
+use crate::{
+    book::{Book, record_label},
+    units::{bytes, seconds},
+};
+use cnibench_model::{Environment, Pinning, Record, WorkloadParams};
+
+/// One record's facts, as the page shows them.
+pub(crate) struct Run {
+    pub label: String,
+    pub facts: Vec<(&'static str, String)>,
+    pub command: String,
+    pub suite: String,
+    pub suite_text: String,
+    pub cnis: Vec<Cni>,
+    /// Series, threads, parameters, trials.
+    pub settings: Vec<(String, &'static str, String, String)>,
+    pub folded: Vec<(&'static str, Vec<(String, String)>)>,
+}
+
+pub(crate) struct Cni {
+    pub name: String,
+    pub description: String,
+    pub facts: String,
+    pub details: Vec<String>,
+}
+
+/// The label of every record.
+pub(crate) fn labels(book: &Book<'_>) -> Vec<String> {
+    book.records.iter().map(|r| record_label(book.records, r)).collect()
+}
+
+pub(crate) fn title(book: &Book<'_>) -> String {
+    let mut suites: Vec<&str> = book.records.iter().map(|r| r.header.suite.as_str()).collect();
+    suites.dedup();
+    format!("CNI datapaths compared: suite {}", suites.join(", "))
+}
+
+pub(crate) fn subtitle(book: &Book<'_>) -> String {
+    let parts: Vec<String> = book
+        .records
+        .iter()
+        .map(|r| {
+            let e = &r.header.environment;
+            let provider = r.header.cases.first().map_or("no provider", |c| c.provider.name());
+            format!(
+                "{provider} on {}, kernel {}, {}, {}, {} trials, run {}",
+                e.hostname,
+                e.kernel_release,
+                e.cpu_model,
+                r.header.started.strftime("%Y-%m-%d %H:%M UTC"),
+                r.trials.len(),
+                r.header.run_id,
+            )
+        })
+        .collect();
+    parts.join("; ")
+}
+
+/// A command line that a shell reads back as the same arguments.
+pub(crate) fn shell(command: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    let quote = |argument: &String| match !argument.is_empty() && argument.chars().all(plain) {
+        true => argument.clone(),
+        false => format!("'{}'", argument.replace('\'', "'\\''")),
+    };
+    command.iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+/// The machine in one line.
+pub(crate) fn one_line(record: &Record) -> String {
+    let e = &record.header.environment;
+    let machine = e.hypervisor.as_ref().map_or(String::new(), |h| format!(" under {h}"));
+    format!(
+        "{}: {}, kernel {}, {}{machine}, {} CPUs, {}",
+        e.hostname,
+        e.os,
+        e.kernel_release,
+        e.cpu_model,
+        e.cpus,
+        bytes(e.memory_bytes),
+    )
+}
+
+pub(crate) fn run(record: &Record, label: String) -> Run {
+    let h = &record.header;
+    let pairs = |map: &std::collections::BTreeMap<String, String>| {
+        map.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>()
+    };
+    let e = &h.environment;
+    let mut folded = vec![
+        ("CPU vulnerabilities and mitigations", pairs(&e.mitigations)),
+        ("Sysctls", pairs(&e.sysctls)),
+        ("Kernel features, found by trying", pairs(&e.features)),
+        ("Versions", pairs(&e.versions)),
+    ];
+    folded.push((
+        "Kernel command line",
+        vec![("/proc/cmdline".to_owned(), e.kernel_cmdline.clone())],
+    ));
+    folded.retain(|(_, pairs)| pairs.iter().any(|(_, v)| !v.is_empty()));
+    Run {
+        label,
+        facts: facts(record),
+        command: shell(&h.command),
+        suite: h.suite.clone(),
+        suite_text: h.suite_text.clone(),
+        cnis: cnis(record),
+        settings: settings(record),
+        folded,
+    }
+}
+
+fn facts(record: &Record) -> Vec<(&'static str, String)> {
+    let h = &record.header;
+    let time = |t: jiff::Timestamp| t.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
+    let mut facts = machine(&h.environment);
+    facts.extend([
+        ("run", h.run_id.clone()),
+        ("started", time(h.started)),
+        ("finished", record.finished.map_or_else(|| "cut off before its end".to_owned(), time)),
+        ("clock", h.clock.name().to_owned()),
+        ("seed", h.seed.to_string()),
+        (
+            "order of trials",
+            match h.interleaved {
+                true => "cnis interleaved in random order".to_owned(),
+                false => "one cni after the other".to_owned(),
+            },
+        ),
+    ]);
+    facts
+}
+
+fn machine(e: &Environment) -> Vec<(&'static str, String)> {
+    let or = |v: &Option<String>, none: &str| v.clone().unwrap_or_else(|| none.to_owned());
+    let switch = |v: Option<bool>| match v {
+        Some(true) => "on".to_owned(),
+        Some(false) => "off".to_owned(),
+        None => "not readable".to_owned(),
+    };
+    let limit = match (e.cpu_limit, e.memory_limit_bytes) {
+        (None, None) => "none".to_owned(),
+        (cpu, memory) => {
+            let cpu = cpu.map(|c| format!("{c} CPUs"));
+            let parts: Vec<String> = cpu.into_iter().chain(memory.map(bytes)).collect();
+            parts.join(", ")
+        }
+    };
+    let rights = match (e.euid, e.user_namespace) {
+        (_, true) => format!("uid {} in an unprivileged user namespace", e.euid),
+        (0, false) => "root".to_owned(),
+        (uid, false) => format!("uid {uid}"),
+    };
+    vec![
+        ("host", e.hostname.clone()),
+        ("system", e.os.clone()),
+        ("kernel", format!("{} {} {}", e.kernel_release, e.kernel_version, e.arch)),
+        ("CPU", e.cpu_model.clone()),
+        ("CPUs", format!("{} usable of {} online", e.cpus, e.cpus_online)),
+        ("hypervisor", or(&e.hypervisor, "none seen")),
+        ("governor", or(&e.governor, "not readable")),
+        ("turbo", switch(e.turbo)),
+        ("SMT", switch(e.smt)),
+        ("clock source", or(&e.clocksource, "not readable")),
+        ("memory", bytes(e.memory_bytes)),
+        ("cgroup limits", limit),
+        ("ran as", rights),
+        ("load at the start", format!("{:.2}", e.load_1m)),
+        ("steal since boot", format!("{:.2} %", e.steal_since_boot * 100.0)),
+    ]
+}
+
+fn cnis(record: &Record) -> Vec<Cni> {
+    let cni = |c: &cnibench_model::CniInfo| Cni {
+        name: c.spec.to_string(),
+        description: c.description.clone(),
+        facts: format!(
+            "family {}, pod MTU {}, {}, up in {:.0} ms",
+            c.family,
+            c.mtu,
+            if c.encrypted { "encrypts between nodes" } else { "does not encrypt" },
+            c.setup_ms
+        ),
+        details: c.details.clone(),
+    };
+    record.cnis.iter().map(cni).collect()
+}
+
+fn settings(record: &Record) -> Vec<(String, &'static str, String, String)> {
+    let mut out: Vec<(String, &'static str, String, String)> = Vec::new();
+    for case in &record.header.cases {
+        let series = case.series().0;
+        if out.iter().all(|(s, ..)| *s != series) {
+            let threads = match case.params.pinning {
+                Pinning::Same => "client and server thread of a flow on one CPU",
+                Pinning::Split => "client and server thread of a flow on different CPUs",
+                Pinning::None => "not pinned",
+            };
+            let trials = format!(
+                "{} × {} after {} of warm-up",
+                case.trials,
+                seconds(case.duration_s),
+                seconds(case.warmup_s)
+            );
+            out.push((series, threads, parameters(&case.params, case.workload.is_tcp()), trials));
+        }
+    }
+    out
+}
+
+fn parameters(p: &WorkloadParams, tcp: bool) -> String {
+    let buffer = |v: Option<u64>| v.map_or_else(|| "autotuned".to_owned(), bytes);
+    let mut parts = vec![format!("{} flow{}", p.streams, if p.streams == 1 { "" } else { "s" })];
+    parts.push(match p.response_size {
+        0 => format!("{} a write", bytes(p.size)),
+        response => format!("request {}, response {}", bytes(p.size), bytes(response)),
+    });
+    parts.push(match p.rate {
+        Some(rate) => format!("offered rate {}", rate.0),
+        None => "as fast as possible".to_owned(),
+    });
+    parts.push(format!("direction {}", p.direction.name()));
+    if tcp {
+        parts.push(format!(
+            "{}, nodelay {}",
+            p.congestion_control,
+            if p.nodelay { "on" } else { "off" }
+        ));
+    } else {
+        parts.push(format!("GSO/GRO {}", if p.gso { "on" } else { "off" }));
+    }
+    parts.push(format!(
+        "buffers: send {}, receive {}",
+        buffer(p.send_buffer),
+        buffer(p.receive_buffer)
+    ));
+    parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_the_command_back() {
+        let command = ["cnibench", "run", "--out", "a b'c", ""].map(str::to_owned);
+        assert_eq!(shell(&command), r"cnibench run --out 'a b'\''c' ''");
+    }
+}

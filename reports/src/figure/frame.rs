@@ -1,0 +1,125 @@
+//! What every figure has: a heading, a caption that tells the truth alone, labelled rows.
+//!
+//! Owns captions and the column of names. Called by each figure.
+
+use super::{
+    scene::{Anchor, At, MARGIN, Scene, Size, WIDTH, Weight},
+    text,
+    theme::{Paint, Theme},
+};
+use crate::{
+    book::{Book, Column},
+    units::seconds,
+};
+use cnibench_model::Clock;
+use std::collections::BTreeSet;
+
+/// Heading and a note at its right; returns where content begins.
+pub(crate) fn heading(scene: &mut Scene, note: &str) -> f64 {
+    let baseline = MARGIN + Size::Title.px() * 0.8;
+    let note_width = text::width(note, Size::Small, Weight::Regular);
+    let room = WIDTH - 2.0 * MARGIN - note_width - 40.0;
+    let title = text::fit(&scene.title, Size::Title, Weight::SemiBold, room);
+    let style = (Size::Title, Weight::SemiBold, Anchor::Start);
+    scene.text((MARGIN, baseline), &title, style, Paint::Ink);
+    let style = (Size::Small, Weight::Regular, Anchor::End);
+    scene.text((WIDTH - MARGIN, baseline), note, style, Paint::Muted);
+    baseline + 30.0
+}
+
+/// The caption under everything; ends the figure. The description gets it too.
+pub(crate) fn caption(scene: &mut Scene, y: f64, content: &str) {
+    let first = y + Size::Small.line();
+    let room = WIDTH - 2.0 * MARGIN;
+    let style = (Size::Small, Weight::Regular);
+    let after = scene.paragraph((MARGIN, first), room, content, style, Paint::Muted);
+    scene.height = (after - Size::Small.line() + MARGIN * 0.8).ceil();
+    if !scene.description.is_empty() {
+        scene.description.push(' ');
+    }
+    scene.description.push_str(content);
+}
+
+/// Where the numbers come from: clock, trials, host and kernel.
+pub(crate) fn source(book: &Book<'_>, row: usize) -> String {
+    let clock = match book.clock() {
+        Clock::Wall => "wall clock",
+        Clock::Instructions => "instruction clock",
+    };
+    let mut counts = BTreeSet::new();
+    let mut durations: Vec<f64> = Vec::new();
+    for entry in (0..book.columns.len()).filter_map(|c| book.entry(row, c)) {
+        if !entry.shown().is_empty() {
+            counts.insert(entry.shown().len());
+            if !durations.contains(&entry.case.duration_s) {
+                durations.push(entry.case.duration_s);
+            }
+        }
+    }
+    let trials = match (counts.first(), counts.last()) {
+        (Some(1), Some(1)) => "1 trial".to_owned(),
+        (Some(low), Some(high)) if low == high => format!("{low} trials"),
+        (Some(low), Some(high)) => format!("{low} to {high} trials"),
+        _ => "no trial".to_owned(),
+    };
+    let durations: Vec<String> = durations.into_iter().map(seconds).collect();
+    format!("{clock} · {trials} × {} each cni · {}", durations.join(" or "), hosts(book))
+}
+
+/// Host and kernel of every record, each once.
+pub(crate) fn hosts(book: &Book<'_>) -> String {
+    let hosts: BTreeSet<String> = book
+        .records
+        .iter()
+        .map(|r| &r.header.environment)
+        .map(|e| format!("{}, kernel {}", e.hostname, e.kernel_release))
+        .collect();
+    hosts.into_iter().collect::<Vec<_>>().join(" and ")
+}
+
+/// The column of names: how wide it is for these columns, at most `most`.
+pub(crate) fn names_width(book: &Book<'_>, most: f64) -> f64 {
+    let widths = book.columns.iter().map(|c| text::width(&c.short, Size::Body, Weight::Regular));
+    (widths.fold(0.0, f64::max) + 44.0).min(most)
+}
+
+/// A cni's mark and name, the text centred on `at.1`.
+pub(crate) fn name(
+    scene: &mut Scene,
+    theme: &Theme,
+    number: usize,
+    column: &Column<'_>,
+    at: At,
+    width: f64,
+) {
+    scene.mark((at.0 + 12.0, at.1), 11.0, theme.mark(number), Paint::Series(number));
+    let label = text::fit(&column.short, Size::Body, Weight::Regular, width - 44.0);
+    let style = (Size::Body, Weight::Regular, Anchor::Start);
+    scene.text((at.0 + 38.0, at.1 + 10.0), &label, style, Paint::Ink);
+}
+
+/// A horizontal axis under rows: ticks, grid lines and the unit.
+pub(crate) fn bottom_axis(
+    scene: &mut Scene,
+    ticks: &[(f64, String)],
+    (left, right): (f64, f64),
+    (top, bottom): (f64, f64),
+    unit: &str,
+) -> f64 {
+    scene.line((left, bottom), (right, bottom), 2.0, Paint::Muted);
+    let style = (Size::Small, Weight::Regular, Anchor::Middle);
+    let mut free_from = f64::NEG_INFINITY;
+    for (x, label) in ticks {
+        scene.line((*x, top), (*x, bottom), 2.0, Paint::Grid);
+        let half = text::width(label, Size::Small, Weight::Regular) / 2.0;
+        if x - half < free_from {
+            continue;
+        }
+        scene.text((*x, bottom + 32.0), label, style, Paint::Muted);
+        free_from = x + half + 16.0;
+    }
+    let y = bottom + 32.0 + Size::Small.line();
+    let style = (Size::Small, Weight::Regular, Anchor::Middle);
+    scene.text(((left + right) / 2.0, y), unit, style, Paint::Muted);
+    y + 16.0
+}

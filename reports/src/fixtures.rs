@@ -1,0 +1,411 @@
+//! Synthetic records for tests, benches and the gallery example; never part of the library.
+//!
+//! Values look like those of a two-core machine, are drawn from a fixed seed, and mean nothing.
+
+use cnibench_model::{
+    Case, Cell, CellStatus, Clock, CniInfo, CniSpec, CpuTime, EndpointResult, Environment,
+    FlowResult, Metric, NodeCpu, Placement, Proof, ProofKind, ProofOutcome, ProviderKind, Record,
+    SCHEMA_VERSION, Sample, StoredHistogram, Trial, Workload, histogram, record::Header,
+    record::SkippedCni,
+};
+use rand::{Rng, SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+
+/// A cni of a synthetic record: its name, how much longer a transaction takes than the host's, and
+/// which share of the host's throughput it carries.
+#[derive(Debug, Clone)]
+pub struct Path {
+    pub spec: CniSpec,
+    pub family: &'static str,
+    pub encrypted: bool,
+    pub time: f64,
+    pub throughput: f64,
+}
+
+pub fn path(spec: &str, family: &'static str, encrypted: bool, time: f64, throughput: f64) -> Path {
+    Path { spec: spec.parse().unwrap(), family, encrypted, time, throughput }
+}
+
+/// The cnis of a usual run.
+pub fn usual() -> Vec<Path> {
+    vec![
+        path("host", "host", false, 1.0, 1.0),
+        path("flannel-vxlan", "flannel", false, 1.31, 0.52),
+        path("flannel-host-gw", "flannel", false, 1.17, 0.86),
+        path("flannel-wireguard-userspace", "flannel", true, 3.4, 0.08),
+        path("ebpf", "ebpf", false, 1.02, 0.97),
+    ]
+}
+
+/// Twelve cnis, two with names that do not fit anywhere.
+pub fn twelve() -> Vec<Path> {
+    let mut paths = usual();
+    paths.extend([
+        path("ebpf-vxlan", "ebpf", false, 1.22, 0.61),
+        path("ebpf-wireguard", "ebpf", true, 2.6, 0.21),
+        path("ebpf-ipsec", "ebpf", true, 1.9, 0.17),
+        path("cilium-native", "cilium", false, 1.01, 0.93),
+        path("cilium-wireguard", "cilium", true, 2.5, 0.2),
+        path("conflist:path=/home/someone/experiments/very/long/path/to/a/10-bridge-portmap-firewall.conflist,bin=/opt/cni/bin", "conflist", false, 1.19, 0.8),
+        path("conflist:path=/home/someone/experiments/very/long/path/to/a/20-ptp.conflist,bin=/opt/cni/bin", "conflist", false, 1.12, 0.84),
+    ]);
+    paths
+}
+
+/// How a synthetic record is made.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    pub paths: Vec<Path>,
+    pub series: Vec<(Workload, Placement)>,
+    pub trials: u32,
+    pub transactions: u64,
+    pub interleaved: bool,
+    pub clock: Clock,
+    pub two_machines: bool,
+    pub seed: u64,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            paths: usual(),
+            series: vec![
+                (Workload::TcpStream, Placement::CrossNode),
+                (Workload::TcpRr, Placement::CrossNode),
+                (Workload::TcpRr, Placement::SameNode),
+            ],
+            trials: 6,
+            transactions: 20_000,
+            interleaved: true,
+            clock: Clock::Wall,
+            two_machines: false,
+            seed: 1,
+        }
+    }
+}
+
+fn gauss(rng: &mut ChaCha8Rng) -> f64 {
+    (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0
+}
+
+impl Builder {
+    pub fn build(&self) -> Record {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let mut cases = Vec::new();
+        for path in &self.paths {
+            for &(workload, placement) in &self.series {
+                let params = workload.defaults();
+                let provider = ProviderKind::Netns;
+                cases.push(Case {
+                    id: Case::id_of(provider, &path.spec, workload, placement, &params),
+                    provider,
+                    cni: path.spec.clone(),
+                    workload,
+                    placement,
+                    params,
+                    trials: self.trials,
+                    duration_s: 0.5,
+                    warmup_s: 0.1,
+                });
+            }
+        }
+        let mut trials = Vec::new();
+        for block in 0..self.trials {
+            for &(workload, placement) in &self.series {
+                let drift = 1.0 + 0.04 * gauss(&mut rng);
+                let mut order: Vec<&Case> = cases
+                    .iter()
+                    .filter(|c| c.workload == workload && c.placement == placement)
+                    .collect();
+                order.shuffle(&mut rng);
+                for case in order {
+                    let sequence = trials.len() as u32;
+                    trials.push(self.trial(case, block, sequence, drift, &mut rng));
+                }
+            }
+        }
+        let cells = cases
+            .iter()
+            .map(|c| Cell { case: c.id.clone(), status: CellStatus::Measured })
+            .collect();
+        let proofs = self.paths.iter().map(|p| Proof {
+            kind: if p.encrypted { ProofKind::Encryption } else { ProofKind::Path },
+            cni: p.spec.clone(),
+            outcome: ProofOutcome::Passed,
+            summary: if p.encrypted {
+                "canary absent from 4,112 underlay packets that cover its 2,097,152 bytes"
+                    .to_owned()
+            } else {
+                "2,048 packets on the datapath's own device, 2,048 sent".to_owned()
+            },
+            evidence: vec![
+                "device flannel.1: rx 2048 tx 2048".to_owned(),
+                "underlay: udp 8472, 2048 packets".to_owned(),
+            ],
+        });
+        Record {
+            header: Header {
+                schema_version: SCHEMA_VERSION,
+                run_id: format!("r{:04x}", self.seed),
+                started: "2026-02-03T10:20:30Z".parse().unwrap(),
+                command: ["cnibench", "run", "quick", "--provider", "netns"].map(str::to_owned).into(),
+                suite: "quick".to_owned(),
+                suite_text: "name = \"quick\"\n[[scenario]]\nworkloads = [\"tcp_stream\", \"tcp_rr\"]\n".to_owned(),
+                seed: self.seed,
+                interleaved: self.interleaved,
+                clock: self.clock,
+                environment: environment(),
+                cases,
+                skipped_cnis: vec![SkippedCni {
+                    cni: CniSpec::named("flannel-wireguard"),
+                    reason: "this kernel has no wireguard module (CONFIG_WIREGUARD); use the vm provider, or flannel-wireguard-userspace".to_owned(),
+                }],
+            },
+            finished: Some("2026-02-03T10:21:18Z".parse().unwrap()),
+            cnis: self.paths.iter().map(info).collect(),
+            trials,
+            cells,
+            proofs: proofs.collect(),
+            notes: vec!["steal was 1.2 % of CPU time during the run".to_owned()],
+        }
+    }
+
+    fn trial(
+        &self,
+        case: &Case,
+        block: u32,
+        sequence: u32,
+        drift: f64,
+        rng: &mut ChaCha8Rng,
+    ) -> Trial {
+        let path = self.paths.iter().find(|p| p.spec == case.cni).unwrap();
+        let same_node = case.placement == Placement::SameNode;
+        let (time, share) = if same_node {
+            (1.0 + (path.time - 1.0) * 0.3, path.throughput.powf(0.4))
+        } else {
+            (path.time, path.throughput)
+        };
+        let noise = drift * (1.0 + 0.012 * gauss(rng));
+        let mut samples = Vec::new();
+        let mut stored = None;
+        let mut push = |metric, value| samples.push(Sample { metric, value });
+        let work_per_s = if case.workload.is_transactional() {
+            let base = if case.workload == Workload::TcpCrr { 110_000.0 } else { 18_500.0 };
+            let p50 = base * time * noise;
+            let h = latencies(p50, self.transactions, rng);
+            push(Metric::TransactionRate, 1e9 / (p50 * 1.06));
+            push(Metric::LatencyMean, h.mean());
+            push(Metric::LatencyP50, p50);
+            push(Metric::LatencyP90, h.value_at_quantile(0.9) as f64);
+            push(Metric::LatencyP99, h.value_at_quantile(0.99) as f64);
+            push(Metric::LatencyMax, h.max() as f64);
+            stored = StoredHistogram::encode(&h).ok();
+            push(Metric::CpuPerTransaction, 1.05 * p50 * 1.06 / 1e9);
+            1e9 / (p50 * 1.06)
+        } else {
+            let base = if case.workload == Workload::UdpStream { 9.4e9 } else { 36.2e9 };
+            let bits = base * share / noise;
+            push(Metric::Throughput, bits);
+            if case.workload == Workload::UdpStream {
+                push(Metric::PacketRate, bits / 8.0 / 1400.0);
+                push(Metric::Loss, (0.004 / share * noise).min(0.6));
+                push(Metric::Reordering, 0.0);
+                push(Metric::Jitter, 2100.0 / share);
+            } else {
+                push(Metric::Retransmits, (4.0 * rng.random::<f64>()).floor());
+            }
+            push(Metric::CpuPerGigabit, 1.8 / (bits / 1e9));
+            bits / 1e9
+        };
+        let busy = if path.encrypted { 0.985 } else { 0.62 + 0.1 * time };
+        let end = |machine: &str, part: f64| EndpointResult {
+            window_s: 0.5,
+            process: CpuTime { user_s: 0.02, system_s: 0.2, ..CpuTime::default() },
+            node: NodeCpu {
+                machine: machine.to_owned(),
+                window_s: 0.5,
+                time: cpu(path, busy * part),
+                busy: BTreeMap::from([(0, busy.min(1.0)), (1, 0.4)]),
+            },
+            flows: vec![FlowResult {
+                cpu: Some(0),
+                sent: (work_per_s * 0.5) as u64,
+                options: BTreeMap::from([("congestion_control".to_owned(), "cubic".to_owned())]),
+                ..FlowResult::default()
+            }],
+        };
+        let (client, server) = if self.two_machines {
+            (end("machine-a", 0.8), end("machine-b", 1.1))
+        } else {
+            (end("machine-a", 1.0), end("machine-a", 1.0))
+        };
+        Trial {
+            case: case.id.clone(),
+            index: block,
+            block,
+            sequence,
+            started: "2026-02-03T10:20:31Z".parse().unwrap(),
+            workload: case.workload,
+            samples,
+            histogram: stored,
+            slices: vec![work_per_s; 5],
+            slice_s: 0.1,
+            client,
+            server,
+            proofs: Vec::new(),
+            warnings: if path.encrypted { vec!["core 0 was full".to_owned()] } else { Vec::new() },
+        }
+    }
+}
+
+fn latencies(p50: f64, n: u64, rng: &mut ChaCha8Rng) -> hdrhistogram::Histogram<u64> {
+    let mut h = histogram::empty();
+    // A body of 400 points with weights, and a tail drawn one by one.
+    for i in 0..400 {
+        let q = (f64::from(i) + 0.5) / 400.0;
+        let value = p50 * (0.93 + 0.14 * q + 0.35 * q.powi(24));
+        h.record_n(value as u64, n / 400).unwrap();
+    }
+    for _ in 0..n / 150 {
+        let stall = p50 * (1.5 + 2.0 * rng.random::<f64>().powi(2) / (rng.random::<f64>() + 0.01));
+        h.record(stall as u64).unwrap();
+    }
+    h
+}
+
+fn cpu(path: &Path, busy: f64) -> CpuTime {
+    let kernel_threads = if path.encrypted { 0.25 } else { 0.02 };
+    let softirq = 0.3 + 0.1 * (path.time - 1.0).min(2.0);
+    CpuTime {
+        user_s: 0.05 * busy,
+        system_s: (0.6 - softirq / 2.0) * busy,
+        softirq_s: softirq * busy,
+        irq_s: 0.01 * busy,
+        kthread_s: kernel_threads * busy,
+        steal_s: 0.004,
+    }
+}
+
+fn info(path: &Path) -> CniInfo {
+    CniInfo {
+        spec: path.spec.clone(),
+        description: format!("synthetic datapath {}", path.spec.name),
+        family: path.family.to_owned(),
+        encrypted: path.encrypted,
+        mtu: if path.spec.name.contains("vxlan") { 1450 } else { 1500 },
+        setup_ms: 41.5,
+        details: vec![
+            "node0: bridge cni0 10.244.0.1/24".to_owned(),
+            "node0: vxlan flannel.1 vni 1 port 8472 nolearning".to_owned(),
+        ],
+    }
+}
+
+fn environment() -> Environment {
+    let map = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    };
+    Environment {
+        hostname: "bench-01".to_owned(),
+        os: "Debian GNU/Linux 12 (bookworm)".to_owned(),
+        kernel_release: "6.18.4".to_owned(),
+        kernel_version: "#1 SMP PREEMPT_DYNAMIC".to_owned(),
+        arch: "x86_64".to_owned(),
+        cpu_model: "AMD EPYC 7B13".to_owned(),
+        cpus: 2,
+        cpus_online: 2,
+        hypervisor: Some("KVM".to_owned()),
+        governor: None,
+        smt: Some(true),
+        mitigations: map(&[
+            ("meltdown", "Not affected"),
+            ("spectre_v2", "Mitigation: Retpolines; IBPB: conditional"),
+        ]),
+        kernel_cmdline: "console=ttyS0 root=/dev/vda".to_owned(),
+        clocksource: Some("tsc".to_owned()),
+        memory_bytes: 24 << 30,
+        memory_limit_bytes: None,
+        load_1m: 0.42,
+        steal_since_boot: 0.011,
+        sysctls: map(&[
+            ("net.ipv4.tcp_congestion_control", "bbr"),
+            ("net.core.rmem_max", "212992"),
+        ]),
+        versions: map(&[("cnibench", "0.1.0")]),
+        features: map(&[("vxlan", "yes"), ("wireguard", "no: CONFIG_WIREGUARD is not set")]),
+        ..Environment::default()
+    }
+}
+
+/// Sets the end of the first case whose id contains `part`.
+pub fn set_status(record: &mut Record, part: &str, status: CellStatus) {
+    let cell = record.cells.iter_mut().find(|c| c.case.0.contains(part)).unwrap();
+    cell.status = status;
+}
+
+/// A usual run with a cell of every bad end, and a script in every text a user can choose.
+pub fn mixed() -> Record {
+    let mut builder = Builder { seed: 5, ..Builder::default() };
+    builder.paths.push(path(
+        "conflist:path=<script>alert(1)</script>",
+        "conflist",
+        false,
+        1.2,
+        0.7,
+    ));
+    builder.series.push((Workload::UdpStream, Placement::CrossNode));
+    let mut record = builder.build();
+    set_status(
+        &mut record,
+        "flannel-vxlan/tcp_rr/cross-node",
+        CellStatus::Failed {
+            short: "peer never answered".to_owned(),
+            reason: "trial 3: connect to 10.244.1.2:7000: no answer within 5 s <b>&amp;".to_owned(),
+        },
+    );
+    set_status(
+        &mut record,
+        "flannel-wireguard-userspace/tcp_rr/cross-node",
+        CellStatus::Invalid {
+            short: "payload in clear".to_owned(),
+            reason: "encryption: the canary was seen 12 times on the underlay".to_owned(),
+        },
+    );
+    set_status(
+        &mut record,
+        "ebpf/udp_stream",
+        CellStatus::Skipped { reason: "this kernel has no UDP_SEGMENT".to_owned() },
+    );
+    set_status(
+        &mut record,
+        "flannel-host-gw/tcp_stream",
+        CellStatus::Interrupted { reason: "SIGINT".to_owned() },
+    );
+    let cut = record
+        .cells
+        .iter()
+        .find(|c| c.case.0.contains("flannel-host-gw/tcp_stream"))
+        .unwrap()
+        .case
+        .clone();
+    record.trials.retain(|t| t.case != cut || t.index < 3);
+    record.header.suite_text.push_str("# <script>alert(2)</script>\n");
+    record.header.command.push("--out=a b'c\"<i>".to_owned());
+    record.notes.push("could not remove namespace <x>".to_owned());
+    record
+}
+
+/// Ten thousand trials over twelve cnis.
+pub fn ten_thousand() -> Record {
+    let series = vec![
+        (Workload::TcpStream, Placement::CrossNode),
+        (Workload::TcpStream, Placement::SameNode),
+        (Workload::TcpRr, Placement::CrossNode),
+        (Workload::TcpRr, Placement::SameNode),
+        (Workload::TcpCrr, Placement::CrossNode),
+        (Workload::UdpRr, Placement::CrossNode),
+        (Workload::UdpStream, Placement::CrossNode),
+    ];
+    Builder { paths: twelve(), series, trials: 119, seed: 10, ..Builder::default() }.build()
+}

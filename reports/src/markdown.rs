@@ -1,0 +1,170 @@
+//! summary.md: what is pasted into a pull request.
+//!
+//! Owns its layout. Called by `render`.
+
+use crate::{
+    book::Book,
+    facts,
+    matrix::{Against, Content, End, Matrix, MatrixCell},
+    page::end_name,
+    sentences,
+    stats::Effect,
+};
+use std::fmt::Write;
+
+/// Escapes what GitHub would read as markup or as the end of a cell.
+fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '|' | '*' | '_' | '`' | '[' | ']' | '\\' | '#' | '~' => {
+                out.push('\\');
+                out.push(c);
+            }
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '@' => out.push_str("&#64;"),
+            '\n' | '\r' => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Text as code, whatever stands in it.
+fn fence(text: &str) -> String {
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let ticks = "`".repeat(longest.max(2) + 1);
+    format!("{ticks}sh\n{text}\n{ticks}\n")
+}
+
+/// The whole file.
+pub(crate) fn markdown(book: &Book<'_>, matrix: &Matrix) -> String {
+    // Writing to a String cannot fail, here and below.
+    let mut out = String::new();
+    let _ = writeln!(out, "## {}\n", plain(&facts::title(book)));
+    for sentence in sentences::sentences(book, matrix) {
+        let _ = writeln!(out, "- {}", plain(&sentence));
+    }
+    for remark in &matrix.remarks {
+        let _ = writeln!(out, "\n> {}", plain(remark));
+    }
+    out.push('\n');
+    table(&mut out, matrix);
+    let missing = missing(matrix);
+    if !missing.is_empty() {
+        let _ = writeln!(out, "### Failed and skipped\n");
+        for line in missing {
+            let _ = writeln!(out, "- {line}");
+        }
+        out.push('\n');
+    }
+    let left_out = book.records.iter().flat_map(|r| &r.header.skipped_cnis);
+    let left_out: Vec<String> = left_out
+        .map(|s| format!("- {}: {}", plain(&s.cni.to_string()), plain(&s.reason)))
+        .collect();
+    if !left_out.is_empty() {
+        let _ = writeln!(out, "### Cnis left out\n\n{}\n", left_out.join("\n"));
+    }
+    for record in book.records {
+        let _ = writeln!(out, "{}\n", plain(&facts::one_line(record)));
+        out.push_str(&fence(&facts::shell(&record.header.command)));
+    }
+    out
+}
+
+fn table(out: &mut String, matrix: &Matrix) {
+    if matrix.columns.is_empty() || matrix.rows.is_empty() {
+        return;
+    }
+    let heads: Vec<String> = matrix.columns.iter().map(|c| plain(&c.short)).collect();
+    let _ = writeln!(out, "| case | metric | {} |", heads.join(" | "));
+    let _ = writeln!(out, "|---|---|{}", "--:|".repeat(heads.len()));
+    for row in &matrix.rows {
+        for (number, line) in row.lines.iter().enumerate() {
+            let title = if number == 0 { plain(&row.title()) } else { String::new() };
+            let cells: Vec<String> = line.cells.iter().map(cell).collect();
+            let unit = plain(&line.unit);
+            let _ = writeln!(
+                out,
+                "| {title} | {}, {unit} | {} |",
+                plain(line.metric.label()),
+                cells.join(" | ")
+            );
+        }
+    }
+    let _ = writeln!(
+        out,
+        "\nMedian of trials (95 % interval), then the change against the baseline. No corrections for the number of cells.\n"
+    );
+}
+
+fn cell(cell: &MatrixCell) -> String {
+    match &cell.content {
+        Content::Nothing { end, short, .. } => match end {
+            End::Failed | End::Invalid => format!("**{}**: {}", end_name(*end), plain(short)),
+            End::Skipped | End::Interrupted | End::Absent => plain(short),
+        },
+        Content::Value(value) => {
+            let mut out = format!("**{}** ({})", value.text, value.interval_text);
+            match &value.against {
+                Against::Baseline => {}
+                Against::Change { words, interval_words: Some(range), effect, .. }
+                    if *effect != Effect::NotShown =>
+                {
+                    let _ = write!(out, "<br>{words} ({range})");
+                }
+                Against::Change { words, .. } => {
+                    let _ = write!(out, "<br>{words}");
+                }
+                Against::None { why } => {
+                    let _ = write!(out, "<br>{why}");
+                }
+            }
+            if let Some(partial) = &value.partial {
+                let _ = write!(out, "<br>cut off: {partial}");
+            }
+            out
+        }
+    }
+}
+
+fn missing(matrix: &Matrix) -> Vec<String> {
+    let cells = matrix.rows.iter().flat_map(|r| &r.lines[0].cells);
+    cells
+        .filter_map(|cell| {
+            let Content::Nothing { end, reason, .. } = &cell.content else { return None };
+            let case = cell.case.as_ref()?;
+            (*end != End::Absent)
+                .then(|| format!("{} {}: {}", plain(&case.0), end_name(*end), plain(reason)))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fixtures::{Builder, mixed},
+        matrix::from_book,
+    };
+    use cnibench_model::Record;
+
+    fn of(records: &[Record]) -> String {
+        let book = Book::new(records);
+        markdown(&book, &from_book(&book))
+    }
+
+    #[test]
+    fn a_usual_run() {
+        insta::assert_snapshot!(of(&[Builder::default().build()]));
+    }
+
+    #[test]
+    fn a_run_with_every_bad_end() {
+        let text = of(&[mixed()]);
+        assert!(!text.contains("<script"));
+        insta::assert_snapshot!(text);
+    }
+}

@@ -1,0 +1,374 @@
+//! The page: index.html, one file without script or external resource.
+//!
+//! Owns what stands where on it; texts about numbers come from `meaning`, the run's facts from
+//! `facts`. askama escapes every value; only our own SVG and CSS are marked safe.
+
+use crate::{
+    book::{Book, Entry},
+    facts::{self, Run},
+    figure::{
+        svg, text,
+        theme::{Theme, tint_paint, variable},
+    },
+    matrix::{Against, Content, End, Matrix, MatrixCell, MatrixLine, tint},
+    meaning, sentences,
+};
+use askama::Template;
+use cnibench_model::{Proof, ProofOutcome, Workload};
+use std::collections::BTreeMap;
+
+/// Sentences shown unfolded.
+const SENTENCES: usize = 10;
+
+/// A drawn figure as the page needs it.
+#[derive(Debug, Clone)]
+pub(crate) struct Drawn {
+    /// Position in the plan.
+    pub order: usize,
+    /// The row it belongs to; none for the matrix, which the page has as a table.
+    pub row: Option<usize>,
+    /// File name without ending.
+    pub name: String,
+    /// Inline SVG.
+    pub svg: String,
+}
+
+#[derive(Template)]
+#[template(path = "page.html")]
+struct Page<'a> {
+    title: String,
+    subtitle: String,
+    font: &'static str,
+    light: String,
+    dark: String,
+    sentences: Vec<String>,
+    more_sentences: Vec<String>,
+    remarks: &'a [String],
+    baseline: String,
+    columns: Vec<Head<'a>>,
+    rows: Vec<RowView<'a>>,
+    sections: Vec<Section>,
+    ends: Vec<EndView>,
+    skipped_cnis: Vec<(String, String)>,
+    notes: Vec<String>,
+    meaning: Vec<(&'static str, String)>,
+    proofs: Vec<ProofView>,
+    runs: Vec<Run>,
+    downloads: &'a [(String, String)],
+}
+
+struct Head<'a> {
+    label: &'a str,
+    short: &'a str,
+    mark: String,
+    encrypted: bool,
+}
+
+struct RowView<'a> {
+    anchor: String,
+    workload: &'static str,
+    placement: &'static str,
+    params: &'a str,
+    lines: Vec<LineView<'a>>,
+}
+
+struct LineView<'a> {
+    label: &'static str,
+    unit: &'a str,
+    cells: Vec<CellView>,
+}
+
+#[derive(Default)]
+struct CellView {
+    value: String,
+    lines: Vec<String>,
+    words: String,
+    range: String,
+    tint: String,
+    link: Option<String>,
+    bad: bool,
+}
+
+struct Section {
+    anchor: String,
+    name: &'static str,
+    describe: &'static str,
+    notes: Vec<String>,
+    rows: Vec<SeriesView>,
+}
+
+struct SeriesView {
+    anchor: String,
+    title: String,
+    figures: Vec<FigureView>,
+    warnings: Vec<String>,
+}
+
+struct FigureView {
+    svg: String,
+    links: Vec<(String, &'static str)>,
+}
+
+struct EndView {
+    anchor: String,
+    case: String,
+    end: &'static str,
+    reason: String,
+}
+
+struct ProofView {
+    kind: &'static str,
+    cni: String,
+    failed: bool,
+    summary: String,
+    evidence: Vec<String>,
+}
+
+/// Which files stand beside the page.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Beside {
+    pub png: bool,
+    pub svg: bool,
+    /// Address and name of everything else worth fetching.
+    pub downloads: Vec<(String, String)>,
+}
+
+/// The whole page.
+pub(crate) fn page(
+    book: &Book<'_>,
+    matrix: &Matrix,
+    theme: &Theme,
+    figures: &[Drawn],
+    beside: &Beside,
+) -> Result<String, askama::Error> {
+    let mut sentences = sentences::sentences(book, matrix);
+    let more_sentences = sentences.split_off(sentences.len().min(SENTENCES));
+    let columns = matrix.columns.iter().enumerate().map(|(number, c)| Head {
+        label: &c.label,
+        short: &c.short,
+        mark: svg::mark(theme, number),
+        encrypted: c.encrypted,
+    });
+    let host = book.columns.iter().all(|c| book.columns[c.baseline].is_host());
+    let names = facts::labels(book);
+    Page {
+        title: facts::title(book),
+        subtitle: facts::subtitle(book),
+        font: text::font_face(),
+        light: theme.variables(false),
+        dark: theme.variables(true),
+        sentences,
+        more_sentences,
+        remarks: &matrix.remarks,
+        baseline: if host { "the host".to_owned() } else { "the baseline".to_owned() },
+        columns: columns.collect(),
+        rows: rows(matrix),
+        sections: sections(book, figures, beside),
+        ends: ends(book, matrix),
+        skipped_cnis: book
+            .records
+            .iter()
+            .flat_map(|r| &r.header.skipped_cnis)
+            .map(|s| (s.cni.to_string(), s.reason.clone()))
+            .collect(),
+        notes: book.records.iter().flat_map(|r| r.notes.clone()).collect(),
+        meaning: meaning::meaning(book),
+        proofs: proofs(book),
+        runs: book.records.iter().zip(names).map(|(r, label)| facts::run(r, label)).collect(),
+        downloads: &beside.downloads,
+    }
+    .render()
+}
+
+fn anchor(row: usize) -> String {
+    format!("series-{row}")
+}
+
+fn rows(matrix: &Matrix) -> Vec<RowView<'_>> {
+    let view = |(number, row)| {
+        let row: &crate::matrix::MatrixRow = row;
+        RowView {
+            anchor: anchor(number),
+            workload: row.workload.name(),
+            placement: row.placement.name(),
+            params: &row.params,
+            lines: row
+                .lines
+                .iter()
+                .map(|line| LineView {
+                    label: line.metric.label(),
+                    unit: &line.unit,
+                    cells: line
+                        .cells
+                        .iter()
+                        .enumerate()
+                        .map(|(column, cell)| cell_view(cell, line, number, column))
+                        .collect(),
+                })
+                .collect(),
+        }
+    };
+    matrix.rows.iter().enumerate().map(view).collect()
+}
+
+fn end_anchor(row: usize, column: usize) -> String {
+    format!("end-{row}-{column}")
+}
+
+fn cell_view(cell: &MatrixCell, line: &MatrixLine, row: usize, column: usize) -> CellView {
+    match &cell.content {
+        Content::Nothing { end, short, .. } => CellView {
+            value: short.clone(),
+            link: (*end != End::Absent).then(|| end_anchor(row, column)),
+            bad: matches!(end, End::Failed | End::Invalid),
+            ..CellView::default()
+        },
+        Content::Value(value) => {
+            let (words, range) = match &value.against {
+                Against::Baseline => ("baseline".to_owned(), None),
+                Against::Change { words, interval_words, .. } => {
+                    (words.clone(), interval_words.clone())
+                }
+                Against::None { why } => (why.clone(), None),
+            };
+            let paint = tint_paint(tint(line.metric, &value.against));
+            let mut lines = vec![value.interval_text.clone()];
+            lines.extend(value.partial.as_ref().map(|p| format!("cut off: {p}")));
+            CellView {
+                value: value.text.clone(),
+                lines,
+                words,
+                range: range.unwrap_or_default(),
+                tint: paint.map(variable).unwrap_or_default(),
+                link: value.partial.as_ref().map(|_| end_anchor(row, column)),
+                bad: false,
+            }
+        }
+    }
+}
+
+fn sections(book: &Book<'_>, figures: &[Drawn], beside: &Beside) -> Vec<Section> {
+    let mut sections: Vec<Section> = Vec::new();
+    for workload in Workload::ALL {
+        let rows: Vec<SeriesView> = book
+            .rows
+            .iter()
+            .enumerate()
+            .filter(|(_, row)| row.workload == *workload)
+            .map(|(number, row)| SeriesView {
+                anchor: anchor(number),
+                title: row.title(),
+                figures: figures
+                    .iter()
+                    .filter(|f| f.row == Some(number))
+                    .map(|f| FigureView { svg: f.svg.clone(), links: links(f, beside) })
+                    .collect(),
+                warnings: warnings(book, number),
+            })
+            .collect();
+        if !rows.is_empty() {
+            sections.push(Section {
+                anchor: workload.name().to_owned(),
+                name: workload.name(),
+                describe: workload.describe(),
+                notes: meaning::workload_notes(book, *workload),
+                rows,
+            });
+        }
+    }
+    sections
+}
+
+fn links(figure: &Drawn, beside: &Beside) -> Vec<(String, &'static str)> {
+    let mut links = Vec::new();
+    if beside.png {
+        links.push((format!("{}.png", figure.name), "PNG"));
+    }
+    if beside.svg {
+        links.push((format!("{}.svg", figure.name), "SVG"));
+    }
+    links
+}
+
+/// What trials warned of, each text once for a cni with the number of trials.
+fn warnings(book: &Book<'_>, row: usize) -> Vec<String> {
+    let mut out = Vec::new();
+    for (number, column) in book.columns.iter().enumerate() {
+        let Some(entry) = book.entry(row, number) else { continue };
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for warning in entry.trials.iter().flat_map(|t| &t.warnings) {
+            *counts.entry(warning).or_default() += 1;
+        }
+        let texts: Vec<String> = counts
+            .iter()
+            .map(|(text, count)| format!("{text} ({count} of {} trials)", entry.trials.len()))
+            .collect();
+        if !texts.is_empty() {
+            out.push(format!("{}: {}", column.label, texts.join("; ")));
+        }
+    }
+    out
+}
+
+fn ends(book: &Book<'_>, matrix: &Matrix) -> Vec<EndView> {
+    let mut out = Vec::new();
+    for (row, matrix_row) in matrix.rows.iter().enumerate() {
+        for (column, cell) in matrix_row.lines[0].cells.iter().enumerate() {
+            let (end, reason) = match &cell.content {
+                Content::Nothing { end: End::Absent, .. } => continue,
+                Content::Nothing { end, reason, .. } => (end_name(*end), reason.clone()),
+                Content::Value(value) => {
+                    let Some(partial) = &value.partial else { continue };
+                    let reason = book.entry(row, column).map_or_else(String::new, interruption);
+                    ("cut off", format!("{reason}; {partial} are shown"))
+                }
+            };
+            let mut reason = reason;
+            let kept = book.entry(row, column).map_or(0, |e| e.trials.len());
+            if kept > 0 && cell.value().is_none() {
+                reason.push_str(&format!(
+                    " ({kept} finished trials are in samples.csv and in no figure)"
+                ));
+            }
+            let case = cell.case.as_ref().map_or_else(String::new, ToString::to_string);
+            out.push(EndView { anchor: end_anchor(row, column), case, end, reason });
+        }
+    }
+    out
+}
+
+fn interruption(entry: &Entry<'_>) -> String {
+    match entry.status {
+        Some(cnibench_model::CellStatus::Interrupted { reason }) => reason.clone(),
+        _ => String::new(),
+    }
+}
+
+/// The word for a cell without values.
+pub(crate) fn end_name(end: End) -> &'static str {
+    match end {
+        End::Failed => "failed",
+        End::Invalid => "invalid",
+        End::Skipped => "skipped",
+        End::Interrupted => "cut off",
+        End::Absent => "absent",
+    }
+}
+
+/// Failed ones first; those of single trials only where they failed.
+fn proofs(book: &Book<'_>) -> Vec<ProofView> {
+    let of_trials = book.records.iter().flat_map(|r| &r.trials).flat_map(|t| &t.proofs);
+    let failed_in_trials = of_trials.filter(|p| p.outcome == ProofOutcome::Failed);
+    let mut all: Vec<&Proof> =
+        book.records.iter().flat_map(|r| &r.proofs).chain(failed_in_trials).collect();
+    all.sort_by_key(|p| p.outcome == ProofOutcome::Passed);
+    all.into_iter()
+        .map(|p| ProofView {
+            kind: p.kind.name(),
+            cni: p.cni.to_string(),
+            failed: p.outcome == ProofOutcome::Failed,
+            summary: p.summary.clone(),
+            evidence: p.evidence.clone(),
+        })
+        .collect()
+}

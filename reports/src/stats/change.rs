@@ -1,0 +1,248 @@
+//! The change of a cell against its baseline, as a ratio with an interval.
+//!
+//! Owns pairing by block and the choice of interval. Direction (is more better?) is the metric's:
+//! it is given as an argument where it is needed. Called by the matrix and the sentences.
+
+use super::{Interval, mean_and_deviation, median, ranks, sorted, t_factor};
+use cnibench_model::Direction;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// One trial's value and the block in which it ran.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// Trials of one block ran next to each other.
+    pub block: u32,
+    /// The value.
+    pub value: f64,
+}
+
+/// How a change was estimated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeMethod {
+    /// One pair or one trial at a side: a ratio without an interval.
+    Single,
+    /// Student t on the log ratios of pairs.
+    PairedT,
+    /// Hodges-Lehmann on the log ratios of pairs, exact signed-rank interval.
+    PairedRank,
+    /// Welch t on log values; the trials were not paired.
+    UnpairedT,
+    /// Hodges-Lehmann shift of log values, exact rank-sum interval; the trials were not paired.
+    UnpairedRank,
+}
+
+impl ChangeMethod {
+    /// What a page says of it.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Single => "one trial each: a ratio without an interval",
+            Self::PairedT => "adjacent trials paired, Student t on log ratios",
+            Self::PairedRank => "adjacent trials paired, Hodges-Lehmann with signed-rank interval",
+            Self::UnpairedT => "trials not interleaved, Welch t on log values",
+            Self::UnpairedRank => {
+                "trials not interleaved, Hodges-Lehmann shift with rank-sum interval"
+            }
+        }
+    }
+}
+
+/// What a change means for the reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// The whole interval is on the good side.
+    Better,
+    /// The whole interval is on the bad side.
+    Worse,
+    /// The interval includes "no change".
+    NotShown,
+    /// There is no interval to judge by.
+    Unknown,
+}
+
+/// A ratio to the baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Change {
+    /// Candidate divided by baseline; 1 is no change.
+    pub ratio: f64,
+    /// 95 % interval of the ratio.
+    pub interval: Option<Interval>,
+    /// Pairs, or the smaller number of trials where they are not paired.
+    pub n: usize,
+    /// How it was made.
+    pub method: ChangeMethod,
+}
+
+impl Change {
+    /// What it means for a metric that improves in this direction.
+    pub fn effect(&self, direction: Direction) -> Effect {
+        let Some(interval) = self.interval else { return Effect::Unknown };
+        let more = match (interval.low > 1.0, interval.high < 1.0) {
+            (true, _) => true,
+            (_, true) => false,
+            _ => return Effect::NotShown,
+        };
+        if more == (direction == Direction::HigherIsBetter) {
+            Effect::Better
+        } else {
+            Effect::Worse
+        }
+    }
+}
+
+/// The change from `baseline` to `candidate`, in logarithms throughout; none when a side has no
+/// finite value or a value is not above zero (a ratio to nothing says nothing).
+///
+/// With `interleaved` trials of the same block are paired (several of one block by their median);
+/// where fewer than two blocks are shared although both sides have more trials, they are compared
+/// unpaired.
+pub fn change(candidate: &[Point], baseline: &[Point], interleaved: bool) -> Option<Change> {
+    let candidate = by_block(candidate)?;
+    let baseline = by_block(baseline)?;
+    if interleaved {
+        let ratios: Vec<f64> = candidate
+            .iter()
+            .filter_map(|(block, c)| Some(median(c)? - median(baseline.get(block)?)?))
+            .collect();
+        if ratios.len() >= 2 {
+            return Some(paired(&ratios));
+        }
+    }
+    let flat = |side: BTreeMap<u32, Vec<f64>>| sorted(side.into_values().flatten());
+    Some(unpaired(&flat(candidate), &flat(baseline)))
+}
+
+/// Log values by block; none when there is none, or one has no logarithm.
+fn by_block(points: &[Point]) -> Option<BTreeMap<u32, Vec<f64>>> {
+    let mut blocks: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+    for point in points.iter().filter(|p| p.value.is_finite()) {
+        if point.value <= 0.0 {
+            return None;
+        }
+        blocks.entry(point.block).or_default().push(point.value.ln());
+    }
+    (!blocks.is_empty()).then_some(blocks)
+}
+
+fn exp(estimate: f64, interval: Option<(f64, f64)>, n: usize, method: ChangeMethod) -> Change {
+    let interval = interval.map(|(low, high)| Interval { low: low.exp(), high: high.exp() });
+    Change { ratio: estimate.exp(), interval, n, method }
+}
+
+fn paired(ratios: &[f64]) -> Change {
+    let ratios = sorted(ratios.iter().copied());
+    let n = ratios.len();
+    let averages = n * (n + 1) / 2;
+    let Some(cut) = ranks::signed_rank_cut(n) else {
+        let (mean, deviation) = mean_and_deviation(&ratios);
+        let half = t_factor(n as f64 - 1.0) * deviation / (n as f64).sqrt();
+        return exp(mean, Some((mean - half, mean + half)), n, ChangeMethod::PairedT);
+    };
+    let estimate = middle(averages, |k| ranks::walsh(&ratios, k));
+    let ends = (ranks::walsh(&ratios, cut + 1), ranks::walsh(&ratios, averages - cut));
+    exp(estimate, Some(ends), n, ChangeMethod::PairedRank)
+}
+
+fn unpaired(c: &[f64], b: &[f64]) -> Change {
+    let n = c.len().min(b.len());
+    if n == 1 {
+        let estimate = median(c).unwrap_or(f64::NAN) - median(b).unwrap_or(f64::NAN);
+        return exp(estimate, None, 1, ChangeMethod::Single);
+    }
+    let pairs = c.len() * b.len();
+    let Some(cut) = ranks::rank_sum_cut(c.len(), b.len()) else {
+        let (estimate, half) = welch(c, b);
+        return exp(estimate, Some((estimate - half, estimate + half)), n, ChangeMethod::UnpairedT);
+    };
+    let estimate = middle(pairs, |k| ranks::difference(c, b, k));
+    let ends = (ranks::difference(c, b, cut + 1), ranks::difference(c, b, pairs - cut));
+    exp(estimate, Some(ends), n, ChangeMethod::UnpairedRank)
+}
+
+/// The median of `count` ordered values of which `kth` gives the k-th, from 1.
+fn middle(count: usize, kth: impl Fn(usize) -> f64) -> f64 {
+    if count % 2 == 1 {
+        return kth(count / 2 + 1);
+    }
+    kth(count / 2).midpoint(kth(count / 2 + 1))
+}
+
+/// Difference of means and half the width of its interval (Welch 1947, Welch-Satterthwaite degrees
+/// of freedom).
+fn welch(c: &[f64], b: &[f64]) -> (f64, f64) {
+    let (c_mean, c_deviation) = mean_and_deviation(c);
+    let (b_mean, b_deviation) = mean_and_deviation(b);
+    let (n, m) = (c.len() as f64, b.len() as f64);
+    let (c_error, b_error) = (c_deviation.powi(2) / n, b_deviation.powi(2) / m);
+    let error = c_error + b_error;
+    if error == 0.0 {
+        return (c_mean - b_mean, 0.0);
+    }
+    let freedom = error.powi(2) / (c_error.powi(2) / (n - 1.0) + b_error.powi(2) / (m - 1.0));
+    (c_mean - b_mean, t_factor(freedom) * error.sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn points(values: &[f64]) -> Vec<Point> {
+        values.iter().enumerate().map(|(i, v)| Point { block: i as u32, value: *v }).collect()
+    }
+
+    #[test]
+    fn drift_cancels_in_pairs_only() {
+        let host: Vec<f64> = (0..10).map(|i| 100.0 * 1.2f64.powi(i)).collect();
+        let wobble = [1.0, 1.01, 0.99, 1.005, 0.995, 1.0, 1.01, 0.99, 1.002, 0.998];
+        let slow: Vec<f64> = host.iter().zip(wobble).map(|(h, w)| h * 1.1 * w).collect();
+        let together = change(&points(&slow), &points(&host), true).unwrap();
+        assert!((together.ratio - 1.1).abs() < 0.01);
+        assert_eq!(together.method, ChangeMethod::PairedRank);
+        assert_eq!(together.effect(Direction::LowerIsBetter), Effect::Worse);
+        assert_eq!(together.effect(Direction::HigherIsBetter), Effect::Better);
+        let apart = change(&points(&slow), &points(&host), false).unwrap();
+        assert_eq!(apart.effect(Direction::LowerIsBetter), Effect::NotShown);
+    }
+
+    #[test]
+    fn few_or_odd_values_are_honest() {
+        let one = change(&points(&[2.0]), &points(&[1.0]), true).unwrap();
+        assert_eq!((one.interval, one.method), (None, ChangeMethod::Single));
+        assert_eq!(one.effect(Direction::LowerIsBetter), Effect::Unknown);
+        assert_eq!(change(&[], &points(&[1.0]), true), None);
+        assert_eq!(change(&points(&[0.0, 1.0]), &points(&[1.0, 1.0]), true), None);
+        assert_eq!(change(&points(&[f64::NAN]), &points(&[1.0]), true), None);
+        let same = change(&points(&[5.0; 3]), &points(&[5.0; 3]), false).unwrap();
+        assert_eq!(same.interval, Some(Interval { low: 1.0, high: 1.0 }));
+        let methods: Vec<_> = [2, 5, 6]
+            .map(|n| change(&points(&vec![2.0; n]), &points(&vec![1.0; n]), true).unwrap().method)
+            .into();
+        assert_eq!(
+            methods,
+            [ChangeMethod::PairedT, ChangeMethod::PairedT, ChangeMethod::PairedRank]
+        );
+    }
+
+    #[test]
+    fn blocks_that_do_not_meet_are_compared_unpaired() {
+        let a: Vec<Point> =
+            (0..5).map(|i| Point { block: i, value: 2.0 + f64::from(i) / 100.0 }).collect();
+        let b: Vec<Point> = (9..14).map(|i| Point { block: i, value: 1.0 }).collect();
+        assert_eq!(change(&a, &b, true).unwrap().method, ChangeMethod::UnpairedRank);
+    }
+
+    proptest! {
+        #[test]
+        fn swapping_the_sides_inverts_the_ratio(a in prop::collection::vec(0.1..10.0f64, 2..30), b in prop::collection::vec(0.1..10.0f64, 2..30), interleaved: bool) {
+            let forth = change(&points(&a), &points(&b), interleaved).unwrap();
+            let back = change(&points(&b), &points(&a), interleaved).unwrap();
+            prop_assert!((forth.ratio * back.ratio - 1.0).abs() < 1e-6);
+            let (f, k) = (forth.interval.unwrap(), back.interval.unwrap());
+            prop_assert!((f.low * k.high - 1.0).abs() < 1e-6);
+            prop_assert!(f.low <= forth.ratio * (1.0 + 1e-9) && forth.ratio <= f.high * (1.0 + 1e-9));
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The table at the end of `cnibench run`.
+//!
+//! Owns its two layouts: cnis side by side where the terminal is wide enough, else one line for each
+//! cell. Called by the command.
+
+use crate::{
+    book::Book,
+    matrix::{Against, Content, End, Matrix, MatrixCell, from_book},
+    page::end_name,
+    stats::Effect,
+};
+use cnibench_model::Record;
+use tabled::{
+    builder::Builder,
+    settings::{
+        Alignment, Span, Style, Width,
+        formatting::AlignmentStrategy,
+        object::{Columns, Rows},
+        peaker::Priority,
+    },
+};
+
+/// Width assumed where the output is no terminal.
+const DEFAULT_WIDTH: usize = 120;
+
+/// The matrix as a table and what is missing from it, at most `width` columns wide (120 without).
+pub fn terminal_summary(record: &Record, width: Option<usize>) -> String {
+    let width = width.unwrap_or(DEFAULT_WIDTH).max(40);
+    let records = std::slice::from_ref(record);
+    let book = Book::new(records);
+    let matrix = from_book(&book);
+    let mut out = String::new();
+    if matrix.rows.is_empty() {
+        out.push_str("No case was planned.\n");
+    } else {
+        let side_by_side = side_by_side(&matrix);
+        out.push_str(&match widest(&side_by_side) <= width {
+            true => side_by_side,
+            false => one_by_one(&matrix, width),
+        });
+        out.push_str("\nmedian of trials (95 % interval), change against ");
+        let host = book.columns.iter().all(|c| book.columns[c.baseline].is_host());
+        out.push_str(if host { "the host\n" } else { "the first cni\n" });
+    }
+    for remark in &matrix.remarks {
+        out.push_str(&format!("note: {}\n", printable(remark)));
+    }
+    out.push_str(&missing(&matrix));
+    for skipped in &record.header.skipped_cnis {
+        let (cni, reason) = (printable(&skipped.cni.to_string()), printable(&skipped.reason));
+        out.push_str(&format!("left out: {cni}: {reason}\n"));
+    }
+    for note in &record.notes {
+        out.push_str(&format!("note: {}\n", printable(note)));
+    }
+    out
+}
+
+/// Control characters of a terminal do not come from a record.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn widest(text: &str) -> usize {
+    text.lines().map(|l| l.chars().count()).max().unwrap_or(0)
+}
+
+fn side_by_side(matrix: &Matrix) -> String {
+    let mut builder = Builder::default();
+    let heads = matrix.columns.iter().map(|c| printable(&c.short));
+    builder.push_record(["case".to_owned(), "metric".to_owned()].into_iter().chain(heads));
+    for row in &matrix.rows {
+        for (number, line) in row.lines.iter().enumerate() {
+            let title = if number == 0 { row.title().replace(' ', "\n") } else { String::new() };
+            let metric = format!("{}\n{}", line.metric.label(), line.unit);
+            let cells = line.cells.iter().map(|c| {
+                let [value, interval, change] = texts(c);
+                format!("{value}\n{interval}\n{change}").trim_end().to_owned()
+            });
+            builder.push_record([title, metric].into_iter().chain(cells));
+        }
+    }
+    let mut table = builder.build();
+    table.with(Style::modern_rounded()).modify(Columns::new(2..), Alignment::right());
+    table.with(AlignmentStrategy::PerLine);
+    table.modify(Rows::first(), Alignment::left());
+    table.to_string()
+}
+
+/// One line for each cell under a heading for each metric of a series.
+fn one_by_one(matrix: &Matrix, width: usize) -> String {
+    let mut builder = Builder::default();
+    builder.push_record(["cni", "median", "95 % interval", "against the baseline"]);
+    let mut headings = Vec::new();
+    let mut longest = 0;
+    for row in &matrix.rows {
+        for line in &row.lines {
+            headings.push(builder.count_records());
+            let unit =
+                if line.unit.is_empty() { String::new() } else { format!(" in {}", line.unit) };
+            let heading = format!("{}: {}{unit}", row.title(), line.metric.label());
+            builder.push_record([heading, String::new(), String::new(), String::new()]);
+            for (column, cell) in matrix.columns.iter().zip(&line.cells) {
+                let [value, interval, change] = texts(cell);
+                longest = longest.max(change.chars().count());
+                builder.push_record([
+                    format!("  {}", printable(&column.short)),
+                    value,
+                    interval,
+                    change,
+                ]);
+            }
+        }
+    }
+    let mut table = builder.build();
+    table.with(Style::rounded()).modify(Columns::new(1..3), Alignment::right());
+    for heading in headings {
+        table.modify((heading, 0), Span::column(4));
+        table.modify((heading, 0), Alignment::left());
+    }
+    let wide = widest(&table.to_string());
+    if wide > width {
+        // The last column has the words; the numbers before it stay whole as long as they can.
+        let room = longest.saturating_sub(wide - width).max(12);
+        table.modify(Columns::one(3), Width::wrap(room).keep_words(true));
+        table.with(Width::wrap(width).priority(Priority::left()).keep_words(true));
+    }
+    table.to_string()
+}
+
+/// Value, interval and change.
+fn texts(cell: &MatrixCell) -> [String; 3] {
+    match &cell.content {
+        Content::Nothing { end, short, .. } => match end {
+            End::Failed | End::Invalid => {
+                [end_name(*end).to_uppercase(), String::new(), printable(short)]
+            }
+            End::Skipped | End::Interrupted | End::Absent => {
+                [printable(short), String::new(), String::new()]
+            }
+        },
+        Content::Value(value) => {
+            let mut change = match &value.against {
+                Against::Baseline => "baseline".to_owned(),
+                Against::Change { words, interval_words: Some(range), effect, .. }
+                    if *effect != Effect::NotShown =>
+                {
+                    format!("{words} ({range})")
+                }
+                Against::Change { words, .. } => words.clone(),
+                Against::None { why } => why.clone(),
+            };
+            if let Some(partial) = &value.partial {
+                change.push_str(&format!(", cut off: {partial}"));
+            }
+            let interval = match value.centre.interval {
+                Some(_) => format!("({})", value.interval_text),
+                None => "1 trial".to_owned(),
+            };
+            [value.text.clone(), interval, change]
+        }
+    }
+}
+
+fn missing(matrix: &Matrix) -> String {
+    let mut out = String::new();
+    for cell in matrix.rows.iter().flat_map(|r| &r.lines[0].cells) {
+        let Content::Nothing { end, reason, .. } = &cell.content else { continue };
+        if let (Some(case), false) = (&cell.case, *end == End::Absent) {
+            let (case, reason) = (printable(&case.0), printable(reason));
+            out.push_str(&format!("{}: {case}: {reason}\n", end_name(*end)));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{Builder, mixed, twelve};
+
+    #[test]
+    fn wide() {
+        insta::assert_snapshot!(terminal_summary(&Builder::default().build(), Some(180)));
+    }
+
+    #[test]
+    fn narrow() {
+        insta::assert_snapshot!(terminal_summary(&Builder::default().build(), Some(100)));
+    }
+
+    #[test]
+    fn with_every_bad_end() {
+        insta::assert_snapshot!(terminal_summary(&mixed(), None));
+    }
+
+    #[test]
+    fn tables_fit_the_width_they_are_given() {
+        let record = Builder { paths: twelve(), ..Builder::default() }.build();
+        for width in [80, 100, 160, 400] {
+            let text = terminal_summary(&record, Some(width));
+            let table: String = text
+                .lines()
+                .filter(|l| l.starts_with(['│', '╭', '├', '╰']))
+                .map(|l| format!("{l}\n"))
+                .collect();
+            assert!(widest(&table) <= width, "{width}: {}\n{table}", widest(&table));
+            assert!(table.lines().count() > 10);
+        }
+    }
+}

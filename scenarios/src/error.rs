@@ -1,0 +1,39 @@
+//! What is wrong with a suite, where, and what was expected.
+
+use cnibench_model::nearest::did_you_mean;
+use std::ops::Range;
+
+/// A suite that cannot be used. `Display` is `file:line:column: what; what was expected`.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{file}:{line}:{column}: {message}")]
+pub struct SuiteError {
+    /// The file, or `catalogue suite "name"`.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+    /// What is wrong and what was expected.
+    pub message: String,
+}
+
+impl SuiteError {
+    /// An error at a byte range of the text.
+    pub fn at(file: &str, text: &str, span: Range<usize>, message: impl Into<String>) -> Self {
+        let before = text.get(..span.start).unwrap_or(text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
+        Self { file: file.to_owned(), line, column, message: message.into() }
+    }
+
+    /// Turns the TOML parser's error into ours, with the nearest known field offered.
+    pub fn from_toml(file: &str, text: &str, error: &toml::de::Error) -> Self {
+        let message = error.message();
+        let mut ticked = message.split('`').skip(1).step_by(2);
+        let hint = match (message.starts_with("unknown field"), ticked.next()) {
+            (true, Some(found)) => did_you_mean(found, ticked),
+            _ => String::new(),
+        };
+        Self::at(file, text, error.span().unwrap_or(0..0), format!("{message}{hint}"))
+    }
+}

@@ -1,0 +1,62 @@
+# What a machine needs before cnibench can be built, run and tested, and how it gets it.
+# Sourced by scripts/cnibench and scripts/test; installs only what is missing and says so first.
+# shellcheck shell=bash
+
+say() { printf 'cnibench: %s\n' "$*" >&2; }
+die() { say "$*"; exit 2; }
+
+# need NAME-OF-PACKAGE WHY TEST...: remembers the package if the test command fails.
+missing_packages=()
+missing_reasons=()
+need() {
+    local package=$1 why=$2
+    shift 2
+    if ! "$@" >/dev/null 2>&1; then
+        missing_packages+=("$package")
+        missing_reasons+=("  $package: $why")
+    fi
+}
+
+have() { command -v "$1"; }
+
+is_debian() {
+    [ -r /etc/os-release ] && grep -qE '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release && have apt-get >/dev/null
+}
+
+install_missing() {
+    [ ${#missing_packages[@]} -gt 0 ] || return 0
+    say "this machine lacks:"
+    printf '%s\n' "${missing_reasons[@]}" >&2
+    is_debian || die "not Debian or Ubuntu: install these with this system's package manager (names may differ), then try again"
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        have sudo >/dev/null || die "not root and no sudo: ask an administrator for apt-get install ${missing_packages[*]}"
+        as_root=(sudo)
+    fi
+    say "installing them: ${as_root[*]:+sudo }apt-get install ${missing_packages[*]}"
+    "${as_root[@]}" apt-get update -qq </dev/null >&2 ||
+        say "the package list could not be renewed; trying with the one that is here"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        "${missing_packages[@]}" </dev/null >&2 || die "apt-get could not install them (its words are above)"
+    missing_packages=()
+    missing_reasons=()
+}
+
+need_rust() {
+    # rustup puts cargo where a shell that was started before does not look.
+    # shellcheck disable=SC1091
+    have cargo >/dev/null || { [ -r "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"; }
+    need gcc "the linker that Rust programs are built with" have cc
+    need libc6-dev "the C library's headers, for the linker" test -e /usr/include/stdio.h
+    install_missing
+    local wanted
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+    if ! have cargo >/dev/null; then
+        die "cnibench is written in Rust: install Rust $wanted or newer (rustup is the usual way), then try again"
+    fi
+    local found
+    found=$(cargo --version | awk '{ print $2 }')
+    if [ "$(printf '%s\n%s\n' "$wanted" "$found" | sort -V | head -n 1)" != "$wanted" ]; then
+        die "Rust $found is too old, cnibench needs $wanted: rustup update stable"
+    fi
+}

@@ -1,0 +1,343 @@
+//! From the reports of both ends to the samples of a trial: which end speaks for which metric.
+//!
+//! Pure. Throughput, packet rate, loss, reordering and jitter are the receivers' (of both
+//! directions together); transactions and latencies the client's; retransmits the senders'; CPU
+//! time is that of every machine once. Called by the runner.
+
+use crate::{
+    options::{BUFFER_DROPS, RETRANS_IN_WINDOW},
+    protocol::{DatagramStats, EndReport, Task},
+    transact::SPUN_NS,
+};
+use cnibench_model::{
+    EndpointResult, FlowDirection, FlowResult, Metric, Pinning, Sample, StoredHistogram, Workload,
+};
+
+/// A CPU at least this busy in the window was full.
+pub const SATURATED: f64 = 0.95;
+/// A rate that is off by more than this share was not held.
+pub const RATE_TOLERANCE: f64 = 0.001;
+/// More steal than this share of the node's time makes wall-clock values doubtful.
+pub const STEAL_TOLERANCE: f64 = 0.02;
+
+/// What a trial measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// One value of each metric that the workload has.
+    pub samples: Vec<Sample>,
+    /// Latencies of all transactions.
+    pub histogram: Option<StoredHistogram>,
+    /// The main rate in equal slices of the window.
+    pub slices: Vec<f64>,
+    /// Seconds of one slice.
+    pub slice_s: f64,
+    /// What a reader must know to trust the values.
+    pub warnings: Vec<String>,
+}
+
+/// The two ends, and which of them send and receive a stream.
+struct Ends<'a> {
+    task: &'a Task,
+    client: &'a EndReport,
+    server: &'a EndReport,
+    warnings: Vec<String>,
+    samples: Vec<Sample>,
+}
+
+/// Combines the reports of both ends of one trial.
+pub fn combine(task: &Task, client: &EndReport, server: &EndReport) -> Outcome {
+    let mut ends = Ends { task, client, server, warnings: Vec::new(), samples: Vec::new() };
+    for (name, end) in [("client", client), ("server", server)] {
+        ends.warnings.extend(end.warnings.iter().map(|w| format!("{name}: {w}")));
+    }
+    let slices = if task.workload.is_transactional() {
+        ends.transactions();
+        client.slices.clone()
+    } else {
+        ends.stream();
+        sum_slices(ends.receivers().into_iter().map(|e| e.slices.as_slice()))
+    };
+    ends.retransmits();
+    ends.idle_flows();
+    ends.pinning();
+    ends.machines_warnings();
+    Outcome {
+        samples: ends.samples,
+        histogram: client.histogram.clone(),
+        slices,
+        slice_s: client.slice_s,
+        warnings: ends.warnings,
+    }
+}
+
+fn sum_slices<'a>(all: impl Iterator<Item = &'a [f64]>) -> Vec<f64> {
+    let mut sum: Vec<f64> = Vec::new();
+    for slices in all {
+        sum.resize(sum.len().max(slices.len()), 0.0);
+        for (s, v) in sum.iter_mut().zip(slices) {
+            *s += v;
+        }
+    }
+    sum
+}
+
+fn total(end: &EndReport, of: impl Fn(&FlowResult) -> u64) -> f64 {
+    end.endpoint.flows.iter().map(of).sum::<u64>() as f64
+}
+
+/// The numbers that the flows of some ends carry under a key of their options.
+fn option_numbers<'a>(ends: &'a [&EndReport], key: &'a str) -> impl Iterator<Item = u64> + 'a {
+    let flows = ends.iter().flat_map(|e| &e.endpoint.flows);
+    flows.filter_map(move |f| f.options.get(key)?.parse().ok())
+}
+
+impl<'a> Ends<'a> {
+    fn push(&mut self, metric: Metric, value: f64) {
+        if value.is_finite() {
+            self.samples.push(Sample { metric, value });
+        }
+    }
+
+    fn senders(&self) -> Vec<&'a EndReport> {
+        self.by_direction(self.client, self.server)
+    }
+
+    fn receivers(&self) -> Vec<&'a EndReport> {
+        self.by_direction(self.server, self.client)
+    }
+
+    fn by_direction(&self, forward: &'a EndReport, reverse: &'a EndReport) -> Vec<&'a EndReport> {
+        match self.task.params.direction {
+            FlowDirection::Forward => vec![forward],
+            FlowDirection::Reverse => vec![reverse],
+            FlowDirection::Both => vec![forward, reverse],
+        }
+    }
+
+    fn transactions(&mut self) {
+        let client = self.client;
+        let done = total(client, |f| f.transactions);
+        let rate = done / client.endpoint.window_s;
+        self.push(Metric::TransactionRate, rate);
+        if done == 0.0 {
+            self.warnings.push("no transaction was completed in the window".to_owned());
+        }
+        self.latencies();
+        if self.task.workload == Workload::UdpRr {
+            let sent = total(client, |f| f.sent);
+            self.push(Metric::Loss, (sent - done) / sent);
+        }
+        if done > 0.0 {
+            // A paced flow spins before it sends; that is the generator's waiting, not a cost.
+            let spun: u64 = option_numbers(&[client], SPUN_NS).sum();
+            let spun = spun as f64 / 1e9 / client.endpoint.window_s;
+            self.push(Metric::CpuPerTransaction, (self.busy_rate() - spun).max(0.0) / rate);
+        }
+        if let Some(asked) = self.task.params.rate {
+            // Each flow may have one more or less on either edge of the window.
+            let edge = f64::from(self.task.params.streams + 1) / client.endpoint.window_s;
+            self.rate_held(asked.0, rate, edge, "transactions/s");
+        }
+    }
+
+    fn latencies(&mut self) {
+        let Some(stored) = &self.client.histogram else { return };
+        let h = match stored.decode() {
+            Ok(h) => h,
+            Err(e) => {
+                self.warnings.push(format!("the client's latencies cannot be read: {e}"));
+                return;
+            }
+        };
+        if h.is_empty() {
+            return;
+        }
+        self.push(Metric::LatencyMean, h.mean());
+        for (metric, quantile) in [
+            (Metric::LatencyP50, 0.5),
+            (Metric::LatencyP90, 0.9),
+            (Metric::LatencyP99, 0.99),
+            (Metric::LatencyP999, 0.999),
+        ] {
+            self.push(metric, h.value_at_quantile(quantile) as f64);
+        }
+        self.push(Metric::LatencyMax, h.max() as f64);
+    }
+
+    fn stream(&mut self) {
+        let receivers = self.receivers();
+        let rate = |of: fn(&FlowResult) -> u64| -> f64 {
+            receivers.iter().map(|e| total(e, of) / e.endpoint.window_s).sum()
+        };
+        let bits = 8.0 * rate(|f| f.received_bytes);
+        let packets = rate(|f| f.received);
+        self.push(Metric::Throughput, bits);
+        if bits == 0.0 {
+            self.warnings.push("nothing arrived in the window".to_owned());
+        } else {
+            self.push(Metric::CpuPerGigabit, self.busy_rate() / (bits / 1e9));
+        }
+        if self.task.workload == Workload::UdpStream {
+            self.push(Metric::PacketRate, packets);
+            self.datagrams(&receivers);
+        }
+        if let Some(asked) = self.task.params.rate {
+            let senders = self.senders();
+            let sent: f64 = senders
+                .iter()
+                .map(|e| 8.0 * total(e, |f| f.sent_bytes) / e.endpoint.window_s)
+                .sum();
+            let window = self.client.endpoint.window_s;
+            // Bursts of up to 64 datagrams, or one block, may fall on either side of an edge.
+            let unit = match self.task.workload {
+                Workload::UdpStream => 64.0,
+                _ => 1.0,
+            };
+            let edge =
+                8.0 * unit * self.task.params.size as f64 * f64::from(self.task.params.streams)
+                    / window;
+            let asked = asked.0 * senders.len() as f64;
+            self.rate_held(asked, sent, edge * senders.len() as f64, "bit/s sent");
+        }
+    }
+
+    fn datagrams(&mut self, receivers: &[&EndReport]) {
+        let sent: f64 = self.senders().iter().map(|e| total(e, |f| f.sent)).sum();
+        let stats: Vec<DatagramStats> = receivers.iter().filter_map(|e| e.datagrams).collect();
+        let count = |of: fn(&DatagramStats) -> u64| stats.iter().map(of).sum::<u64>() as f64;
+        let received = count(|s| s.received);
+        // The sender knows what it sent; a receiver's `expected` may miss the tail. More received
+        // than sent cannot be: every datagram is marked by the sender and counted once.
+        let lost = (sent - received).max(0.0);
+        self.push(Metric::Loss, lost / sent);
+        self.push(Metric::Reordering, count(|s| s.reordered) / received);
+        let jitter: f64 = stats.iter().map(|s| s.jitter_ns).sum();
+        if received > 1.0 {
+            self.push(Metric::Jitter, jitter / stats.len() as f64);
+        }
+        let drops: u64 = option_numbers(receivers, BUFFER_DROPS).sum();
+        if lost > 0.0 && drops > 0 {
+            self.warnings.push(format!(
+                "{lost:.0} of {sent:.0} datagrams were lost; receive buffers were full for {drops} \
+                 messages of the whole trial, so (part of) the loss is the receiver's, not the path's"
+            ));
+        }
+        let duplicated = count(|s| s.duplicated);
+        if duplicated > 0.0 {
+            self.warnings.push(format!("{duplicated:.0} datagrams arrived more than once"));
+        }
+    }
+
+    fn rate_held(&mut self, asked: f64, got: f64, edge: f64, unit: &str) {
+        if (got - asked).abs() > (asked * RATE_TOLERANCE).max(edge) {
+            self.warnings.push(format!(
+                "rate not held: asked {asked:.1} {unit}, got {got:.1}{}",
+                if got < asked {
+                    " (saturated)"
+                } else {
+                    " (late ones of before the window were caught up)"
+                }
+            ));
+        }
+    }
+
+    /// Segments sent again by every end that sends payload. `tcp_crr` has no connection that lasts.
+    fn retransmits(&mut self) {
+        let senders = match self.task.workload {
+            Workload::TcpStream => self.senders(),
+            Workload::TcpRr => vec![self.client, self.server],
+            Workload::TcpCrr | Workload::UdpStream | Workload::UdpRr => return,
+        };
+        let counts: Option<Vec<u64>> = senders
+            .iter()
+            .flat_map(|e| &e.endpoint.flows)
+            .map(|f| f.tcp_info.get(RETRANS_IN_WINDOW).copied())
+            .collect();
+        if let Some(counts) = counts {
+            self.push(Metric::Retransmits, counts.iter().sum::<u64>() as f64);
+        }
+    }
+
+    /// Busy CPU seconds per second, of every machine once. Two ends on one machine both saw all of
+    /// it; their windows differ by the path's delay, so the mean of both is taken.
+    fn busy_rate(&self) -> f64 {
+        let of = |e: &EndpointResult| e.node.time.busy_s() / e.node.window_s;
+        let (c, s) = (&self.client.endpoint, &self.server.endpoint);
+        if c.node.machine == s.node.machine { f64::midpoint(of(c), of(s)) } else { of(c) + of(s) }
+    }
+
+    fn idle_flows(&mut self) {
+        let ends = if self.task.workload.is_transactional() {
+            vec![("client", self.client)]
+        } else {
+            match self.task.params.direction {
+                FlowDirection::Forward => vec![("server", self.server)],
+                FlowDirection::Reverse => vec![("client", self.client)],
+                FlowDirection::Both => vec![("server", self.server), ("client", self.client)],
+            }
+        };
+        for (name, end) in ends {
+            let flows = &end.endpoint.flows;
+            let idle: Vec<String> =
+                flows.iter().filter(|f| f.received == 0).map(|f| f.flow.to_string()).collect();
+            if !idle.is_empty() && idle.len() < flows.len() {
+                self.warnings.push(format!(
+                    "{name}: {} of {} flows received nothing in the window: {}",
+                    idle.len(),
+                    flows.len(),
+                    idle.join(", ")
+                ));
+            }
+        }
+    }
+
+    fn pinning(&mut self) {
+        let t = self.task;
+        let one_machine = self.client.endpoint.node.machine == self.server.endpoint.node.machine;
+        let shared = t.client_cpus.iter().find(|c| t.server_cpus.contains(c));
+        if t.params.pinning == Pinning::Split
+            && one_machine
+            && let Some(cpu) = shared
+        {
+            self.warnings.push(format!(
+                "split pinning was asked for, but both ends run on CPU {cpu}: no other is allowed"
+            ));
+        }
+    }
+
+    /// A closed loop whose two ends share a CPU never idles there: its latency *is* CPU time, so
+    /// a full CPU says nothing about it.
+    fn is_meant_to_be_full(&self, cpu: u32) -> bool {
+        let t = self.task;
+        let carries = |cpus: &[u32]| cpus.iter().take(t.params.streams as usize).any(|&c| c == cpu);
+        t.workload.is_transactional()
+            && t.params.rate.is_none()
+            && carries(&t.client_cpus)
+            && carries(&t.server_cpus)
+    }
+
+    fn machines_warnings(&mut self) {
+        let (c, s) = (&self.client.endpoint.node, &self.server.endpoint.node);
+        let nodes = if c.machine == s.machine {
+            vec![("node", c)]
+        } else {
+            vec![("client's node", c), ("server's node", s)]
+        };
+        for (name, node) in nodes {
+            for (cpu, busy) in node.busy.iter().filter(|(_, busy)| **busy >= SATURATED) {
+                if !self.is_meant_to_be_full(*cpu) {
+                    self.warnings
+                        .push(format!("{name}: CPU {cpu} was full ({:.0} % busy)", busy * 100.0));
+                }
+            }
+            let capacity = node.window_s * node.busy.len().max(1) as f64;
+            let steal = node.time.steal_s / capacity;
+            if steal > STEAL_TOLERANCE {
+                self.warnings.push(format!(
+                    "{name}: the hypervisor took {:.1} % of its CPU time (steal)",
+                    steal * 100.0
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The client's loop of every transactional workload: closed, or open at a rate.
+//!
+//! Closed loop: one clock read a transaction, the end of one being the start of the next. Open
+//! loop: an absolute schedule; latency counts from the *intended* send time, so a stalled server
+//! is charged for every request that it kept from being sent (Tene's "coordinated omission").
+//! Transactions of a flow stay strictly one after the other, as in wrk2: what falls behind is sent
+//! as soon as the one before is answered. Between two, a flow that has a CPU to itself sleeps and
+//! then spins, and reports what it spun, which is no cost of the path.
+
+use crate::{
+    clock::{self, Alarm, Schedule, Wait},
+    cpus,
+    error::TrialError,
+    flow::{Lane, Tally},
+    meter::{Meter, Timeline},
+    protocol::Task,
+};
+use cnibench_model::histogram;
+use hdrhistogram::Histogram;
+
+/// How one exchange went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exchanged {
+    /// Answered.
+    Done,
+    /// Not answered in time (datagrams); the next one goes on.
+    Lost,
+    /// The trial was stopped.
+    Stopped,
+}
+
+/// The key under which the options of a flow tell how it was paced.
+const LOOP: &str = "loop";
+/// The key under which they tell the CPU time that it spun away in the window, in nanoseconds.
+pub(crate) const SPUN_NS: &str = "spun_ns";
+
+/// Runs transactions from the go to the end of the window.
+pub(crate) fn transact(
+    task: &Task,
+    flow: u32,
+    lane: Lane<'_>,
+    mut exchange: impl FnMut() -> Result<Exchanged, TrialError>,
+) -> Result<Tally, TrialError> {
+    let mut book = Book::new(wait(task));
+    let Some(timeline) = lane.start() else { return Ok(Tally::default()) };
+    let mut meter = Meter::new(timeline);
+    match task.params.rate {
+        None => closed(&mut book, &mut meter, timeline, lane, &mut exchange)?,
+        Some(rate) => {
+            let streams = f64::from(task.params.streams);
+            let schedule =
+                Schedule::new(timeline.start, rate.0 / streams, f64::from(flow) / streams);
+            open(&mut book, &mut meter, timeline, lane, schedule, &mut exchange)?;
+        }
+    }
+    Ok(book.close(task, meter))
+}
+
+/// Spinning is for a flow that has its CPU to itself; where flows share one, it would take the
+/// CPU from the others just when they are due.
+fn wait(task: &Task) -> Wait {
+    let cpus = match task.client_cpus.len() {
+        // Unpinned: the server may want as many.
+        0 => cpus::allowed().len() / 2,
+        pinned => pinned,
+    };
+    if task.params.streams as usize <= cpus { Wait::Spin } else { Wait::Sleep }
+}
+
+struct Book {
+    histogram: Histogram<u64>,
+    total: u64,
+    lost: u64,
+    unsent: u64,
+    wait: Wait,
+    alarm: Alarm,
+    /// Spun inside the window, in nanoseconds.
+    spun: u64,
+}
+
+impl Book {
+    fn new(wait: Wait) -> Self {
+        Self {
+            histogram: histogram::empty(),
+            total: 0,
+            lost: 0,
+            unsent: 0,
+            wait,
+            alarm: Alarm::new(wait),
+            spun: 0,
+        }
+    }
+
+    #[inline]
+    fn record(&mut self, nanos: u64) {
+        // Longer than the range counts as the longest; the range is 100 s.
+        self.histogram.saturating_record(nanos);
+    }
+
+    fn close(self, task: &Task, meter: Meter) -> Tally {
+        let slices = meter.finish();
+        let done: u64 = slices.iter().sum();
+        let mut tally = Tally {
+            transactions: done,
+            received: done,
+            sent: done + self.lost,
+            sent_bytes: (done + self.lost) * task.params.size,
+            received_bytes: done * task.params.response_size,
+            slices,
+            histogram: Some(self.histogram),
+            ..Tally::default()
+        };
+        let how = match (task.params.rate, self.wait) {
+            (None, _) => "closed",
+            (Some(_), Wait::Spin) => "open, sleep and spin",
+            (Some(_), Wait::Sleep) => "open, sleep",
+        };
+        tally.options.insert(LOOP.to_owned(), how.to_owned());
+        if task.params.rate.is_some() {
+            tally.options.insert(SPUN_NS.to_owned(), self.spun.to_string());
+            if self.wait == Wait::Sleep {
+                tally.warnings.push(format!(
+                    "more flows than CPUs, so paced flows do not spin: they woke up about {:.0} µs \
+                     late, which is part of the latencies",
+                    self.alarm.lateness() / 1e3
+                ));
+            }
+        }
+        if self.unsent > 0 {
+            tally.warnings.push(format!(
+                "{} transactions were due in the window and could not be sent before its end; they \
+                 are in the histogram with their delay until then, which is less than their latency",
+                self.unsent
+            ));
+        }
+        tally
+    }
+}
+
+fn closed(
+    book: &mut Book,
+    meter: &mut Meter,
+    timeline: Timeline,
+    lane: Lane<'_>,
+    exchange: &mut impl FnMut() -> Result<Exchanged, TrialError>,
+) -> Result<(), TrialError> {
+    let mut begun = clock::now();
+    while begun < timeline.close {
+        let outcome = exchange()?;
+        let now = clock::now();
+        match outcome {
+            Exchanged::Done => {
+                if meter.add(now, 1) {
+                    book.record(now - begun);
+                }
+                book.total += 1;
+                lane.moved(book.total);
+            }
+            Exchanged::Lost => book.lost += u64::from(timeline.measures(now)),
+            Exchanged::Stopped => break,
+        }
+        begun = now;
+    }
+    Ok(())
+}
+
+fn open(
+    book: &mut Book,
+    meter: &mut Meter,
+    timeline: Timeline,
+    lane: Lane<'_>,
+    mut schedule: Schedule,
+    exchange: &mut impl FnMut() -> Result<Exchanged, TrialError>,
+) -> Result<(), TrialError> {
+    loop {
+        let intended = schedule.due();
+        if intended >= timeline.close {
+            // Leaving early would end the server's window before it is over.
+            Alarm::new(Wait::Sleep).wait_until(timeline.close, |_| lane.stopped());
+            return Ok(());
+        }
+        let spun = book.alarm.spun();
+        if book.alarm.wait_until(intended, |_| lane.stopped()) < intended {
+            return Ok(());
+        }
+        if intended >= timeline.open {
+            book.spun += book.alarm.spun() - spun;
+        }
+        let outcome = exchange()?;
+        let now = clock::now();
+        match outcome {
+            Exchanged::Done => {
+                meter.add(now, 1);
+                if intended >= timeline.open {
+                    book.record(now - intended);
+                }
+                book.total += 1;
+                lane.moved(book.total);
+            }
+            Exchanged::Lost => book.lost += u64::from(timeline.measures(now)),
+            Exchanged::Stopped => return Ok(()),
+        }
+        schedule.advance();
+        if now >= timeline.close {
+            break;
+        }
+    }
+    // What was due and never sent would be missing just where latency is worst.
+    while schedule.due() < timeline.close {
+        if schedule.due() >= timeline.open {
+            book.record(timeline.close - schedule.due());
+            book.unsent += 1;
+        }
+        schedule.advance();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::SECOND, flow::Gate, reins::Reins};
+    use cnibench_model::{Rate, Workload};
+    use std::sync::atomic::AtomicU64;
+
+    /// Runs a flow of transactions that take no time, but for one that stalls for 200 ms.
+    fn with_a_stall(rate: Option<f64>) -> Tally {
+        let mut params = Workload::TcpRr.defaults();
+        params.rate = rate.map(Rate);
+        let task = Task {
+            workload: Workload::TcpRr,
+            params,
+            duration_s: 0.6,
+            warmup_s: 0.05,
+            client_cpus: vec![],
+            server_cpus: vec![],
+            patience_s: 1.0,
+            canary: vec![],
+        };
+        let (gate, progress, reins) = (Gate::default(), AtomicU64::new(0), Reins::default());
+        let start = clock::now();
+        gate.open(Timeline::new(start, task.warmup_s, task.duration_s));
+        let mut stalled = false;
+        transact(&task, 0, Lane { gate: &gate, progress: &progress, reins: &reins }, || {
+            if !stalled && clock::now() > start + SECOND / 4 {
+                stalled = true;
+                clock::sleep_until(clock::now() + SECOND / 5);
+            }
+            Ok(Exchanged::Done)
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn an_open_loop_charges_a_stall_for_all_that_it_kept_waiting() {
+        let tally = with_a_stall(Some(1_000.0));
+        let h = tally.histogram.unwrap();
+        assert!(h.max() >= 200_000_000, "{}", h.max());
+        // 1000/s for 200 ms: 200 requests were due, half of them waited 100 ms or more.
+        let slow = h.count_between(100_000_000, u64::MAX);
+        assert!((60..=300).contains(&slow), "{slow}");
+        assert_eq!(h.len(), 600);
+    }
+
+    #[test]
+    fn a_closed_loop_sees_the_same_stall_once() {
+        let h = with_a_stall(None).histogram.unwrap();
+        assert!(h.max() >= 200_000_000);
+        let slow = h.count_between(100_000_000, u64::MAX);
+        assert!((1..=5).contains(&slow), "{slow}");
+    }
+
+    #[test]
+    fn what_could_not_be_sent_is_in_the_histogram_and_warned_about() {
+        // Every exchange takes 10 ms, 1000/s are asked.
+        let mut params = Workload::TcpRr.defaults();
+        params.rate = Some(Rate(1_000.0));
+        let task = Task {
+            workload: Workload::TcpRr,
+            params,
+            duration_s: 0.2,
+            warmup_s: 0.0,
+            client_cpus: vec![],
+            server_cpus: vec![],
+            patience_s: 1.0,
+            canary: vec![],
+        };
+        let (gate, progress, reins) = (Gate::default(), AtomicU64::new(0), Reins::default());
+        gate.open(Timeline::new(clock::now(), 0.0, task.duration_s));
+        let lane = Lane { gate: &gate, progress: &progress, reins: &reins };
+        let tally = transact(&task, 0, lane, || {
+            clock::sleep_until(clock::now() + SECOND / 100);
+            Ok(Exchanged::Done)
+        })
+        .unwrap();
+        assert!(tally.transactions <= 20, "{}", tally.transactions);
+        let h = tally.histogram.unwrap();
+        assert_eq!(h.len(), 200);
+        assert_eq!(tally.warnings.len(), 1);
+    }
+}

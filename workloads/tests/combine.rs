@@ -1,0 +1,288 @@
+//! What [`outcome::combine`] makes of known reports.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is test code")]
+
+use cnibench_model::{
+    CpuTime, EndpointResult, FlowDirection, FlowResult, Metric, NodeCpu, Pinning, Rate,
+    StoredHistogram, Workload, histogram,
+};
+use cnibench_workloads::{
+    outcome::{Outcome, combine},
+    protocol::{DatagramStats, EndReport, Task},
+};
+use std::collections::BTreeMap;
+
+fn task(workload: Workload) -> Task {
+    Task {
+        workload,
+        params: workload.defaults(),
+        duration_s: 2.0,
+        warmup_s: 0.1,
+        client_cpus: vec![0],
+        server_cpus: vec![1],
+        patience_s: 1.0,
+        canary: vec![],
+    }
+}
+
+/// An end of a window of 2 s on a machine of two CPUs that was busy for `busy_s`.
+fn end(machine: &str, busy_s: f64, flows: Vec<FlowResult>) -> EndReport {
+    EndReport {
+        endpoint: EndpointResult {
+            window_s: 2.0,
+            process: CpuTime::default(),
+            node: NodeCpu {
+                machine: machine.to_owned(),
+                window_s: 2.0,
+                time: CpuTime {
+                    user_s: busy_s / 2.0,
+                    softirq_s: busy_s / 2.0,
+                    ..CpuTime::default()
+                },
+                busy: BTreeMap::from([(0, 0.5), (1, 0.2)]),
+            },
+            flows,
+        },
+        histogram: None,
+        slices: vec![],
+        slice_s: 0.1,
+        datagrams: None,
+        warnings: vec![],
+    }
+}
+
+fn flow(flow: u32, change: impl FnOnce(&mut FlowResult)) -> FlowResult {
+    let mut f = FlowResult { flow, ..FlowResult::default() };
+    change(&mut f);
+    f
+}
+
+fn value(outcome: &Outcome, metric: Metric) -> Option<f64> {
+    outcome.samples.iter().find(|s| s.metric == metric).map(|s| s.value)
+}
+
+fn receiving(bytes: u64) -> Vec<FlowResult> {
+    vec![flow(0, |f| {
+        f.received_bytes = bytes;
+        f.received = 1;
+        f.tcp_info.insert("retrans_in_window".to_owned(), 5);
+    })]
+}
+
+fn sending(bytes: u64) -> Vec<FlowResult> {
+    vec![flow(0, |f| {
+        f.sent_bytes = bytes;
+        f.tcp_info.insert("retrans_in_window".to_owned(), 7);
+    })]
+}
+
+#[test]
+fn throughput_is_the_receivers_and_retransmits_the_senders() {
+    let mut t = task(Workload::TcpStream);
+    let (sender, receiver) = (end("a", 1.0, sending(900)), end("b", 1.0, receiving(800)));
+    let out = combine(&t, &sender, &receiver);
+    assert_eq!(value(&out, Metric::Throughput), Some(3_200.0));
+    assert_eq!(value(&out, Metric::Retransmits), Some(7.0));
+    t.params.direction = FlowDirection::Reverse;
+    let out = combine(&t, &receiver, &sender);
+    assert_eq!(value(&out, Metric::Throughput), Some(3_200.0));
+    assert_eq!(value(&out, Metric::Retransmits), Some(7.0));
+}
+
+#[test]
+fn both_directions_add_up() {
+    let mut t = task(Workload::TcpStream);
+    t.params.direction = FlowDirection::Both;
+    let (mut c, mut s) = (end("a", 1.0, receiving(100)), end("b", 1.0, receiving(300)));
+    (c.slices, s.slices) = (vec![1.0, 2.0], vec![10.0, 20.0]);
+    let out = combine(&t, &c, &s);
+    assert_eq!(value(&out, Metric::Throughput), Some(1_600.0));
+    assert_eq!(value(&out, Metric::Retransmits), Some(10.0));
+    assert_eq!(out.slices, [11.0, 22.0]);
+}
+
+#[test]
+fn a_machine_is_counted_once() {
+    let t = task(Workload::TcpStream);
+    // 250 MB in 2 s is 1 Gbit/s.
+    let run = |a: &str, b: &str| {
+        let out = combine(&t, &end(a, 1.0, sending(1)), &end(b, 1.2, receiving(250_000_000)));
+        value(&out, Metric::CpuPerGigabit).unwrap()
+    };
+    assert!((run("a", "a") - 0.55).abs() < 1e-12);
+    assert!((run("a", "b") - 1.1).abs() < 1e-12);
+}
+
+fn transactions(count: u64) -> Vec<FlowResult> {
+    vec![flow(0, |f| {
+        f.transactions = count;
+        f.received = count;
+        f.sent = count;
+    })]
+}
+
+fn with_latencies(mut end: EndReport, values: impl Iterator<Item = u64>) -> EndReport {
+    let mut h = histogram::empty();
+    values.for_each(|v| h.record(v).unwrap());
+    end.histogram = Some(StoredHistogram::encode(&h).unwrap());
+    end
+}
+
+#[test]
+fn transactions_and_latencies_are_the_clients() {
+    let t = task(Workload::TcpRr);
+    let client = with_latencies(end("a", 1.0, transactions(1_000)), (1..=1_000).map(|i| i * 1_000));
+    let out = combine(&t, &client, &end("a", 1.0, transactions(7)));
+    assert_eq!(value(&out, Metric::TransactionRate), Some(500.0));
+    let near = |metric, expected: f64| {
+        let v = value(&out, metric).unwrap();
+        assert!((v / expected - 1.0).abs() < 2e-3, "{metric}: {v}");
+    };
+    near(Metric::LatencyP50, 500_000.0);
+    near(Metric::LatencyP90, 900_000.0);
+    near(Metric::LatencyP99, 990_000.0);
+    near(Metric::LatencyP999, 999_000.0);
+    near(Metric::LatencyMax, 1_000_000.0);
+    near(Metric::LatencyMean, 500_500.0);
+    near(Metric::CpuPerTransaction, 1.0 / 1_000.0);
+    assert_eq!(out.histogram, client.histogram);
+    assert_eq!(out.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn what_a_paced_flow_spun_is_no_cost() {
+    let mut t = task(Workload::TcpRr);
+    t.params.rate = Some(Rate(500.0));
+    let mut client = end("a", 1.0, transactions(1_000));
+    client.endpoint.flows[0].options.insert("spun_ns".to_owned(), "400000000".to_owned());
+    let out = combine(&t, &client, &end("a", 1.0, vec![]));
+    assert!((value(&out, Metric::CpuPerTransaction).unwrap() - 0.6 / 1_000.0).abs() < 1e-12);
+}
+
+#[test]
+fn no_transaction_is_a_rate_of_zero_and_a_warning() {
+    let client = with_latencies(end("a", 1.0, transactions(0)), std::iter::empty());
+    let out = combine(&task(Workload::TcpRr), &client, &end("a", 1.0, transactions(0)));
+    assert_eq!(value(&out, Metric::TransactionRate), Some(0.0));
+    for metric in [Metric::LatencyP50, Metric::CpuPerTransaction] {
+        assert_eq!(value(&out, metric), None);
+    }
+    assert!(out.warnings.iter().any(|w| w.contains("no transaction")), "{:?}", out.warnings);
+}
+
+#[test]
+fn lost_requests_are_a_share_of_those_sent() {
+    let mut client = end("a", 1.0, transactions(90));
+    client.endpoint.flows[0].sent = 100;
+    let out = combine(&task(Workload::UdpRr), &client, &end("a", 1.0, vec![]));
+    assert!((value(&out, Metric::Loss).unwrap() - 0.1).abs() < 1e-12);
+}
+
+#[test]
+fn datagrams_are_counted_against_what_the_sender_sent() {
+    let t = task(Workload::UdpStream);
+    let client = end("a", 1.0, vec![flow(0, |f| (f.sent, f.sent_bytes) = (1_000, 1_400_000))]);
+    let mut server = end("a", 1.0, receiving(980 * 1_400));
+    server.endpoint.flows[0].received = 980;
+    server.endpoint.flows[0].options.insert("receive_buffer_drops".to_owned(), "3".to_owned());
+    // The receiver missed the tail and expects too few.
+    server.datagrams = Some(DatagramStats {
+        expected: 990,
+        received: 975,
+        reordered: 39,
+        duplicated: 2,
+        jitter_ns: 1_234.0,
+    });
+    let out = combine(&t, &client, &server);
+    assert!((value(&out, Metric::Loss).unwrap() - 0.025).abs() < 1e-12);
+    assert!((value(&out, Metric::Reordering).unwrap() - 0.04).abs() < 1e-12);
+    assert_eq!(value(&out, Metric::Jitter), Some(1_234.0));
+    assert_eq!(value(&out, Metric::PacketRate), Some(490.0));
+    assert!(out.warnings.iter().any(|w| w.contains("receive buffers were full for 3")));
+    assert!(out.warnings.iter().any(|w| w.contains("more than once")));
+}
+
+#[test]
+fn nothing_arriving_is_no_number_but_a_warning() {
+    let out = combine(
+        &task(Workload::UdpStream),
+        &end("a", 1.0, vec![flow(0, |f| f.sent = 10)]),
+        &end("a", 1.0, vec![flow(0, |_| {})]),
+    );
+    assert_eq!(value(&out, Metric::Throughput), Some(0.0));
+    assert_eq!(value(&out, Metric::Loss), Some(1.0));
+    assert_eq!(value(&out, Metric::Reordering), None);
+    assert!(out.warnings.iter().any(|w| w.contains("nothing arrived")));
+    assert!(out.samples.iter().all(|s| s.value.is_finite()));
+}
+
+#[test]
+fn a_rate_that_was_not_held_is_told() {
+    let mut t = task(Workload::TcpRr);
+    let warned = |t: &Task, done: u64| {
+        let out = combine(t, &end("a", 1.0, transactions(done)), &end("a", 1.0, vec![]));
+        out.warnings.into_iter().find(|w| w.contains("rate not held"))
+    };
+    t.params.rate = Some(Rate(10_000.0));
+    assert_eq!(warned(&t, 20_000), None);
+    assert_eq!(warned(&t, 19_990), None);
+    let text = warned(&t, 19_900).unwrap();
+    assert!(text.contains("asked 10000.0") && text.contains("got 9950.0"), "{text}");
+    assert!(text.contains("saturated"), "{text}");
+    t.params.rate = None;
+    assert_eq!(warned(&t, 5), None);
+}
+
+#[test]
+fn full_cpus_and_steal_are_told() {
+    let mut t = task(Workload::TcpStream);
+    let mut client = end("a", 1.0, sending(1));
+    client.endpoint.node.busy.insert(0, 0.97);
+    client.endpoint.node.time.steal_s = 0.2;
+    let server = end("a", 1.0, receiving(1_000));
+    let full = |o: &Outcome| o.warnings.iter().filter(|w| w.contains("CPU 0 was full")).count();
+    let out = combine(&t, &client, &server);
+    // 0.2 s of 2 CPUs for 2 s.
+    assert!(out.warnings.iter().any(|w| w.contains("5.0 %")), "{:?}", out.warnings);
+    assert_eq!(full(&out), 1);
+    // A closed loop on one CPU is meant to fill it; a paced one is not.
+    t = task(Workload::TcpRr);
+    t.server_cpus = vec![0];
+    assert_eq!(full(&combine(&t, &client, &server)), 0);
+    t.params.rate = Some(Rate(10.0));
+    assert_eq!(full(&combine(&t, &client, &server)), 1);
+}
+
+#[test]
+fn a_split_that_could_not_be_is_told() {
+    let mut t = task(Workload::TcpStream);
+    assert_eq!(t.params.pinning, Pinning::Split);
+    let run = |t: &Task, other: &str| {
+        combine(t, &end("a", 1.0, sending(1)), &end(other, 1.0, receiving(1)))
+            .warnings
+            .iter()
+            .any(|w| w.contains("split pinning"))
+    };
+    assert!(!run(&t, "a"));
+    t.server_cpus = vec![0];
+    assert!(run(&t, "a"));
+    // CPU 0 of two machines are two CPUs.
+    assert!(!run(&t, "b"));
+}
+
+#[test]
+fn a_flow_that_starved_is_named() {
+    let mut flows = receiving(1_000);
+    flows.push(flow(1, |_| {}));
+    let out =
+        combine(&task(Workload::TcpStream), &end("a", 1.0, sending(1)), &end("a", 1.0, flows));
+    assert!(out.warnings.iter().any(|w| w.contains("1 of 2 flows") && w.ends_with(": 1")));
+}
+
+#[test]
+fn warnings_of_the_ends_say_whose_they_are() {
+    let (mut c, s) = (end("a", 1.0, sending(1)), end("a", 1.0, receiving(9)));
+    c.warnings.push("hm".to_owned());
+    let out = combine(&task(Workload::TcpStream), &c, &s);
+    assert_eq!(out.warnings, ["client: hm"]);
+}
