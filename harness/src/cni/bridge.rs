@@ -104,9 +104,13 @@ pub async fn add_pod(node: &NodeCtx, pod: &PodCtx, mtu: u32) -> anyhow::Result<P
                 batch.route_via(*cluster, gateway, index, false);
             }
         }
-        rtnl.apply(&batch)
+        rtnl.apply(&batch)?;
+        rtnl.wait_running(&["eth0"])
     };
     pod.netns.run(configure).await?;
+    // As the plugin does before it answers (bridge.go: "check bridge port state").
+    let host = host_device(pod.index);
+    node.netns.run(move || Rtnl::open()?.wait_running(&[&host, BRIDGE])).await?;
     Ok(PodNet { addrs: pod.addrs.iter().map(IpNet::addr).collect() })
 }
 

@@ -4,7 +4,7 @@ use super::{
     batch::{Batch, Mac},
     socket::{Netlink, Refused, Request},
 };
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use netlink_packet_core::{NLM_F_DUMP, NetlinkSerializable as _, ParseableParametrized as _};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -14,6 +14,10 @@ use netlink_packet_route::{
     route::RouteMessage,
 };
 use rtnetlink::LinkUnspec;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 /// A link, reduced to what the harness looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +105,27 @@ impl Rtnl {
         let answers = self.0.ask(&request(format!("link {name}"), 0, &get))?;
         let links = answers.into_iter().filter_map(parsed);
         links.filter_map(|m| link_of(&m)).next().ok_or_else(|| anyhow!("no link {name}"))
+    }
+
+    /// Waits until these links are up with a carrier, as the kernel's link watch has told all others
+    /// by then (linkwatch_do_dev): a bridge drops what it gets for a port before, and a lost ARP
+    /// request is repeated after a second only. Blocks.
+    ///
+    /// # Errors
+    /// When one is not there, or not running after 5 s.
+    pub fn wait_running(&mut self, names: &[&str]) -> anyhow::Result<()> {
+        let until = Instant::now() + Duration::from_secs(5);
+        loop {
+            let links = self.links()?;
+            let ready = |name: &&&str| links.iter().any(|l| l.name == **name && l.running);
+            match names.iter().find(|name| !ready(name)) {
+                None => return Ok(()),
+                Some(name) if Instant::now() >= until => {
+                    bail!("link {name} did not come up within 5 s")
+                }
+                Some(_) => thread::sleep(Duration::from_millis(1)),
+            }
+        }
     }
 
     /// All addresses.

@@ -95,10 +95,10 @@ impl NetnsCluster {
                 let peer = LinkUnspec::new_with_name(NODE_DEVICE).mtu(mtu);
                 let peer = peer.address(node_mac(*index).to_vec());
                 let peer = peer.setns_by_fd(netns.fd().as_raw_fd()).build();
-                let port = LinkVeth::new(&format!("n{index}"), NODE_DEVICE).mtu(mtu);
-                let port = port.controller(wire).up();
-                let port = port.set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
-                batch.add_link(port.build());
+                let link = LinkVeth::new(&port(*index), NODE_DEVICE).mtu(mtu);
+                let link = link.controller(wire).up();
+                let link = link.set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
+                batch.add_link(link.build());
             }
             rtnl.apply(&batch)
         };
@@ -113,11 +113,18 @@ impl NetnsCluster {
                     batch.add_addr(device, *addr);
                 }
                 batch.up(device);
-                rtnl.apply(&batch)
+                rtnl.apply(&batch)?;
+                rtnl.wait_running(&[&ctx.device])
             };
             async move { node.ctx.netns.run(address).await }.boxed()
         })
-        .await
+        .await?;
+        let ports: Vec<String> = self.nodes.iter().map(|n| port(n.ctx.index)).collect();
+        let ready = move || {
+            let names: Vec<&str> = ports.iter().map(String::as_str).chain([WIRE]).collect();
+            Rtnl::open()?.wait_running(&names)
+        };
+        underlay.run(ready).await.context("the network between the nodes")
     }
 
     async fn start_agents(&mut self) -> anyhow::Result<()> {
@@ -209,6 +216,11 @@ impl NetnsCluster {
         });
         Ok(())
     }
+}
+
+/// The wire's end of a node's link.
+fn port(index: u32) -> String {
+    format!("n{index}")
 }
 
 /// The address of a node's eth0: local, and the same in every run.
