@@ -141,7 +141,8 @@ pub(crate) fn page(
     figures: &[Drawn],
     beside: &Beside,
 ) -> Result<String, askama::Error> {
-    let mut sentences = sentences::sentences(book, matrix);
+    let mut sentences: Vec<String> =
+        sentences::sentences(book, matrix).iter().map(|s| tight(s)).collect();
     let more_sentences = sentences.split_off(sentences.len().min(SENTENCES));
     let columns = matrix.columns.iter().enumerate().map(|(number, c)| Head {
         label: &c.label,
@@ -178,6 +179,11 @@ pub(crate) fn page(
         downloads: &beside.downloads,
     }
     .render()
+}
+
+/// Keeps "31 %" on one line.
+fn tight(text: &str) -> String {
+    text.replace(" %", "\u{a0}%")
 }
 
 fn anchor(row: usize) -> String {
@@ -237,8 +243,8 @@ fn cell_view(cell: &MatrixCell, line: &MatrixLine, row: usize, column: usize) ->
             CellView {
                 value: value.text.clone(),
                 lines,
-                words,
-                range: range.unwrap_or_default(),
+                words: tight(&words),
+                range: tight(&range.unwrap_or_default()),
                 tint: paint.map(variable).unwrap_or_default(),
                 link: value.partial.as_ref().map(|_| end_anchor(row, column)),
                 bad: false,
