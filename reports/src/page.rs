@@ -4,7 +4,7 @@
 //! `facts`. askama escapes every value; only our own SVG and CSS are marked safe.
 
 use crate::{
-    book::{Book, Entry},
+    book::{Book, Entry, label},
     facts::{self, Run},
     figure::{
         svg, text,
@@ -14,7 +14,7 @@ use crate::{
     meaning, sentences,
 };
 use askama::Template;
-use cnibench_model::{Proof, ProofOutcome, Workload};
+use cnibench_model::{Proof, ProofOutcome, Record, Workload};
 use std::collections::BTreeMap;
 
 /// Sentences shown unfolded.
@@ -363,15 +363,17 @@ pub(crate) fn end_name(end: End) -> &'static str {
 
 /// Failed ones first; those of single trials only where they failed.
 fn proofs(book: &Book<'_>) -> Vec<ProofView> {
-    let of_trials = book.records.iter().flat_map(|r| &r.trials).flat_map(|t| &t.proofs);
-    let failed_in_trials = of_trials.filter(|p| p.outcome == ProofOutcome::Failed);
-    let mut all: Vec<&Proof> =
-        book.records.iter().flat_map(|r| &r.proofs).chain(failed_in_trials).collect();
-    all.sort_by_key(|p| p.outcome == ProofOutcome::Passed);
+    let mut all: Vec<(&Record, &Proof)> = Vec::new();
+    for record in book.records {
+        let of_trials = record.trials.iter().flat_map(|t| &t.proofs);
+        let failed = of_trials.filter(|p| p.outcome == ProofOutcome::Failed);
+        all.extend(record.proofs.iter().chain(failed).map(|p| (record, p)));
+    }
+    all.sort_by_key(|(_, p)| p.outcome == ProofOutcome::Passed);
     all.into_iter()
-        .map(|p| ProofView {
+        .map(|(record, p)| ProofView {
             kind: p.kind.name(),
-            cni: p.cni.to_string(),
+            cni: label(book.records, record, &p.cni),
             failed: p.outcome == ProofOutcome::Failed,
             summary: p.summary.clone(),
             evidence: p.evidence.clone(),

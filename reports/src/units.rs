@@ -151,6 +151,7 @@ pub(crate) fn bytes(value: u64) -> String {
             let text = format!("{:.1}", value as f64 / *step as f64);
             format!("{} {unit}", text.trim_end_matches(".0"))
         }
+        None if value == 1 => "1 byte".to_owned(),
         None => format!("{value} bytes"),
     }
 }

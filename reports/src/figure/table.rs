@@ -14,18 +14,21 @@ use crate::{
 
 /// Most cnis side by side; more go into a band of their own under the first.
 const ACROSS: usize = 6;
-const NAMES: f64 = 330.0;
+const NAMES: f64 = 360.0;
 
 /// The picture; none without columns or rows.
 pub(crate) fn table(book: &Book<'_>, theme: &Theme, matrix: &Matrix) -> Option<Scene> {
     if matrix.columns.is_empty() || matrix.rows.is_empty() {
         return None;
     }
-    let mut scene = Scene::new("matrix".to_owned(), "Every case against the host".to_owned());
-    if matrix.columns.iter().any(|c| !book.columns[c.baseline].is_host()) {
-        scene.title = "Every case against the baseline".to_owned();
-    }
-    let mut y = frame::heading(&mut scene, "orange: worse   blue: better");
+    let host = matrix.columns.iter().all(|c| book.columns[c.baseline].is_host());
+    let (title, note) = match (matrix.columns.len(), host) {
+        (1, _) => ("Every case", ""),
+        (_, true) => ("Every case against the host", "orange: worse   blue: better"),
+        (_, false) => ("Every case against the baseline", "orange: worse   blue: better"),
+    };
+    let mut scene = Scene::new("matrix".to_owned(), title.to_owned());
+    let mut y = frame::heading(&mut scene, note);
     let bands = matrix.columns.len().div_ceil(ACROSS);
     let across = matrix.columns.len().div_ceil(bands);
     for band in 0..bands {
