@@ -1,12 +1,6 @@
 //! How fast: statistics over ten thousand samples, merging histograms, whole reports.
 
 #[path = "../src/fixtures.rs"]
-#[allow(
-    dead_code,
-    missing_docs,
-    clippy::unwrap_used,
-    reason = "shared with tests and examples, each uses a part"
-)]
 mod fixtures;
 
 use cnibench_model::{Record, StoredHistogram};

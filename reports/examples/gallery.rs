@@ -2,7 +2,6 @@
 //! `cargo run --release -p cnibench-reports --example gallery -- OUT`.
 
 #[path = "../src/fixtures.rs"]
-#[allow(dead_code, missing_docs, clippy::unwrap_used, reason = "shared with the tests")]
 mod fixtures;
 
 use cnibench_model::{CellStatus, Clock, Placement, Record, Workload};

@@ -193,7 +193,8 @@ fn column_order(record: &Record) -> Vec<&CniSpec> {
     order
 }
 
-fn label(records: &[Record], record: &Record, spec: &CniSpec) -> String {
+/// A cni's full name, with its record's label where there are several records.
+pub(crate) fn label(records: &[Record], record: &Record, spec: &CniSpec) -> String {
     match records {
         [_] => spec.to_string(),
         _ => format!("{spec} @ {}", record_label(records, record)),

@@ -2,6 +2,13 @@
 //!
 //! Values look like those of a two-core machine, are drawn from a fixed seed, and mean nothing.
 
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "test data shared by tests, benches and examples, each of which uses a part"
+)]
+
 use cnibench_model::{
     Case, Cell, CellStatus, Clock, CniInfo, CniSpec, CpuTime, EndpointResult, Environment,
     FlowResult, Metric, NodeCpu, Placement, Proof, ProofKind, ProofOutcome, ProviderKind, Record,

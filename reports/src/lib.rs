@@ -11,7 +11,6 @@ mod facts;
 mod figure;
 mod files;
 #[cfg(test)]
-#[allow(missing_docs, dead_code, reason = "shared with benches and examples, each uses a part")]
 mod fixtures;
 mod markdown;
 pub mod matrix;

@@ -4,7 +4,7 @@
 //! `facts`. askama escapes every value; only our own SVG and CSS are marked safe.
 
 use crate::{
-    book::{Book, Entry},
+    book::{Book, Entry, label},
     facts::{self, Run},
     figure::{
         svg, text,
@@ -14,7 +14,7 @@ use crate::{
     meaning, sentences,
 };
 use askama::Template;
-use cnibench_model::{Proof, ProofOutcome, Workload};
+use cnibench_model::{Proof, ProofOutcome, Record, Workload};
 use std::collections::BTreeMap;
 
 /// Sentences shown unfolded.
@@ -141,7 +141,8 @@ pub(crate) fn page(
     figures: &[Drawn],
     beside: &Beside,
 ) -> Result<String, askama::Error> {
-    let mut sentences = sentences::sentences(book, matrix);
+    let mut sentences: Vec<String> =
+        sentences::sentences(book, matrix).iter().map(|s| tight(s)).collect();
     let more_sentences = sentences.split_off(sentences.len().min(SENTENCES));
     let columns = matrix.columns.iter().enumerate().map(|(number, c)| Head {
         label: &c.label,
@@ -178,6 +179,11 @@ pub(crate) fn page(
         downloads: &beside.downloads,
     }
     .render()
+}
+
+/// Keeps "31 %" on one line.
+fn tight(text: &str) -> String {
+    text.replace(" %", "\u{a0}%")
 }
 
 fn anchor(row: usize) -> String {
@@ -237,8 +243,8 @@ fn cell_view(cell: &MatrixCell, line: &MatrixLine, row: usize, column: usize) ->
             CellView {
                 value: value.text.clone(),
                 lines,
-                words,
-                range: range.unwrap_or_default(),
+                words: tight(&words),
+                range: tight(&range.unwrap_or_default()),
                 tint: paint.map(variable).unwrap_or_default(),
                 link: value.partial.as_ref().map(|_| end_anchor(row, column)),
                 bad: false,
@@ -357,15 +363,17 @@ pub(crate) fn end_name(end: End) -> &'static str {
 
 /// Failed ones first; those of single trials only where they failed.
 fn proofs(book: &Book<'_>) -> Vec<ProofView> {
-    let of_trials = book.records.iter().flat_map(|r| &r.trials).flat_map(|t| &t.proofs);
-    let failed_in_trials = of_trials.filter(|p| p.outcome == ProofOutcome::Failed);
-    let mut all: Vec<&Proof> =
-        book.records.iter().flat_map(|r| &r.proofs).chain(failed_in_trials).collect();
-    all.sort_by_key(|p| p.outcome == ProofOutcome::Passed);
+    let mut all: Vec<(&Record, &Proof)> = Vec::new();
+    for record in book.records {
+        let of_trials = record.trials.iter().flat_map(|t| &t.proofs);
+        let failed = of_trials.filter(|p| p.outcome == ProofOutcome::Failed);
+        all.extend(record.proofs.iter().chain(failed).map(|p| (record, p)));
+    }
+    all.sort_by_key(|(_, p)| p.outcome == ProofOutcome::Passed);
     all.into_iter()
-        .map(|p| ProofView {
+        .map(|(record, p)| ProofView {
             kind: p.kind.name(),
-            cni: p.cni.to_string(),
+            cni: label(book.records, record, &p.cni),
             failed: p.outcome == ProofOutcome::Failed,
             summary: p.summary.clone(),
             evidence: p.evidence.clone(),

@@ -126,7 +126,7 @@ pub(crate) fn thousands(count: u64) -> String {
     let digits = count.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(c);
@@ -151,6 +151,7 @@ pub(crate) fn bytes(value: u64) -> String {
             let text = format!("{:.1}", value as f64 / *step as f64);
             format!("{} {unit}", text.trim_end_matches(".0"))
         }
+        None if value == 1 => "1 byte".to_owned(),
         None => format!("{value} bytes"),
     }
 }

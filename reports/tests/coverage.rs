@@ -2,6 +2,12 @@
 //!
 //! This is what decides which interval is used for which number of trials.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests say what they expect"
+)]
+
 use cnibench_reports::stats::{Change, Interval, Point, centre, change};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -1,7 +1,12 @@
 //! Whole reports: which files there are, what the page says and what it must never contain.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests say what they expect"
+)]
+
 #[path = "../src/fixtures.rs"]
-#[allow(dead_code, missing_docs, reason = "shared with benches and examples, each uses a part")]
 mod fixtures;
 
 use cnibench_model::{CellStatus, Record, Sample, StoredHistogram};

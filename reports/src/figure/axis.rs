@@ -65,6 +65,11 @@ impl Axis {
         self.from + (self.to - self.from) * share
     }
 
+    /// True when the value is on the axis and not beyond an end.
+    pub fn covers(&self, value: f64) -> bool {
+        (self.low..=self.high).contains(&value)
+    }
+
     /// Round values inside the axis, about as many as asked for.
     pub fn ticks(&self, about: usize) -> Vec<f64> {
         if self.log { self.log_ticks(about) } else { self.linear_ticks(about) }

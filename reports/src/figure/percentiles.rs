@@ -89,7 +89,7 @@ pub(crate) fn percentiles(book: &Book<'_>, theme: &Theme, row: usize) -> Option<
         book,
         theme,
         &curves,
-        &x,
+        x,
         |v| y.at(v),
         (top + 20.0, bottom - 8.0),
         right,

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     book::Book,
     matrix::{Against, Content, End, MatrixCell, MatrixLine},
+    stats::CentreMethod,
     units::number,
 };
 use cnibench_model::{Direction, Unit};
@@ -145,6 +146,13 @@ fn strip(
     if let Some(interval) = value.centre.interval {
         let (a, b) = (axis.at(interval.low), axis.at(interval.high));
         scene.line((a, y), (b.max(a + 2.0), y), 5.0, Paint::Ink);
+        // An arrow where the interval goes on beyond the axis.
+        for (end, x, way) in [(interval.low, a, 1.0), (interval.high, b, -1.0)] {
+            if !axis.covers(end) {
+                let head = vec![(x + way * 14.0, y - 9.0), (x, y), (x + way * 14.0, y + 9.0)];
+                scene.path(head, 4.0, Paint::Ink);
+            }
+        }
     }
     let x = axis.at(value.centre.median);
     scene.line((x, y - 13.0), (x, y + 13.0), 7.0, Paint::Ink);
@@ -214,11 +222,18 @@ fn caption(book: &Book<'_>, row: usize, line: &MatrixLine, thinned: Option<usize
             methods.push(method);
         }
     }
+    let baseline = match book.columns.len() {
+        1 => "",
+        _ => " · long line: the baseline's median",
+    };
+    let bar = match methods.as_slice() {
+        [one] if *one == CentreMethod::Single.describe() => (*one).to_owned(),
+        _ => format!("level bar: {}", methods.join("; ")),
+    };
     let mut caption = format!(
-        "{} in {} · dot: one trial · upright bar: median · level bar: {} · long line: the baseline's median · {}",
+        "{} in {} · dot: one trial · upright bar: median · {bar}{baseline} · {}",
         line.metric.label(),
         line.unit,
-        methods.join("; "),
         frame::source(book, row),
     );
     if let Some(most) = thinned {

@@ -14,18 +14,21 @@ use crate::{
 
 /// Most cnis side by side; more go into a band of their own under the first.
 const ACROSS: usize = 6;
-const NAMES: f64 = 330.0;
+const NAMES: f64 = 360.0;
 
 /// The picture; none without columns or rows.
 pub(crate) fn table(book: &Book<'_>, theme: &Theme, matrix: &Matrix) -> Option<Scene> {
     if matrix.columns.is_empty() || matrix.rows.is_empty() {
         return None;
     }
-    let mut scene = Scene::new("matrix".to_owned(), "Every case against the host".to_owned());
-    if matrix.columns.iter().any(|c| !book.columns[c.baseline].is_host()) {
-        scene.title = "Every case against the baseline".to_owned();
-    }
-    let mut y = frame::heading(&mut scene, "orange: worse   blue: better");
+    let host = matrix.columns.iter().all(|c| book.columns[c.baseline].is_host());
+    let (title, note) = match (matrix.columns.len(), host) {
+        (1, _) => ("Every case", ""),
+        (_, true) => ("Every case against the host", "orange: worse   blue: better"),
+        (_, false) => ("Every case against the baseline", "orange: worse   blue: better"),
+    };
+    let mut scene = Scene::new("matrix".to_owned(), title.to_owned());
+    let mut y = frame::heading(&mut scene, note);
     let bands = matrix.columns.len().div_ceil(ACROSS);
     let across = matrix.columns.len().div_ceil(bands);
     for band in 0..bands {
@@ -56,10 +59,16 @@ pub(crate) fn table(book: &Book<'_>, theme: &Theme, matrix: &Matrix) -> Option<S
         .iter()
         .map(|row| {
             let cells = matrix.columns.iter().zip(&row.lines[0].cells);
-            let cells: Vec<String> = cells
-                .map(|(c, cell)| format!("{} {}", c.label, lines(cell, &row.lines[0]).join(" ")))
-                .collect();
-            format!("{}: {}.", row.title(), cells.join("; "))
+            let cells: Vec<String> =
+                cells.map(|(c, cell)| format!("{} {}", c.label, lines(cell).join(" "))).collect();
+            let line = &row.lines[0];
+            format!(
+                "{}, {} in {}: {}.",
+                row.title(),
+                line.metric.label(),
+                line.unit,
+                cells.join("; ")
+            )
         })
         .collect::<Vec<_>>()
         .join(" ");
@@ -108,12 +117,12 @@ fn draw_band(
             let cells: Vec<Vec<String>> = columns
                 .iter()
                 .map(|c| {
-                    lines(&line.cells[*c], line)
+                    lines(&line.cells[*c])
                         .into_iter()
                         .enumerate()
                         .flat_map(|(i, t)| {
                             let (size, weight) = style(i);
-                            text::wrap(&t, size, weight, width - 24.0)
+                            text::wrap(&t, size, weight, width - 20.0)
                                 .into_iter()
                                 .map(move |w| format!("{i}{w}"))
                         })
@@ -130,7 +139,7 @@ fn draw_band(
                 let cell = &line.cells[*column];
                 let size = (width - 6.0, height - 6.0);
                 draw_ground(scene, cell, line, at, size);
-                let x = left(place) + width - 14.0;
+                let x = left(place) + width - 12.0;
                 let mut baseline = row_end + 6.0;
                 for text_line in &cells[place] {
                     let (index, content) = text_line.split_at(1);
@@ -147,6 +156,7 @@ fn draw_band(
             let at = (MARGIN + NAMES - 16.0, row_end + Size::Body.line() - 2.0);
             let style = (Size::Small, Weight::Regular, Anchor::End);
             scene.text(at, line.metric.label(), style, Paint::Muted);
+            scene.text((at.0, at.1 + Size::Small.line()), &line.unit, style, Paint::Muted);
             row_end += height;
         }
         let mut baseline = y + 6.0;
@@ -229,12 +239,11 @@ fn head(name: &str, room: f64) -> Vec<String> {
 }
 
 /// A cell's lines: value, interval, change.
-fn lines(cell: &MatrixCell, line: &MatrixLine) -> Vec<String> {
+fn lines(cell: &MatrixCell) -> Vec<String> {
     match &cell.content {
         Content::Nothing { short, .. } => vec![short.clone()],
         Content::Value(value) => {
-            let mut out =
-                vec![format!("{} {}", value.text, line.unit), value.interval_text.clone()];
+            let mut out = vec![value.text.clone(), value.interval_text.clone()];
             out.push(match &value.against {
                 Against::Baseline => "baseline".to_owned(),
                 Against::Change { words, effect: Effect::Unknown, .. } => words.clone(),
