@@ -42,7 +42,7 @@ fn impossible_amounts_are_refused_with_the_limits() {
     refused(&["run", "--duration", "0"], &["10ms to 1h"]);
     refused(&["run", "--duration", "3d"], &["not a duration"]);
     refused(&["run", "--duration", "72h"], &["10ms to 1h"]);
-    refused(&["run", "--warmup", "-1s"], &["-1s"]);
+    refused(&["run", "--warmup=-1s"], &["does not begin with a number"]);
 }
 
 #[test]

@@ -170,7 +170,7 @@ async fn prepare(
         }
     } else {
         for cni in asked {
-            provider.check(cni).await.map_err(explain)?;
+            provider.check(cni, &suite.topology).await.map_err(explain)?;
             if !cnis.contains(cni) {
                 cnis.push(cni.clone());
             }

@@ -90,11 +90,12 @@ pub trait Provider: Send + Sync {
     /// Every cni it knows, with what it is and whether this host can carry it.
     async fn cnis(&self) -> Vec<CniOffer>;
 
-    /// Checks a spec without touching anything: name, parameters, values, capabilities.
+    /// Checks a spec without touching anything: name, parameters, values for this topology,
+    /// capabilities.
     ///
     /// # Errors
     /// `Usage` or `Unsupported`.
-    async fn check(&self, cni: &CniSpec) -> Result<(), ClusterError>;
+    async fn check(&self, cni: &CniSpec, topology: &Topology) -> Result<(), ClusterError>;
 
     /// Brings up one cluster with one cni. `index` tells clusters of one run apart.
     ///

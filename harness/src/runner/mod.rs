@@ -177,16 +177,26 @@ impl Run<'_> {
 
     /// Ends every case of a cni that has not ended yet.
     fn end_cni(&mut self, cni: &cnibench_model::CniSpec, status: &CellStatus) -> Result<()> {
+        self.tell(cni, status);
         let plan = self.plan;
-        plan.cases.iter().filter(|c| c.cni == *cni).try_for_each(|c| self.end(c, status.clone()))
+        let cases = plan.cases.iter().filter(|c| c.cni == *cni);
+        cases.into_iter().try_for_each(|c| self.end_quietly(c, status.clone()))
+    }
+
+    fn tell(&mut self, what: &dyn std::fmt::Display, status: &CellStatus) {
+        if let CellStatus::Failed { reason, .. } | CellStatus::Invalid { reason, .. } = status {
+            self.progress.trouble(&format!("{what}: {reason}"));
+        }
     }
 
     fn end(&mut self, case: &Case, status: CellStatus) -> Result<()> {
+        self.tell(&case.id, &status);
+        self.end_quietly(case, status)
+    }
+
+    fn end_quietly(&mut self, case: &Case, status: CellStatus) -> Result<()> {
         if self.ends.contains_key(&case.id) {
             return Ok(());
-        }
-        if let CellStatus::Failed { reason, .. } | CellStatus::Invalid { reason, .. } = &status {
-            self.progress.trouble(&format!("{}: {reason}", case.id));
         }
         self.ends.insert(case.id.clone(), status.clone());
         self.journal.append(&JournalLine::Cell(Cell { case: case.id.clone(), status }))

@@ -57,10 +57,9 @@ impl Provider for NetnsProvider {
         tokio::task::spawn_blocking(offers).await.unwrap_or_default()
     }
 
-    async fn check(&self, cni: &CniSpec) -> Result<(), ClusterError> {
-        // Values that depend on the cluster's shape are held to it when it comes up.
-        let widest = Topology { underlay_mtu: 65535, ..Topology::default() };
-        let (profile, _) = Profile::resolve(cni, &widest)?;
+    async fn check(&self, cni: &CniSpec, topology: &Topology) -> Result<(), ClusterError> {
+        Plan::new(topology)?;
+        let (profile, _) = Profile::resolve(cni, topology)?;
         carried(profile, cni).await
     }
 
