@@ -125,9 +125,17 @@ pub const IPSEC: Profile = Profile {
     params: &[],
     encrypted: true,
     automatic: false,
-    check: |_| Err(missing(capabilities::ESP, "IPsec ESP (CONFIG_INET_ESP)")),
+    check: |_| {
+        Err(missing(
+            capabilities::ESP,
+            "IPsec ESP with AES-GCM (CONFIG_INET_ESP, CONFIG_CRYPTO_GCM)",
+        ))
+    },
     build: |settings, _| {
-        let reason = missing(capabilities::ESP, "IPsec ESP (CONFIG_INET_ESP)");
+        let reason = missing(
+            capabilities::ESP,
+            "IPsec ESP with AES-GCM (CONFIG_INET_ESP, CONFIG_CRYPTO_GCM)",
+        );
         Err(ClusterError::Unsupported { cni: settings.spec().clone(), reason })
     },
 };

@@ -37,12 +37,12 @@ pub struct Request {
 
 /// A refused request, with the kernel's reason.
 #[derive(Debug, thiserror::Error)]
-#[error("{what}: {source}{}", detail.as_deref().map(|d| format!(" ({d})")).unwrap_or_default())]
+#[error("{what}: {cause}{}", detail.as_deref().map(|d| format!(" ({d})")).unwrap_or_default())]
 pub struct Refused {
     /// What was asked for.
     pub what: String,
-    /// The kernel's error number.
-    pub source: io::Error,
+    /// The kernel's error number; part of the text, so not a source of its own.
+    pub cause: io::Error,
     /// The kernel's words, if it gave any.
     pub detail: Option<String>,
 }
@@ -50,7 +50,7 @@ pub struct Refused {
 impl Refused {
     /// The error number.
     pub fn errno(&self) -> Option<i32> {
-        self.source.raw_os_error()
+        self.cause.raw_os_error()
     }
 }
 
@@ -106,9 +106,9 @@ impl Netlink {
                     continue;
                 }
                 answered |= answer.sequence == last;
-                if let Some((source, detail)) = verdict(&answer) {
+                if let Some((cause, detail)) = verdict(&answer) {
                     let what = chunk[(answer.sequence - first) as usize].what.clone();
-                    refused.push(Refused { what, source, detail });
+                    refused.push(Refused { what, cause, detail });
                 }
             }
             if !answered && refused.is_empty() {
@@ -136,9 +136,9 @@ impl Netlink {
                 continue;
             }
             answered = true;
-            if let Some((source, detail)) = verdict(&answer) {
+            if let Some((cause, detail)) = verdict(&answer) {
                 let what = requests[(answer.sequence - first) as usize].what.clone();
-                return Err(Refused { what, source, detail }.into());
+                return Err(Refused { what, cause, detail }.into());
             }
         }
         if !answered {
@@ -164,8 +164,8 @@ impl Netlink {
                     ERROR => {
                         return match verdict(&answer) {
                             None => Ok(found),
-                            Some((source, detail)) => {
-                                Err(Refused { what: request.what.clone(), source, detail }.into())
+                            Some((cause, detail)) => {
+                                Err(Refused { what: request.what.clone(), cause, detail }.into())
                             }
                         };
                     }
