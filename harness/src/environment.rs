@@ -96,7 +96,7 @@ fn field(cpuinfo: &str, name: &str) -> Option<String> {
 fn hypervisor(cpuinfo: &str) -> Option<String> {
     let flagged = field(cpuinfo, "flags")?.split(' ').any(|f| f == "hypervisor");
     let named = text("/sys/class/dmi/id/sys_vendor").or_else(|| text("/sys/hypervisor/type"));
-    flagged.then(|| named.unwrap_or_else(|| "yes, unnamed".to_owned()))
+    flagged.then(|| named.unwrap_or_else(|| "an unnamed hypervisor".to_owned()))
 }
 
 /// Intel's `no_turbo` or the generic `boost` switch.

@@ -11,6 +11,8 @@ use cnibench_model::{Metric, Unit};
 
 /// A ratio from which on "times" is easier to read than per cent.
 const TIMES_FROM: f64 = 2.0;
+/// A ratio up to which a fraction is easier to read than per cent: "99 % less" hides how much is left.
+const FRACTION_UP_TO: f64 = 0.1;
 
 /// The words of one metric: what a larger and a smaller value is called.
 struct Vocabulary {
@@ -122,6 +124,13 @@ pub(crate) fn clause(metric: Metric, change: &Change, verb: bool) -> String {
             false => format!("{figure} times{range}"),
         };
     }
+    if change.ratio <= FRACTION_UP_TO {
+        let figure = fraction(change.ratio);
+        return match verb {
+            true => format!("{} {figure}{range} of {} of", words.verb, words.times),
+            false => format!("{figure}{range}"),
+        };
+    }
     let figure = percent_figure(change.ratio, change.interval);
     let than = if change.ratio > 1.0 { words.more } else { words.less };
     match verb {
@@ -134,6 +143,7 @@ pub(crate) fn clause(metric: Metric, change: &Change, verb: bool) -> String {
 pub(crate) fn clause_kind(change: &Change) -> u8 {
     match change.ratio {
         r if r >= TIMES_FROM => 2,
+        r if r <= FRACTION_UP_TO => 3,
         r if r > 1.0 => 1,
         _ => 0,
     }
@@ -148,6 +158,11 @@ fn size(metric: Metric, ratio: f64, interval: Option<Interval>) -> (String, Stri
             join(&number(i.low, decimals), &number(i.high, decimals), "")
         });
         return (format!("{} times {}", times_figure(ratio, interval), words.times), range);
+    }
+    if ratio <= FRACTION_UP_TO {
+        let range =
+            interval.map_or_else(String::new, |i| join(&fraction(i.low), &fraction(i.high), ""));
+        return (format!("{} of {}", fraction(ratio), words.times), range);
     }
     let decimals = percent_decimals(ratio, interval);
     let range = interval.map_or_else(String::new, |i| {
@@ -176,6 +191,9 @@ fn signed(metric: Metric, ratio: f64, interval: Interval) -> String {
     let words = vocabulary(metric);
     if ratio >= TIMES_FROM {
         return format!("{} times {}", number(ratio, 1), words.times);
+    }
+    if ratio <= FRACTION_UP_TO {
+        return format!("{} of {}", fraction(ratio), words.times);
     }
     let decimals = percent_decimals(ratio, Some(interval));
     let figure = number(percent(ratio), decimals);
@@ -220,6 +238,11 @@ fn times_figure(ratio: f64, interval: Option<Interval>) -> String {
     number(ratio, times_decimals(ratio, interval))
 }
 
+/// "1/73".
+fn fraction(ratio: f64) -> String {
+    format!("1/{}", number(1.0 / ratio, 0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +269,22 @@ mod tests {
         assert_eq!(change(Metric::LatencyP50, &of(2.43, 2.3, 2.5)), "2.4 times the time");
         assert_eq!(interval(Metric::LatencyP50, &more).unwrap(), "29–33 %");
         assert_eq!(interval(Metric::Throughput, &less).unwrap(), "10–14 %");
+    }
+
+    #[test]
+    fn what_is_nearly_nothing_is_a_fraction() {
+        let little = of(1.0 / 73.0, 0.01, 0.016);
+        assert_eq!(change(Metric::Throughput, &little), "1/73 of the throughput");
+        assert_eq!(interval(Metric::Throughput, &little).unwrap(), "1/100–1/62");
+        assert_eq!(
+            clause(Metric::Throughput, &little, true),
+            "carries 1/73 (1/100–1/62) of the throughput of"
+        );
+        assert_eq!(clause(Metric::Throughput, &little, false), "1/73 (1/100–1/62)");
+        assert_eq!(
+            interval(Metric::Throughput, &of(0.3, 0.05, 1.5)).unwrap(),
+            "1/20 of the throughput to 50 % more throughput"
+        );
     }
 
     #[test]

@@ -159,10 +159,11 @@ async fn prepare(
     if asked.is_empty() {
         for offer in provider.cnis().await {
             let cni = CniSpec::named(&offer.name);
+            // What needs a parameter is never chosen for the user, so it was not left out either.
             match offer.missing {
                 None if offer.automatic => cnis.push(cni),
-                Some(reason) => skipped.push(SkippedCni { cni, reason }),
-                None => {}
+                Some(reason) if offer.automatic => skipped.push(SkippedCni { cni, reason }),
+                _ => {}
             }
         }
         if cnis.is_empty() {

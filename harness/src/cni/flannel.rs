@@ -109,7 +109,7 @@ pub const WIREGUARD: Profile = Profile {
     description: "Flannel with the kernel's WireGuard between nodes",
     params: &[],
     encrypted: true,
-    automatic: false,
+    automatic: true,
     check: |_| Err(missing(capabilities::WIREGUARD, "wireguard module (CONFIG_WIREGUARD)")),
     build: |settings, _| {
         let reason = missing(capabilities::WIREGUARD, "wireguard module (CONFIG_WIREGUARD)");
@@ -124,7 +124,7 @@ pub const IPSEC: Profile = Profile {
     description: "Flannel with IPsec (ESP, rfc4106 AES-GCM) between nodes",
     params: &[],
     encrypted: true,
-    automatic: false,
+    automatic: true,
     check: |_| {
         Err(missing(
             capabilities::ESP,

@@ -48,7 +48,7 @@ pub(crate) fn table(book: &Book<'_>, theme: &Theme, matrix: &Matrix) -> Option<S
         _ => frame::hosts(book),
     };
     let mut caption = format!(
-        "median of trials, its 95 % interval under it, then the change · tinted only where the change's 95 % interval excludes no change, full tint at twice as bad · {source}",
+        "median of trials, its 95 % interval under it, then the change · tinted only where the change's 95 % interval excludes no change, full tint at ten times as bad · {source}",
     );
     for remark in &matrix.remarks {
         caption.push_str(" · ");

@@ -207,7 +207,7 @@ pub(crate) fn secondary(workload: Workload) -> &'static [Metric] {
 }
 
 /// How far a change is to the bad side, as a tint: -1 (much better) to 1 (much worse), 0 where no
-/// difference is shown. Twice as bad, or half as good, is full tint.
+/// difference is shown. Ten times as bad, or a tenth as good, is full tint, on a logarithmic scale.
 pub(crate) fn tint(metric: Metric, against: &Against) -> f64 {
     let Against::Change { change, effect: Effect::Better | Effect::Worse, .. } = against else {
         return 0.0;
@@ -216,5 +216,5 @@ pub(crate) fn tint(metric: Metric, against: &Against) -> f64 {
         Direction::HigherIsBetter => -change.ratio.ln(),
         Direction::LowerIsBetter => change.ratio.ln(),
     };
-    (bad / std::f64::consts::LN_2).clamp(-1.0, 1.0)
+    (bad / std::f64::consts::LN_10).clamp(-1.0, 1.0)
 }
