@@ -1,4 +1,4 @@
-//! Ordering the trials of 10,000 cases, and reading back a journal of 10,000 trials.
+//! Ordering the trials of 10,000 cases with ten trials each.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has to stop")]
 

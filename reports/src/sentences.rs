@@ -5,7 +5,7 @@
 use crate::{
     book::Book,
     matrix::{Against, Content, End, Matrix, MatrixLine, change_between},
-    stats::{Change, Effect},
+    stats::{self, Change, Effect},
     words,
 };
 use cnibench_model::{Metric, Placement, Workload};
@@ -117,12 +117,15 @@ fn compare(
             .iter()
             .filter(|(_, c)| effect(c) == Effect::Unknown)
             .map(|(c, change)| {
-                format!("{} {}", matrix.columns[*c].short, words::change(line.metric, change))
+                let words = words::change(line.metric, change);
+                let few = format!(" ({})", stats::trials(change.n));
+                format!("{} {}", matrix.columns[*c].short, words.replace(&few, ""))
             })
             .collect();
         parts.push(format!(
-            "{} than {base}, but one trial has no interval, so this ranks nothing",
-            single.join(", ").replace(" (1 trial)", "")
+            "{} than {base}, but fewer than {} trials have no interval, so this ranks nothing",
+            single.join(", "),
+            stats::ENOUGH
         ));
     }
     let tied = ties(book, matrix, row, line.metric, &ranked);
@@ -174,7 +177,7 @@ fn alone(matrix: &Matrix, line: &MatrixLine) -> Option<String> {
             let value = cell.value()?;
             let interval = match value.centre.interval {
                 Some(_) => format!(" ({})", value.interval_text),
-                None => " (1 trial: no interval)".to_owned(),
+                None => format!(" ({}: no interval)", stats::trials(value.centre.n)),
             };
             let name = &matrix.columns[column].short;
             Some(format!("{name} {} {}{interval}", value.text, line.unit))

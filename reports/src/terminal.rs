@@ -7,7 +7,7 @@ use crate::{
     book::Book,
     matrix::{Against, Content, End, Matrix, MatrixCell, from_book},
     page::end_name,
-    stats::Effect,
+    stats::{self, Effect},
 };
 use cnibench_model::Record;
 use tabled::{
@@ -155,7 +155,7 @@ fn texts(cell: &MatrixCell) -> [String; 3] {
             }
             let interval = match value.centre.interval {
                 Some(_) => format!("({})", value.interval_text),
-                None => "1 trial".to_owned(),
+                None => stats::trials(value.centre.n),
             };
             [value.text.clone(), interval, change]
         }

@@ -4,7 +4,7 @@
 //! the matrix and the sentences.
 
 use crate::{
-    stats::{Change, Interval},
+    stats::{Change, Interval, trials},
     units::number,
 };
 use cnibench_model::{Metric, Unit};
@@ -97,11 +97,11 @@ pub fn change(metric: Metric, change: &Change) -> String {
     match change.interval {
         Some(i) if i.contains(1.0) => "no difference shown".to_owned(),
         Some(i) => size(metric, change.ratio, Some(i)).0,
-        None => format!("{} (1 trial)", size(metric, change.ratio, None).0),
+        None => format!("{} ({})", size(metric, change.ratio, None).0, trials(change.n)),
     }
 }
 
-/// The change's interval in the same terms, e.g. "29–33 %"; none for one trial.
+/// The change's interval in the same terms, e.g. "29–33 %"; none for too few trials.
 pub fn interval(metric: Metric, change: &Change) -> Option<String> {
     let i = change.interval?;
     if i.contains(1.0) {
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn one_trial_says_so_and_small_changes_keep_a_digit() {
-        let one = Change { ratio: 1.31, interval: None, n: 1, method: ChangeMethod::Single };
+        let one = Change { ratio: 1.31, interval: None, n: 1, method: ChangeMethod::TooFew };
         assert_eq!(change(Metric::LatencyP50, &one), "31 % slower (1 trial)");
         assert_eq!(change(Metric::LatencyP50, &of(1.004, 1.003, 1.005)), "0.4 % slower");
         assert_eq!(change(Metric::LatencyP50, &of(1.0004, 1.0003, 1.0005)), "0.04 % slower");

@@ -227,7 +227,7 @@ fn caption(book: &Book<'_>, row: usize, line: &MatrixLine, thinned: Option<usize
         _ => " · long line: the baseline's median",
     };
     let bar = match methods.as_slice() {
-        [one] if *one == CentreMethod::Single.describe() => (*one).to_owned(),
+        [one] if *one == CentreMethod::TooFew.describe() => (*one).to_owned(),
         _ => format!("level bar: {}", methods.join("; ")),
     };
     let mut caption = format!(

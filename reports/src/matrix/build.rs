@@ -12,7 +12,7 @@ use crate::{
     units::Scale,
     words,
 };
-use cnibench_model::{CellStatus, Metric};
+use cnibench_model::{CellStatus, Metric, Unit};
 
 pub(crate) fn from_book(book: &Book<'_>) -> Matrix {
     let columns = book.columns.iter().map(|c| MatrixColumn {
@@ -105,7 +105,7 @@ pub(crate) fn change_between(
 
 fn line(book: &Book<'_>, row: usize, metric: Metric) -> MatrixLine {
     let centres: Vec<Option<Centre>> = (0..book.columns.len())
-        .map(|c| stats::centre(&book.entry(row, c)?.values(metric)))
+        .map(|c| Some(stats::centre(&book.entry(row, c)?.values(metric))?.within(possible(metric))))
         .collect();
     let medians: Vec<f64> = centres.iter().flatten().map(|c| c.median).collect();
     let intervals: Vec<Interval> = centres.iter().flatten().filter_map(|c| c.interval).collect();
@@ -125,15 +125,21 @@ fn line(book: &Book<'_>, row: usize, metric: Metric) -> MatrixLine {
     MatrixLine { metric, unit: scale.unit.clone(), cells, scale }
 }
 
+/// What values of a metric can be: a share is 0 to 1.
+fn possible(metric: Metric) -> Interval {
+    Interval { low: 0.0, high: if metric.unit() == Unit::Ratio { 1.0 } else { f64::INFINITY } }
+}
+
 fn value(entry: &Entry<'_>, centre: Centre, scale: &Scale, against: Against) -> Value {
     let interrupted = matches!(entry.status, Some(CellStatus::Interrupted { .. }));
     let finished = entry.trials.len();
     Value {
         centre,
         text: scale.number(centre.median),
-        interval_text: centre
-            .interval
-            .map_or_else(|| "1 trial: no interval".to_owned(), |i| scale.interval(i)),
+        interval_text: centre.interval.map_or_else(
+            || format!("{}: no interval", stats::trials(centre.n)),
+            |i| scale.interval(i),
+        ),
         against,
         partial: interrupted.then(|| format!("{finished} of {} trials", entry.case.trials)),
     }

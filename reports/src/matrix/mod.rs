@@ -120,7 +120,7 @@ pub struct Value {
     pub centre: Centre,
     /// The median as text, without unit.
     pub text: String,
-    /// Its interval as text: "20.9–21.8" or "1 trial: no interval".
+    /// Its interval as text: "20.9–21.8" or "2 trials: no interval".
     pub interval_text: String,
     /// The change against the baseline.
     pub against: Against,

@@ -2,15 +2,15 @@
 //!
 //! Owns the choice of interval by the number of trials. Called by the matrix and the strips.
 
-use super::{CONFIDENCE, Interval, mean_and_deviation, sorted, t_factor};
+use super::{CONFIDENCE, ENOUGH, Interval, mean_and_deviation, sorted, t_factor};
 use serde::Serialize;
 
 /// How the interval of a [`Centre`] was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CentreMethod {
-    /// One trial: there is no interval.
-    Single,
+    /// Fewer trials than an interval needs ([`super::ENOUGH`]).
+    TooFew,
     /// Student t on the logarithms.
     LogT,
     /// Student t on the values themselves, because one of them is not above zero.
@@ -23,7 +23,7 @@ impl CentreMethod {
     /// What a caption says of the interval.
     pub fn describe(self) -> &'static str {
         match self {
-            Self::Single => "1 trial: no interval",
+            Self::TooFew => "fewer than 3 trials: no interval",
             Self::LogT => "95 % interval: t on log values",
             Self::PlainT => "95 % interval: t",
             Self::OrderStatistics => "95 % interval of the median: order statistics",
@@ -36,7 +36,7 @@ impl CentreMethod {
 pub struct Centre {
     /// The median.
     pub median: f64,
-    /// The 95 % interval; none for one trial.
+    /// The 95 % interval; none for fewer than [`super::ENOUGH`] trials.
     pub interval: Option<Interval>,
     /// Number of values.
     pub n: usize,
@@ -61,23 +61,23 @@ fn median_of_sorted(sorted: &[f64]) -> Option<f64> {
 
 /// Median and 95 % interval of trial values, none when there is no finite value.
 ///
-/// One value has no interval; 2 to 5 get Student t on the logarithms (on the values when one is not
-/// above zero, cut at zero when none is below); 6 and more the order-statistics interval, which
-/// covers the median of any distribution. With two trials nothing can tell two modes from one, so
-/// on bimodal trials that interval covers about 87 %, not 95 %.
+/// One or two values have no interval: of two, t makes one that is many orders of magnitude wide and
+/// on bimodal trials still covers too little. 3 to 5 get Student t on the logarithms (on the values
+/// when one is not above zero, cut at zero when none is below); 6 and more the order-statistics
+/// interval, which covers the median of any distribution.
 pub fn centre(values: &[f64]) -> Option<Centre> {
     let sorted = sorted(values.iter().copied());
     let median = median_of_sorted(&sorted)?;
     let n = sorted.len();
     let (interval, method) = match n {
-        1 => (None, CentreMethod::Single),
-        2..=5 if sorted[0] > 0.0 => {
+        1..ENOUGH => (None, CentreMethod::TooFew),
+        3..=5 if sorted[0] > 0.0 => {
             let logs: Vec<f64> = sorted.iter().map(|v| v.ln()).collect();
             let t = t_interval(&logs);
             let interval = Interval { low: t.low.exp(), high: t.high.exp() };
             (Some(interval), CentreMethod::LogT)
         }
-        2..=5 => {
+        3..=5 => {
             let mut t = t_interval(&sorted);
             if sorted[0] >= 0.0 {
                 t.low = t.low.max(0.0);
@@ -91,6 +91,16 @@ pub fn centre(values: &[f64]) -> Option<Centre> {
         }
     };
     Some(Centre { median, interval, n, method })
+}
+
+impl Centre {
+    /// The same with an interval that stays within what the value can be.
+    pub fn within(mut self, bounds: Interval) -> Self {
+        if let Some(i) = &mut self.interval {
+            (i.low, i.high) = (i.low.max(bounds.low), i.high.min(bounds.high));
+        }
+        self
+    }
 }
 
 fn t_interval(values: &[f64]) -> Interval {
@@ -147,7 +157,14 @@ mod tests {
     fn odd_values_do_not_panic() {
         assert_eq!(centre(&[]), None);
         assert_eq!(centre(&[f64::NAN, f64::INFINITY]), None);
-        assert_eq!(centre(&[7.0]).unwrap().interval, None);
+        for few in [vec![7.0], vec![7.0, 8.0]] {
+            let c = centre(&few).unwrap();
+            assert_eq!((c.interval, c.method), (None, CentreMethod::TooFew));
+        }
+        let share =
+            Centre { interval: Some(Interval { low: -0.2, high: 1.3 }), ..centre(&[0.5]).unwrap() };
+        let bounds = Interval { low: 0.0, high: 1.0 };
+        assert_eq!(share.within(bounds).interval, Some(bounds));
         let zero = centre(&[0.0, 0.0, 0.0]).unwrap();
         assert_eq!(zero.interval, Some(Interval { low: 0.0, high: 0.0 }));
         assert_eq!(zero.method, CentreMethod::PlainT);
@@ -157,14 +174,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_median_lies_in_its_interval(values in prop::collection::vec(1e-9..1e12f64, 2..60)) {
+        fn the_median_lies_in_its_interval(values in prop::collection::vec(1e-9..1e12f64, 3..60)) {
             let c = centre(&values).unwrap();
             let i = c.interval.unwrap();
             prop_assert!(i.low <= c.median * (1.0 + 1e-9) && c.median <= i.high * (1.0 + 1e-9));
         }
 
         #[test]
-        fn scale_changes_nothing_else(values in prop::collection::vec(0.5..2.0f64, 2..20), scale in 0.001..1e6f64) {
+        fn scale_changes_nothing_else(values in prop::collection::vec(0.5..2.0f64, 3..20), scale in 0.001..1e6f64) {
             let a = centre(&values).unwrap().interval.unwrap();
             let scaled: Vec<f64> = values.iter().map(|v| v * scale).collect();
             let b = centre(&scaled).unwrap().interval.unwrap();

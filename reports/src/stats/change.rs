@@ -3,7 +3,7 @@
 //! Owns pairing by block and the choice of interval. Direction (is more better?) is the metric's:
 //! it is given as an argument where it is needed. Called by the matrix and the sentences.
 
-use super::{Interval, mean_and_deviation, median, ranks, sorted, t_factor};
+use super::{ENOUGH, Interval, mean_and_deviation, median, ranks, sorted, t_factor};
 use cnibench_model::Direction;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ pub struct Point {
 #[serde(rename_all = "snake_case")]
 pub enum ChangeMethod {
     /// One pair or one trial at a side: a ratio without an interval.
-    Single,
+    TooFew,
     /// Student t on the log ratios of pairs.
     PairedT,
     /// Hodges-Lehmann on the log ratios of pairs, exact signed-rank interval.
@@ -37,7 +37,7 @@ impl ChangeMethod {
     /// What a page says of it.
     pub fn describe(self) -> &'static str {
         match self {
-            Self::Single => "one trial each: a ratio without an interval",
+            Self::TooFew => "fewer than 3 trials: a ratio without an interval",
             Self::PairedT => "adjacent trials paired, Student t on log ratios",
             Self::PairedRank => "adjacent trials paired, Hodges-Lehmann with signed-rank interval",
             Self::UnpairedT => "trials not interleaved, Welch t on log values",
@@ -136,6 +136,9 @@ fn paired(ratios: &[f64]) -> Change {
     let n = ratios.len();
     let averages = n * (n + 1) / 2;
     let Some(cut) = ranks::signed_rank_cut(n) else {
+        if n < ENOUGH {
+            return exp(median(&ratios).unwrap_or(f64::NAN), None, n, ChangeMethod::TooFew);
+        }
         let (mean, deviation) = mean_and_deviation(&ratios);
         let half = t_factor(n as f64 - 1.0) * deviation / (n as f64).sqrt();
         return exp(mean, Some((mean - half, mean + half)), n, ChangeMethod::PairedT);
@@ -147,9 +150,9 @@ fn paired(ratios: &[f64]) -> Change {
 
 fn unpaired(c: &[f64], b: &[f64]) -> Change {
     let n = c.len().min(b.len());
-    if n == 1 {
+    if n < ENOUGH {
         let estimate = median(c).unwrap_or(f64::NAN) - median(b).unwrap_or(f64::NAN);
-        return exp(estimate, None, 1, ChangeMethod::Single);
+        return exp(estimate, None, n, ChangeMethod::TooFew);
     }
     let pairs = c.len() * b.len();
     let Some(cut) = ranks::rank_sum_cut(c.len(), b.len()) else {
@@ -210,7 +213,7 @@ mod tests {
     #[test]
     fn few_or_odd_values_are_honest() {
         let one = change(&points(&[2.0]), &points(&[1.0]), true).unwrap();
-        assert_eq!((one.interval, one.method), (None, ChangeMethod::Single));
+        assert_eq!((one.interval, one.method), (None, ChangeMethod::TooFew));
         assert_eq!(one.effect(Direction::LowerIsBetter), Effect::Unknown);
         assert_eq!(change(&[], &points(&[1.0]), true), None);
         assert_eq!(change(&points(&[0.0, 1.0]), &points(&[1.0, 1.0]), true), None);
@@ -222,7 +225,7 @@ mod tests {
             .into();
         assert_eq!(
             methods,
-            [ChangeMethod::PairedT, ChangeMethod::PairedT, ChangeMethod::PairedRank]
+            [ChangeMethod::TooFew, ChangeMethod::PairedT, ChangeMethod::PairedRank]
         );
     }
 
@@ -236,7 +239,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn swapping_the_sides_inverts_the_ratio(a in prop::collection::vec(0.1..10.0f64, 2..30), b in prop::collection::vec(0.1..10.0f64, 2..30), interleaved: bool) {
+        fn swapping_the_sides_inverts_the_ratio(a in prop::collection::vec(0.1..10.0f64, 3..30), b in prop::collection::vec(0.1..10.0f64, 3..30), interleaved: bool) {
             let forth = change(&points(&a), &points(&b), interleaved).unwrap();
             let back = change(&points(&b), &points(&a), interleaved).unwrap();
             prop_assert!((forth.ratio * back.ratio - 1.0).abs() < 1e-6);

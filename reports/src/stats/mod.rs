@@ -7,11 +7,11 @@
 //!
 //! | question | trials | interval (95 %) | source |
 //! |---|---|---|---|
-//! | centre of one cell | 1 | none | one value shows no spread |
-//! | | 2-5 | Student t on ln(value) | a distribution-free interval cannot reach 95 % below 6 values |
+//! | centre of one cell | 1 and 2 | none | of two values t makes an interval orders of magnitude wide that bimodal trials still escape |
+//! | | 3-5 | Student t on ln(value) | a distribution-free interval cannot reach 95 % below 6 values |
 //! | | 6 and more | order statistics | Hahn & Meeker, *Statistical Intervals*, 5.2: holds for any shape, so for bimodal trials too |
-//! | change, interleaved | 1 pair | none | |
-//! | | 2-5 pairs | Student t on ln(ratio) | the exact signed-rank interval cannot reach 95 % below 6 pairs |
+//! | change, interleaved | 1 and 2 pairs | none | the same |
+//! | | 3-5 pairs | Student t on ln(ratio) | the exact signed-rank interval cannot reach 95 % below 6 pairs |
 //! | | 6 and more pairs | Hodges-Lehmann, signed rank | Hollander, Wolfe & Chicken, *Nonparametric Statistical Methods*, 3.2-3.3 |
 //! | change, not interleaved | too few for the next line | Welch t on ln(value) | Welch 1947 |
 //! | | enough for 95 % (4 + 4, say) | Hodges-Lehmann, rank sum | the same book, 4.2-4.3 |
@@ -33,6 +33,14 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 
 /// The confidence of every interval.
 pub const CONFIDENCE: f64 = 0.95;
+
+/// Trials, or pairs, from which on there is an interval.
+pub const ENOUGH: usize = 3;
+
+/// "1 trial", "2 trials".
+pub fn trials(n: usize) -> String {
+    format!("{n} trial{}", if n == 1 { "" } else { "s" })
+}
 
 /// A closed interval, `low <= high`, in the unit of what it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
