@@ -1,10 +1,11 @@
 //! Reads the machine: kernel, CPU, limits, settings, neighbours. Reads only; what cannot be read is absent.
 
+use crate::netlink::namespace;
 use cnibench_model::Environment;
 use std::{collections::BTreeMap, fs, path::Path};
 
-/// Sysctls that move a network benchmark. Network ones are those of the namespace of the caller,
-/// which is what new namespaces start from for most of them.
+/// Sysctls that move a network benchmark. Those under `net.` are read in a fresh network namespace,
+/// since that is what nodes and pods start from: the caller's own say nothing of them.
 const SYSCTLS: &[&str] = &[
     "net.core.default_qdisc",
     "net.core.netdev_budget",
@@ -65,16 +66,27 @@ pub fn capture() -> Environment {
             .and_then(|t| t.split(' ').next()?.parse().ok())
             .unwrap_or_default(),
         steal_since_boot: steal_share(&stat),
-        sysctls: SYSCTLS
-            .iter()
+        sysctls: sysctls(),
+        versions: BTreeMap::from([("cnibench".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
+        features: BTreeMap::new(),
+    }
+}
+
+/// Sysctls of [`SYSCTLS`] that exist.
+fn sysctls() -> BTreeMap<String, String> {
+    let read = |net: bool| {
+        let wanted = SYSCTLS.iter().filter(|name| name.starts_with("net.") == net);
+        wanted
             .filter_map(|name| {
                 let path = Path::new("/proc/sys").join(name.replace('.', "/"));
                 Some(((*name).to_owned(), text(path)?.replace('\t', " ")))
             })
-            .collect(),
-        versions: BTreeMap::from([("cnibench".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
-        features: BTreeMap::new(),
-    }
+            .collect::<BTreeMap<_, _>>()
+    };
+    let mut all = read(false);
+    // Where no namespace can be made they are absent, not the caller's.
+    all.extend(namespace::scratch(|| Ok(read(true))).unwrap_or_default());
+    all
 }
 
 /// `PRETTY_NAME` of os-release.

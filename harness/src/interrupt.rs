@@ -1,5 +1,7 @@
-//! SIGINT and SIGTERM: the first asks the run to end in order, the second to end without a report.
+//! SIGINT, SIGTERM and SIGHUP: the first asks the run to end in order, the second to end without a
+//! report.
 
+use crate::tell::tell;
 use anyhow::{Context, Result};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -29,13 +31,17 @@ impl Interrupt {
     pub fn listen() -> Result<Self> {
         let mut sigint = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
         let mut sigterm = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        // A closed terminal is the usual way in which a run ends early.
+        let mut sighup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         let (sender, receiver) = watch::channel(Urgency::None);
         tokio::spawn(async move {
             loop {
                 let name = tokio::select! {
                     _ = sigint.recv() => "SIGINT",
                     _ = sigterm.recv() => "SIGTERM",
+                    _ = sighup.recv() => "SIGHUP",
                 };
+                tell(&format!("{name}: taking everything down (once more: without the report)"));
                 sender.send_modify(|urgency| {
                     *urgency = match urgency {
                         Urgency::None => Urgency::Orderly(name),

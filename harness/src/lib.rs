@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod cni;
+pub mod crowd;
 pub mod environment;
 pub mod exec;
 pub mod interrupt;
@@ -13,3 +14,4 @@ pub mod plan;
 pub mod proof;
 pub mod runner;
 pub mod store;
+pub mod tell;

@@ -25,7 +25,7 @@ pub fn run(_: &Args) -> Result<Outcome> {
     }
     print(&text)?;
     for error in &report.errors {
-        eprintln!("cnibench: {error:#}");
+        crate::tell::tell(&format!("{error:#}"));
     }
     Ok(if report.errors.is_empty() { Outcome::Done } else { Outcome::Error })
 }

@@ -102,7 +102,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
     match outcome {
         Ok(outcome) => outcome.into(),
         Err(error) => {
-            eprintln!("cnibench: {error:#}");
+            crate::tell::tell(&format!("{error:#}"));
             Outcome::Error.into()
         }
     }

@@ -6,16 +6,18 @@ use crate::{
         ClusterError, Provider,
         netns::{self, NetnsProvider, Owner},
     },
+    crowd::Crowd,
     environment,
     interrupt::{Interrupt, Urgency},
     plan::{Plan, TrialOrder},
     runner::{self, progress},
     store::{self, Journal},
+    tell::tell,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use cnibench_model::{
-    CellStatus, Clock, CniSpec, Header, Placement, ProviderKind, Record, SCHEMA_VERSION,
-    SkippedCni, Workload,
+    CellStatus, Clock, CniSpec, Header, JournalLine, Placement, ProviderKind, Record,
+    SCHEMA_VERSION, SkippedCni, Workload,
 };
 use cnibench_reports::Format;
 use cnibench_scenarios::{Overrides, Suite, catalog, expand, suite};
@@ -106,10 +108,10 @@ pub fn run(args: Args) -> Result<Outcome> {
             return Ok(Outcome::Done);
         }
         if in_user_namespace && !args.quiet {
-            eprintln!(
-                "cnibench: not root: running in a user namespace ({})",
+            tell(&format!(
+                "not root: running in a user namespace ({})",
                 netns::user_namespace::LIMITS.join("; ")
-            );
+            ));
         }
         execute(&args, run_id, prepared, &provider, interrupt).await
     });
@@ -236,6 +238,8 @@ async fn execute(
         let said = if capability.ok { "yes".to_owned() } else { capability.detail };
         environment.features.insert(capability.name.to_owned(), said);
     }
+    let mut crowd = Crowd::new(&run_id);
+    let mut notes = crowd.load(environment.load_1m, environment.cpus);
     let header = Header {
         schema_version: SCHEMA_VERSION,
         run_id,
@@ -255,17 +259,28 @@ async fn execute(
     if !leftovers.removed.is_empty() {
         progress.phase(&format!("removed {} leftovers of dead runs", leftovers.removed.len()));
     }
+    notes.extend(crowd.newcomers(&leftovers));
+    notes.extend(leftovers.errors.iter().map(|e| format!("clean-up of a dead run: {e:#}")));
+    for text in notes {
+        progress.trouble(&text);
+        journal.append(&JournalLine::Note { text })?;
+    }
     let ran =
         runner::run(&plan, provider, &suite.topology, &mut journal, &interrupt, progress.as_mut())
             .await;
     progress.finish();
-    ran.with_context(|| {
+    let kept = || {
         format!(
             "the run was given up; what was finished is in {0}: `cnibench report {0} --out ELSEWHERE`",
             folder.display()
         )
-    })?;
-    let record = journal.finalise(&folder)?;
+    };
+    ran.with_context(kept)?;
+    for text in crowd.newcomers(&netns::clean_leftovers().await) {
+        tell(&text);
+        journal.append(&JournalLine::Note { text }).with_context(kept)?;
+    }
+    let record = journal.finalise(&folder).with_context(kept)?;
     finish(args, &folder, record, &interrupt)
 }
 
@@ -302,19 +317,16 @@ fn finish(args: &Args, folder: &Path, record: Record, interrupt: &Interrupt) -> 
     }
     Ok(match (interrupt.urgency(), failed) {
         (Urgency::Orderly(signal), _) => {
-            eprintln!(
-                "cnibench: stopped by {signal}; finished trials are kept in {}",
-                folder.display()
-            );
+            tell(&format!("stopped by {signal}; finished trials are kept in {}", folder.display()));
             Outcome::Incomplete
         }
         (Urgency::Impatient, _) => {
-            eprintln!("cnibench: stopped; `cnibench report {}` makes the report", folder.display());
+            tell(&format!("stopped; `cnibench report {}` makes the report", folder.display()));
             Outcome::Incomplete
         }
         (Urgency::None, 0) => Outcome::Done,
         (Urgency::None, n) => {
-            eprintln!("cnibench: {n} cells failed (see the report)");
+            tell(&format!("{n} cells failed (see the report)"));
             if args.allow_failed { Outcome::Done } else { Outcome::Error }
         }
     })

@@ -65,11 +65,11 @@ pub trait Cluster: Send + Sync {
     fn ends(&self, placement: Placement) -> Result<Ends, String>;
 
     /// Proofs that hold for the cluster as a whole: connectivity between every pair of ends that
-    /// placements use, path, MTU, encryption. Run once before the first trial.
+    /// placements use, path, MTU, encryption. Run before the first trial and after the last.
     async fn prove(&self) -> Vec<Proof>;
 
-    /// Is the datapath still what came up? Asked between trials and after one that failed, so
-    /// that a daemon that died is named instead of the timeout it caused.
+    /// Is the datapath still what came up? Asked after a trial that failed, so that a daemon that
+    /// died is named instead of the timeout it caused, and at the end of the run.
     ///
     /// # Errors
     /// What is no longer there, and on which node.

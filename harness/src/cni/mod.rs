@@ -149,7 +149,7 @@ pub trait NodeAgent: Send + Sync {
     async fn add_pod(&mut self, pod: &PodCtx) -> anyhow::Result<PodNet>;
 
     /// Is everything still as [`join`](Self::join) and [`add_pod`](Self::add_pod) left it (processes
-    /// alive, CNI's CHECK content)? Asked between trials and after one that failed.
+    /// alive, CNI's CHECK content)? Asked after a trial that failed and at the end of the run.
     ///
     /// # Errors
     /// What is no longer there.

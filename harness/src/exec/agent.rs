@@ -52,7 +52,7 @@ pub enum AgentError {
         /// What.
         answer: String,
     },
-    /// It reported a fault of the trial and stays usable.
+    /// It reported a fault of the trial.
     #[error("{place}: {message}")]
     Fault {
         /// Where.
@@ -80,11 +80,6 @@ impl AgentError {
                 FaultKind::Cancelled => "cancelled",
             },
         }
-    }
-
-    /// True when the agent can take another trial.
-    pub fn agent_survives(&self) -> bool {
-        matches!(self, Self::Fault { .. })
     }
 }
 
@@ -193,20 +188,6 @@ impl Agent {
         match self.reply(patience).await? {
             Reply::Finished(report) => Ok(*report),
             other => Err(self.confused(&other)),
-        }
-    }
-
-    /// Asks the agent to give up its trial and waits until it has. False: it must be replaced.
-    pub async fn cancel(&mut self) -> bool {
-        if self.send(&Request::Cancel).await.is_err() {
-            return false;
-        }
-        loop {
-            match self.reply(Duration::from_secs(3)).await {
-                Ok(Reply::Finished(_)) | Err(AgentError::Fault { .. }) => return true,
-                Ok(_) => {}
-                Err(_) => return false,
-            }
         }
     }
 

@@ -5,7 +5,7 @@ use crate::{
     cluster::{Cluster, ClusterError, Place, Provider, Topology},
     exec::{Agent, AgentError},
 };
-use cnibench_model::{Case, CellStatus, CniInfo, CniSpec, Proof, ProofOutcome, Trial};
+use cnibench_model::{Case, CellStatus, CniInfo, CniSpec, Proof, ProofKind, ProofOutcome, Trial};
 use std::collections::HashMap;
 
 /// One cni's cluster and the agents that were started in it.
@@ -25,6 +25,20 @@ impl Arm {
         let cluster = provider.up(index, cni, topology).await?;
         let proofs = cluster.prove().await;
         Ok((Self { cluster, agents: HashMap::new() }, proofs))
+    }
+
+    /// Is the cluster, at the end of the run, still what was proved at its beginning? None: it is.
+    pub async fn still_proved(&mut self) -> (Vec<Proof>, Option<CellStatus>) {
+        if let Err(cause) = self.cluster.check().await {
+            let status = CellStatus::Failed {
+                short: "cni died".to_owned(),
+                reason: format!("found at the end of the run: {cause:#}"),
+            };
+            return (Vec::new(), Some(status));
+        }
+        let proofs: Vec<Proof> = self.cluster.prove().await;
+        let status = verdict(&proofs);
+        (proofs, status)
     }
 
     /// What came up.
@@ -56,13 +70,13 @@ impl Arm {
                 client.stop().await;
                 server.stop().await;
                 let whole = self.cluster.check().await;
-                Err(TrialError::Broken(match whole {
-                    Ok(()) => broken,
-                    Err(cause) => Broken {
+                Err(match whole {
+                    Ok(()) => TrialError::Broken(broken),
+                    Err(cause) => TrialError::ClusterDead(Broken {
                         short: "cni died".to_owned(),
                         reason: format!("{cause:#}; {}", broken.reason),
-                    },
-                }))
+                    }),
+                })
             }
         }
     }
@@ -88,8 +102,14 @@ impl Arm {
     }
 }
 
-/// What failed proofs make of all cells of a cni.
+/// What failed proofs make of all cells of a cni; a cluster that nothing proved is not proved.
 pub fn verdict(proofs: &[Proof]) -> Option<CellStatus> {
+    if !proofs.iter().any(|p| p.kind == ProofKind::Connectivity) {
+        return Some(CellStatus::Invalid {
+            short: "nothing proved".to_owned(),
+            reason: "the cluster gave no connectivity proof".to_owned(),
+        });
+    }
     let failed = proofs.iter().find(|p| p.outcome == ProofOutcome::Failed)?;
     Some(CellStatus::Invalid {
         short: format!("{} not proved", failed.kind.name()),
@@ -113,6 +133,11 @@ impl Arms {
     /// The cluster of a cni.
     pub fn get(&mut self, cni: &CniSpec) -> Option<&mut Arm> {
         self.up.iter_mut().find(|(name, _)| name == cni).map(|(_, arm)| arm)
+    }
+
+    /// Every cluster that is up.
+    pub fn all(&mut self) -> impl Iterator<Item = (&CniSpec, &mut Arm)> {
+        self.up.iter_mut().map(|(cni, arm)| (&*cni, arm))
     }
 
     /// Takes all down, last in first out, and gives every error.

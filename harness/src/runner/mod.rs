@@ -37,11 +37,20 @@ pub async fn run(
     // Down first, so that what could not be cleaned is in the record.
     run.progress.phase("taking everything down");
     let errors = arms.down_all().await;
+    if outcome.is_err() {
+        // The journal is what failed: standard error is the only place left for these.
+        errors.iter().for_each(|error| run.progress.trouble(&format!("clean-up: {error:#}")));
+    }
     outcome?;
     for error in errors {
         run.note(format!("clean-up: {error:#}"))?;
     }
     run.close(interrupt.urgency())
+}
+
+fn failed(broken: trial::Broken, index: u32) -> CellStatus {
+    let reason = format!("trial {}: {}", index + 1, broken.reason);
+    CellStatus::Failed { short: broken.short, reason }
 }
 
 fn trials_left(plan: &Plan) -> HashMap<CaseId, u32> {
@@ -83,7 +92,13 @@ impl Run<'_> {
                 }
                 self.progress.phase(&format!("bringing up {cni}"));
                 let index = (number + position) as u32;
-                match Arm::up(provider, index, cni, topology).await {
+                let up = tokio::select! {
+                    biased;
+                    // Dropped when interrupted: what was half built is taken down by its guard.
+                    () = interrupt.wait() => return Ok(()),
+                    up = Arm::up(provider, index, cni, topology) => up,
+                };
+                match up {
                     Ok((arm, proofs)) => {
                         self.journal.append(&JournalLine::Cni(arm.info().clone()))?;
                         let invalid = arms::verdict(&proofs);
@@ -118,10 +133,37 @@ impl Run<'_> {
                 self.trial(scheduled, sequence, arms, &mut interrupt).await?;
                 sequence += 1;
             }
+            self.prove_again(arms).await?;
             if self.plan.order == TrialOrder::ByCni {
                 for error in arms.down_all().await {
                     self.note(format!("clean-up: {error:#}"))?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// A route or a daemon may have changed since the first proofs: what was measured counts only if
+    /// they still hold.
+    async fn prove_again(&mut self, arms: &mut Arms) -> Result<()> {
+        self.progress.phase("proving again");
+        for (cni, arm) in arms.all() {
+            let measured = |c: &&Case| {
+                c.cni == *cni && self.ends.get(&c.id).is_some_and(|e| *e == CellStatus::Measured)
+            };
+            let cases: Vec<&Case> = self.plan.cases.iter().filter(measured).collect();
+            if cases.is_empty() {
+                continue;
+            }
+            let (proofs, status) = arm.still_proved().await;
+            let Some(status) = status else { continue };
+            for proof in proofs {
+                self.journal.append(&JournalLine::Proof(proof))?;
+            }
+            self.tell(cni, &status);
+            for case in cases {
+                self.ends.remove(&case.id);
+                self.end_quietly(case, status.clone())?;
             }
         }
         Ok(())
@@ -164,11 +206,10 @@ impl Run<'_> {
                 self.end(case, CellStatus::Skipped { reason })?;
             }
             Err(trial::TrialError::Broken(broken)) => {
-                let status = CellStatus::Failed {
-                    short: broken.short,
-                    reason: format!("trial {}: {}", scheduled.index + 1, broken.reason),
-                };
-                self.end(case, status)?;
+                self.end(case, failed(broken, scheduled.index))?;
+            }
+            Err(trial::TrialError::ClusterDead(broken)) => {
+                self.end_cni(&case.cni, &failed(broken, scheduled.index))?;
             }
         }
         self.progress.trial_done(case);

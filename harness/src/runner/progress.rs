@@ -1,6 +1,6 @@
 //! Telling a person how far the run is: a bar on a terminal, plain lines elsewhere.
 
-use crate::plan::Plan;
+use crate::{plan::Plan, tell::tell};
 use cnibench_model::Case;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ impl Progress for Quiet {
     fn trial_begins(&mut self, _: &Case, _: u32) {}
     fn trial_done(&mut self, _: &Case) {}
     fn trouble(&mut self, text: &str) {
-        eprintln!("cnibench: {text}");
+        tell(text);
     }
     fn finish(&mut self) {}
 }
@@ -139,7 +139,7 @@ impl Lines {
 
 impl Progress for Lines {
     fn phase(&mut self, what: &str) {
-        eprintln!("cnibench: {what}");
+        tell(what);
     }
     fn trial_begins(&mut self, case: &Case, index: u32) {
         if self.last.is_some_and(|at| at.elapsed() < Duration::from_secs(5)) {
@@ -147,22 +147,22 @@ impl Progress for Lines {
         }
         self.last = Some(Instant::now());
         let left = human(self.ahead.left_s);
-        eprintln!(
-            "cnibench: {} of {} trials done, about {left} left: {}",
+        tell(&format!(
+            "{} of {} trials done, about {left} left: {}",
             self.done,
             self.total,
             describe(case, index)
-        );
+        ));
     }
     fn trial_done(&mut self, case: &Case) {
         self.done += 1;
         self.ahead.done(case);
     }
     fn trouble(&mut self, text: &str) {
-        eprintln!("cnibench: {text}");
+        tell(text);
     }
     fn finish(&mut self) {
-        eprintln!("cnibench: {} of {} trials done", self.done, self.total);
+        tell(&format!("{} of {} trials done", self.done, self.total));
     }
 }
 

@@ -36,6 +36,8 @@ pub enum TrialError {
     NotOffered(String),
     /// It was begun and went wrong.
     Broken(Broken),
+    /// The cluster itself is no longer whole: no trial of this cni can be trusted from here on.
+    ClusterDead(Broken),
 }
 
 /// A trial that went wrong.

@@ -2,8 +2,8 @@
 //! In each case finished trials stay, the exit code is the promised one, and nothing is left behind.
 
 use crate::running::{
-    Running, agents_of, finished_trials, record, run_command, run_id, signal, stderr, traces_of,
-    wait_for,
+    Running, agents_of, children_of, finished_trials, record, run_command, run_id, signal, stderr,
+    traces_of, wait_for,
 };
 use cnibench_model::CellStatus;
 use rustix::process::Signal;
@@ -50,6 +50,52 @@ fn sigint_keeps_what_was_finished() {
 #[test]
 fn sigterm_keeps_what_was_finished() {
     stopped_by(Signal::TERM, "SIGTERM");
+}
+
+#[test]
+fn a_closed_terminal_keeps_what_was_finished() {
+    stopped_by(Signal::HUP, "SIGHUP");
+}
+
+#[test]
+fn a_reader_of_standard_error_that_goes_away_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("results");
+    let mut command = run_command(&out);
+    command.args(["--cni", "host", "--workload", "tcp_rr", "--trials", "2"]);
+    let mut child = command.spawn().unwrap();
+    drop(child.stderr.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(record(&out).trials.len(), 2);
+    assert!(out.join("report/index.html").exists());
+}
+
+#[test]
+fn a_cni_whose_daemon_was_killed_is_measured_no_further() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("results");
+    let mut command = run_command(&out);
+    command.args(["--cni", "host,flannel-wireguard-userspace", "--workload", "tcp_rr"]);
+    command.args(["--placement", "cross-node,host-host", "--trials", "40"]);
+    let running = Running::until_trials(command, &out, 4);
+    let daemons = children_of(running.pid(), "wireguard-node");
+    assert_eq!(daemons.len(), 2);
+    signal(daemons[0], Signal::KILL);
+    let output = running.wait();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    for cell in record(&out).cells {
+        match cell.status {
+            CellStatus::Failed { reason, .. } => {
+                assert!(cell.case.0.contains("wireguard"), "{}: {reason}", cell.case);
+                assert!(reason.contains("signal: 9"), "{reason}");
+            }
+            CellStatus::Measured => assert!(cell.case.0.contains("/host/"), "{}", cell.case),
+            other => panic!("{}: {other:?}", cell.case),
+        }
+    }
+    assert_eq!(traces_of(&run_id(&out)), Default::default());
+    assert!(!std::path::Path::new(&format!("/proc/{}", daemons[1])).exists());
 }
 
 #[test]

@@ -91,6 +91,20 @@ pub fn processes() -> Vec<(u32, String)> {
         .collect()
 }
 
+/// Children of a process whose command line holds a word.
+pub fn children_of(parent: u32, word: &str) -> Vec<u32> {
+    let parent_of = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // After the command's name, which may hold anything: state, then the parent.
+        stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse::<u32>().ok()
+    };
+    processes()
+        .into_iter()
+        .filter(|(pid, line)| line.contains(word) && parent_of(*pid) == Some(parent))
+        .map(|(pid, _)| pid)
+        .collect()
+}
+
 /// The agents of a run.
 pub fn agents_of(run_id: &str) -> Vec<u32> {
     processes()
