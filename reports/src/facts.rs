@@ -122,6 +122,7 @@ fn facts(record: &Record) -> Vec<(&'static str, String)> {
         ("run", h.run_id.clone()),
         ("started", time(h.started)),
         ("finished", record.finished.map_or_else(|| "cut off before its end".to_owned(), time)),
+        ("cluster", h.topology.to_string()),
         ("clock", h.clock.name().to_owned()),
         ("seed", h.seed.to_string()),
         (

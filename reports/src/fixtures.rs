@@ -161,6 +161,7 @@ impl Builder {
                 suite_text: "name = \"quick\"\n[[scenario]]\nworkloads = [\"tcp_stream\", \"tcp_rr\"]\n".to_owned(),
                 seed: self.seed,
                 interleaved: self.interleaved,
+                topology: cnibench_model::Topology::default(),
                 clock: self.clock,
                 environment: environment(),
                 cases,

@@ -1,6 +1,6 @@
 //! What is wrong with a suite, where, and what was expected.
 
-use cnibench_model::nearest::did_you_mean;
+use cnibench_model::nearest::nearest;
 use std::ops::Range;
 
 /// A suite that cannot be used. `Display` is `file:line:column: what; what was expected`.
@@ -31,7 +31,9 @@ impl SuiteError {
         let message = error.message();
         let mut ticked = message.split('`').skip(1).step_by(2);
         let hint = match (message.starts_with("unknown field"), ticked.next()) {
-            (true, Some(found)) => did_you_mean(found, ticked),
+            // The parser's own message lists what there is; only the nearest is worth adding.
+            (true, Some(found)) => nearest(found, ticked)
+                .map_or_else(String::new, |hit| format!("; did you mean {hit:?}?")),
             _ => String::new(),
         };
         Self::at(file, text, error.span().unwrap_or(0..0), format!("{message}{hint}"))

@@ -11,4 +11,4 @@ pub mod suite;
 
 pub use error::SuiteError;
 pub use expand::{Overrides, expand};
-pub use suite::{AddressFamily, Scenario, Suite, TopologySpec};
+pub use suite::{Scenario, Suite};

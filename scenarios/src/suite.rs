@@ -1,7 +1,7 @@
 //! The suite file: what may stand in it, and the checks that need its text for line numbers.
 
 use crate::{error::SuiteError, quantity};
-use cnibench_model::{FlowDirection, Pinning, Placement, Rate, Workload};
+use cnibench_model::{FlowDirection, Pinning, Placement, Rate, Topology, Workload};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_spanned::Spanned;
@@ -24,41 +24,9 @@ pub struct Suite {
     /// The text it was read from.
     pub text: String,
     /// The shape of the cluster.
-    pub topology: TopologySpec,
+    pub topology: Topology,
     /// What is measured.
     pub scenarios: Vec<Scenario>,
-}
-
-/// Which addresses pods and nodes have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AddressFamily {
-    /// IPv4 only.
-    V4,
-    /// IPv6 only.
-    V6,
-    /// Both; traffic uses IPv4.
-    Dual,
-}
-
-/// The shape of the cluster a suite asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct TopologySpec {
-    /// Number of nodes.
-    pub nodes: u32,
-    /// Pods on every node.
-    pub pods_per_node: u32,
-    /// Addresses.
-    pub family: AddressFamily,
-    /// MTU of the links between nodes, in bytes.
-    pub underlay_mtu: u32,
-}
-
-impl Default for TopologySpec {
-    fn default() -> Self {
-        Self { nodes: 2, pods_per_node: 2, family: AddressFamily::V4, underlay_mtu: 1500 }
-    }
 }
 
 /// Workloads x placements x parameters, each list a dimension.
@@ -139,7 +107,7 @@ struct RawSuite {
     #[serde(default)]
     description: String,
     #[serde(default)]
-    topology: Option<Spanned<TopologySpec>>,
+    topology: Option<Spanned<Topology>>,
     #[serde(default)]
     defaults: RawTiming,
     #[serde(default)]
@@ -246,11 +214,8 @@ impl Suite {
     }
 }
 
-fn topology(
-    source: &Source<'_>,
-    raw: Option<Spanned<TopologySpec>>,
-) -> Result<TopologySpec, SuiteError> {
-    let Some(raw) = raw else { return Ok(TopologySpec::default()) };
+fn topology(source: &Source<'_>, raw: Option<Spanned<Topology>>) -> Result<Topology, SuiteError> {
+    let Some(raw) = raw else { return Ok(Topology::default()) };
     let t = raw.get_ref();
     for (name, value, low, high) in [
         ("nodes", t.nodes, 1, 1000),

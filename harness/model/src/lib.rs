@@ -12,6 +12,7 @@ pub mod nearest;
 pub mod proof;
 pub mod record;
 pub mod spec;
+pub mod topology;
 pub mod trial;
 pub mod workload;
 
@@ -25,5 +26,6 @@ pub use record::{
     Cell, CellStatus, CniInfo, Header, Record, RecordError, SCHEMA_VERSION, SkippedCni,
 };
 pub use spec::{CniSpec, SpecError};
+pub use topology::{AddressFamily, Topology};
 pub use trial::{CpuTime, EndpointResult, FlowResult, NodeCpu, Sample, Trial};
 pub use workload::{FlowDirection, Pinning, Rate, Workload, WorkloadParams};

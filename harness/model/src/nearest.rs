@@ -16,9 +16,14 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// `; did you mean "x"?` or nothing: the tail of an "unknown name" error.
+/// The tail of an "unknown name" error: `; did you mean "x"?`, or what there is to choose from.
 pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(name, candidates).map_or_else(String::new, |hit| format!("; did you mean {hit:?}?"))
+    let candidates: Vec<&str> = candidates.into_iter().collect();
+    match nearest(name, candidates.iter().copied()) {
+        Some(hit) => format!("; did you mean {hit:?}?"),
+        None if candidates.is_empty() => String::new(),
+        None => format!("; expected {}", candidates.join(", ")),
+    }
 }
 
 #[cfg(test)]
@@ -33,5 +38,6 @@ mod tests {
         assert_eq!(nearest("mut", ["mtu", "vni", "port"]), Some("mtu"));
         assert_eq!(nearest("zzzzzz", names), None);
         assert_eq!(did_you_mean("udp-rr", names), "; did you mean \"udp_rr\"?");
+        assert_eq!(did_you_mean("zzz", names), "; expected tcp_stream, tcp_rr, udp_rr");
     }
 }

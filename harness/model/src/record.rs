@@ -6,6 +6,7 @@ use crate::{
     metric::Clock,
     proof::Proof,
     spec::CniSpec,
+    topology::Topology,
     trial::Trial,
 };
 use jiff::Timestamp;
@@ -105,6 +106,8 @@ pub struct Header {
     pub seed: u64,
     /// True when trials of different cnis were interleaved in random order.
     pub interleaved: bool,
+    /// The shape of every cluster.
+    pub topology: Topology,
     /// What time values count.
     pub clock: Clock,
     /// The machine.

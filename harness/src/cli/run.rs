@@ -249,6 +249,7 @@ async fn execute(
         suite_text: suite.text.clone(),
         seed: plan.seed,
         interleaved: plan.order == TrialOrder::Interleaved,
+        topology: suite.topology.clone(),
         clock: Clock::Wall,
         environment,
         cases: plan.cases.clone(),

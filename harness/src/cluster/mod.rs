@@ -9,7 +9,7 @@ use cnibench_model::{CniInfo, CniSpec, Placement, Proof, ProviderKind};
 use std::{net::IpAddr, path::PathBuf};
 
 /// The shape of a cluster is the suite's to say.
-pub use cnibench_scenarios::{AddressFamily as IpFamily, TopologySpec as Topology};
+pub use cnibench_model::{AddressFamily as IpFamily, Topology};
 
 /// Why a cluster could not be brought up, or a cni cannot be carried here.
 #[derive(Debug, thiserror::Error)]
