@@ -51,7 +51,6 @@ fn every_tenth_datagram_dropped_is_a_loss_of_a_tenth() {
             p.gso = gso;
             p.rate = Some(Rate(8e6));
             p.size = 1_000;
-            p.receive_buffer = Some(2 << 20);
         });
         let (client, server) = run(&net, &t);
         let (sent, stats) = (total(&client, |f| f.sent), server.datagrams.unwrap());
