@@ -11,10 +11,9 @@ use crate::{
 };
 use cnibench_model::{
     EndpointResult, FlowDirection, FlowResult, Metric, Pinning, Sample, StoredHistogram, Workload,
+    trial::CPU_FULL,
 };
 
-/// A CPU at least this busy in the window was full.
-pub const SATURATED: f64 = 0.95;
 /// A rate that is off by more than this share was not held.
 pub const RATE_TOLERANCE: f64 = 0.001;
 /// More steal than this share of the node's time makes wall-clock values doubtful.
@@ -324,7 +323,7 @@ impl<'a> Ends<'a> {
             vec![("client's node", c), ("server's node", s)]
         };
         for (name, node) in nodes {
-            for (cpu, _) in node.busy.iter().filter(|(_, busy)| **busy >= SATURATED) {
+            for (cpu, _) in node.busy.iter().filter(|(_, busy)| **busy >= CPU_FULL) {
                 if !self.is_meant_to_be_full(*cpu) {
                     // No figure in it: reports count equal warnings, and `busy` is in the record.
                     self.warnings.push(format!("{name}: CPU {cpu} was full"));

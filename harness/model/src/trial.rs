@@ -8,6 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use std::collections::BTreeMap;
 
+/// A CPU whose busy share in a window is at least this was full.
+pub const CPU_FULL: f64 = 0.95;
+
 /// One value of one metric of one trial, in the metric's unit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sample {
