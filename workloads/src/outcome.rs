@@ -8,6 +8,7 @@ use crate::{
     options::{BUFFER_DROPS, RETRANS_IN_WINDOW},
     protocol::{DatagramStats, EndReport, Task},
     transact::SPUN_NS,
+    trial::KTHREADS_UNSEEN,
 };
 use cnibench_model::{
     EndpointResult, FlowDirection, FlowResult, Metric, Pinning, Sample, StoredHistogram, Workload,
@@ -16,6 +17,10 @@ use cnibench_model::{
 
 /// A rate that is off by more than this share was not held.
 pub const RATE_TOLERANCE: f64 = 0.001;
+/// More time of others than this share of a node's busy time is told,
+pub const OTHERS_TOLERANCE: f64 = 0.1;
+/// if it is more seconds than these: five of the ticks in which /proc/stat counts.
+const OTHERS_LEAST_S: f64 = 0.05;
 /// More steal than this share of the node's time makes wall-clock values doubtful.
 pub const STEAL_TOLERANCE: f64 = 0.02;
 
@@ -60,6 +65,7 @@ pub fn combine(task: &Task, client: &EndReport, server: &EndReport) -> Outcome {
     ends.idle_flows();
     ends.pinning();
     ends.machines_warnings();
+    ends.other_work();
     Outcome {
         samples: ends.samples,
         histogram: client.histogram.clone(),
@@ -313,6 +319,39 @@ impl<'a> Ends<'a> {
             && t.params.rate.is_none()
             && carries(&t.client_cpus)
             && carries(&t.server_cpus)
+    }
+
+    /// Softirqs, interrupts and kernel threads are the path's; what processes did and the agents did
+    /// not is somebody else's. This is a lower bound: without CONFIG_IRQ_TIME_ACCOUNTING an agent's
+    /// time includes the softirqs that ran on its back.
+    fn other_work(&mut self) {
+        let (c, s) = (self.client, self.server);
+        let processes = |e: &EndReport| e.endpoint.node.time.user_s + e.endpoint.node.time.system_s;
+        let busy = |e: &EndReport| e.endpoint.node.time.busy_s();
+        let own = |e: &EndReport| e.endpoint.process.busy_s();
+        let nodes = if c.endpoint.node.machine == s.endpoint.node.machine {
+            let all = f64::midpoint(processes(c), processes(s));
+            vec![("node", all - own(c) - own(s), f64::midpoint(busy(c), busy(s)), vec![c, s])]
+        } else {
+            vec![
+                ("client's node", processes(c) - own(c), busy(c), vec![c]),
+                ("server's node", processes(s) - own(s), busy(s), vec![s]),
+            ]
+        };
+        for (name, others, busy, ends) in nodes {
+            if others <= (OTHERS_TOLERANCE * busy).max(OTHERS_LEAST_S) {
+                continue;
+            }
+            let unseen = ends.iter().any(|e| e.warnings.iter().any(|w| w == KTHREADS_UNSEEN));
+            let who = if unseen {
+                "a cni's own daemon, kernel threads, which cannot be seen here, or a neighbour"
+            } else {
+                "a cni's own daemon, or a neighbour"
+            };
+            self.warnings.push(format!(
+                "{name}: other work took CPU time in the window: the CPU cost includes it ({who})"
+            ));
+        }
     }
 
     fn machines_warnings(&mut self) {

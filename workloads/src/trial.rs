@@ -30,6 +30,10 @@ const LOOK: u64 = clock::SECOND / 5;
 /// CPU times that were read later than this share of the window are worth a warning.
 const LATE_READING: f64 = 0.02;
 
+/// Warning where kernel threads look like nobody's work.
+pub(crate) const KTHREADS_UNSEEN: &str =
+    "kernel threads cannot be seen here (a PID namespace): their time is in system";
+
 /// Which end this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -224,10 +228,7 @@ impl Watch<'_> {
         }
         let mut warnings = Vec::new();
         if !sees_kthreads {
-            warnings.push(
-                "kernel threads cannot be seen here (a PID namespace): their time is in system"
-                    .to_owned(),
-            );
+            warnings.push(KTHREADS_UNSEEN.to_owned());
         }
         let late =
             clock::seconds((closed - timeline.close).max(opened.saturating_sub(timeline.open)));

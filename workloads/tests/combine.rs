@@ -25,12 +25,13 @@ fn task(workload: Workload) -> Task {
     }
 }
 
-/// An end of a window of 2 s on a machine of two CPUs that was busy for `busy_s`.
+/// An end of a window of 2 s on a machine of two CPUs that was busy for `busy_s`, half of it in
+/// the agent.
 fn end(machine: &str, busy_s: f64, flows: Vec<FlowResult>) -> EndReport {
     EndReport {
         endpoint: EndpointResult {
             window_s: 2.0,
-            process: CpuTime::default(),
+            process: CpuTime { user_s: busy_s / 2.0, ..CpuTime::default() },
             node: NodeCpu {
                 machine: machine.to_owned(),
                 window_s: 2.0,
@@ -251,6 +252,40 @@ fn full_cpus_and_steal_are_told() {
     assert_eq!(full(&combine(&t, &client, &server)), 0);
     t.params.rate = Some(Rate(10.0));
     assert_eq!(full(&combine(&t, &client, &server)), 1);
+}
+
+#[test]
+fn cpu_time_of_others_is_told() {
+    let t = task(Workload::TcpStream);
+    let told = |client: &EndReport, server: &EndReport| {
+        let warnings = combine(&t, client, server).warnings;
+        warnings.into_iter().filter(|w| w.contains("other work")).collect::<Vec<_>>()
+    };
+    let with = |machine: &str, own: f64, flows| {
+        let mut e = end(machine, 2.0, flows);
+        e.endpoint.process = CpuTime { system_s: own, ..CpuTime::default() };
+        e
+    };
+    // 1 of the 2 busy seconds was spent by processes; 10 % of 2 s may be anybody's.
+    let run = |a: &str, b: &str, at_client: f64, at_server: f64| {
+        told(&with(a, at_client, sending(1)), &with(b, at_server, receiving(1)))
+    };
+    assert_eq!(run("a", "a", 0.5, 0.31), Vec::<String>::new());
+    let texts = run("a", "a", 0.5, 0.29);
+    assert_eq!(texts.len(), 1);
+    assert!(texts[0].starts_with("node: ") && texts[0].contains("a cni's own daemon"));
+    assert_eq!(run("a", "b", 0.81, 0.81), Vec::<String>::new());
+    let texts = run("a", "b", 0.81, 0.79);
+    assert!(texts.len() == 1 && texts[0].starts_with("server's node: "), "{texts:?}");
+    // A few ticks of a short window say nothing.
+    let mut quiet = end("a", 0.08, sending(1));
+    quiet.endpoint.process = CpuTime::default();
+    assert_eq!(told(&quiet, &quiet), Vec::<String>::new());
+    let mut unseen = with("a", 0.0, sending(1));
+    unseen.warnings.push(
+        "kernel threads cannot be seen here (a PID namespace): their time is in system".to_owned(),
+    );
+    assert!(told(&unseen, &with("a", 0.0, receiving(1)))[0].contains("kernel threads, which"));
 }
 
 #[test]
