@@ -2,7 +2,8 @@
 //!
 //! Pure. Throughput, packet rate, loss, reordering and jitter are the receivers' (of both
 //! directions together); transactions and latencies the client's; retransmits the senders'; CPU
-//! time is that of every machine once. Called by the runner.
+//! time is that of every machine once. Warnings carry no figures of the trial, which are in its
+//! record: reports count equal ones. Called by the runner.
 
 use crate::{
     options::{BUFFER_DROPS, RETRANS_IN_WINDOW},
@@ -141,7 +142,7 @@ impl<'a> Ends<'a> {
         if let Some(asked) = self.task.params.rate {
             // Each flow may have one more or less on either edge of the window.
             let edge = f64::from(self.task.params.streams + 1) / client.endpoint.window_s;
-            self.rate_held(asked.0, rate, edge, "transactions/s");
+            self.rate_held(asked.0, rate, edge);
         }
     }
 
@@ -202,7 +203,7 @@ impl<'a> Ends<'a> {
                 8.0 * unit * self.task.params.size as f64 * f64::from(self.task.params.streams)
                     / window;
             let asked = asked.0 * senders.len() as f64;
-            self.rate_held(asked, sent, edge * senders.len() as f64, "bit/s sent");
+            self.rate_held(asked, sent, edge * senders.len() as f64);
         }
     }
 
@@ -222,27 +223,26 @@ impl<'a> Ends<'a> {
         }
         let drops: u64 = option_numbers(receivers, BUFFER_DROPS).sum();
         if lost > 0.0 && drops > 0 {
-            self.warnings.push(format!(
-                "{lost:.0} of {sent:.0} datagrams were lost; receive buffers were full for {drops} \
-                 messages of the whole trial, so (part of) the loss is the receiver's, not the path's"
-            ));
+            self.warnings.push(
+                "datagrams were lost and receive buffers were full: (part of) the loss is the \
+                 receiver's, not the path's"
+                    .to_owned(),
+            );
         }
         let duplicated = count(|s| s.duplicated);
         if duplicated > 0.0 {
-            self.warnings.push(format!("{duplicated:.0} datagrams arrived more than once"));
+            self.warnings.push("datagrams arrived more than once".to_owned());
         }
     }
 
-    fn rate_held(&mut self, asked: f64, got: f64, edge: f64, unit: &str) {
+    fn rate_held(&mut self, asked: f64, got: f64, edge: f64) {
         if (got - asked).abs() > (asked * RATE_TOLERANCE).max(edge) {
-            self.warnings.push(format!(
-                "rate not held: asked {asked:.1} {unit}, got {got:.1}{}",
-                if got < asked {
-                    " (saturated)"
-                } else {
-                    " (late ones of before the window were caught up)"
-                }
-            ));
+            let how = if got < asked {
+                "less than asked for (saturated)"
+            } else {
+                "more than asked for (late ones of before the window were caught up)"
+            };
+            self.warnings.push(format!("rate not held: {how}"));
         }
     }
 
@@ -283,15 +283,9 @@ impl<'a> Ends<'a> {
         };
         for (name, end) in ends {
             let flows = &end.endpoint.flows;
-            let idle: Vec<String> =
-                flows.iter().filter(|f| f.received == 0).map(|f| f.flow.to_string()).collect();
-            if !idle.is_empty() && idle.len() < flows.len() {
-                self.warnings.push(format!(
-                    "{name}: {} of {} flows received nothing in the window: {}",
-                    idle.len(),
-                    flows.len(),
-                    idle.join(", ")
-                ));
+            let idle = flows.iter().filter(|f| f.received == 0).count();
+            if idle > 0 && idle < flows.len() {
+                self.warnings.push(format!("{name}: a flow received nothing in the window"));
             }
         }
     }
@@ -364,7 +358,6 @@ impl<'a> Ends<'a> {
         for (name, node) in nodes {
             for (cpu, _) in node.busy.iter().filter(|(_, busy)| **busy >= CPU_FULL) {
                 if !self.is_meant_to_be_full(*cpu) {
-                    // No figure in it: reports count equal warnings, and `busy` is in the record.
                     self.warnings.push(format!("{name}: CPU {cpu} was full"));
                 }
             }
@@ -372,8 +365,8 @@ impl<'a> Ends<'a> {
             let steal = node.time.steal_s / capacity;
             if steal > STEAL_TOLERANCE {
                 self.warnings.push(format!(
-                    "{name}: the hypervisor took {:.1} % of its CPU time (steal)",
-                    steal * 100.0
+                    "{name}: the hypervisor took more than {:.0} % of its CPU time (steal)",
+                    STEAL_TOLERANCE * 100.0
                 ));
             }
         }

@@ -199,7 +199,7 @@ fn datagrams_are_counted_against_what_the_sender_sent() {
     assert!((value(&out, Metric::Reordering).unwrap() - 0.04).abs() < 1e-12);
     assert_eq!(value(&out, Metric::Jitter), Some(1_234.0));
     assert_eq!(value(&out, Metric::PacketRate), Some(490.0));
-    assert!(out.warnings.iter().any(|w| w.contains("receive buffers were full for 3")));
+    assert!(out.warnings.iter().any(|w| w.contains("receive buffers were full")));
     assert!(out.warnings.iter().any(|w| w.contains("more than once")));
 }
 
@@ -228,8 +228,10 @@ fn a_rate_that_was_not_held_is_told() {
     assert_eq!(warned(&t, 20_000), None);
     assert_eq!(warned(&t, 19_990), None);
     let text = warned(&t, 19_900).unwrap();
-    assert!(text.contains("asked 10000.0") && text.contains("got 9950.0"), "{text}");
     assert!(text.contains("saturated"), "{text}");
+    assert!(warned(&t, 20_100).unwrap().contains("caught up"));
+    // Equal warnings of two trials are equal texts.
+    assert_eq!(warned(&t, 15_000), Some(text));
     t.params.rate = None;
     assert_eq!(warned(&t, 5), None);
 }
@@ -244,7 +246,7 @@ fn full_cpus_and_steal_are_told() {
     let full = |o: &Outcome| o.warnings.iter().filter(|w| w.contains("CPU 0 was full")).count();
     let out = combine(&t, &client, &server);
     // 0.2 s of 2 CPUs for 2 s.
-    assert!(out.warnings.iter().any(|w| w.contains("5.0 %")), "{:?}", out.warnings);
+    assert!(out.warnings.iter().any(|w| w.contains("(steal)")), "{:?}", out.warnings);
     assert_eq!(full(&out), 1);
     // A closed loop on one CPU is meant to fill it; a paced one is not.
     t = task(Workload::TcpRr);
@@ -306,12 +308,12 @@ fn a_split_that_could_not_be_is_told() {
 }
 
 #[test]
-fn a_flow_that_starved_is_named() {
+fn a_flow_that_starved_is_told() {
     let mut flows = receiving(1_000);
     flows.push(flow(1, |_| {}));
     let out =
         combine(&task(Workload::TcpStream), &end("a", 1.0, sending(1)), &end("a", 1.0, flows));
-    assert!(out.warnings.iter().any(|w| w.contains("1 of 2 flows") && w.ends_with(": 1")));
+    assert!(out.warnings.iter().any(|w| w == "server: a flow received nothing in the window"));
 }
 
 #[test]
