@@ -132,6 +132,9 @@ impl<'a> Ends<'a> {
         if self.task.workload == Workload::UdpRr {
             let sent = total(client, |f| f.sent);
             self.push(Metric::Loss, (sent - done) / sent);
+            if sent > done {
+                self.warnings.push("requests were lost: their time is in no percentile".to_owned());
+            }
         }
         if done > 0.0 {
             // A paced flow spins before it sends; that is the generator's waiting, not a cost.

@@ -163,7 +163,8 @@ fn closed(
                 book.total += 1;
                 lane.moved(book.total);
             }
-            Exchanged::Lost => book.lost += u64::from(timeline.measures(now)),
+            // By when it began: the wait for its answer may outlast the window.
+            Exchanged::Lost => book.lost += u64::from(timeline.measures(begun)),
             Exchanged::Stopped => break,
         }
         begun = now;
@@ -204,7 +205,7 @@ fn open(
                 book.total += 1;
                 lane.moved(book.total);
             }
-            Exchanged::Lost => book.lost += u64::from(timeline.measures(now)),
+            Exchanged::Lost => book.lost += u64::from(timeline.measures(intended)),
             Exchanged::Stopped => return Ok(()),
         }
         schedule.advance();

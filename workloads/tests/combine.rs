@@ -175,8 +175,15 @@ fn no_transaction_is_a_rate_of_zero_and_a_warning() {
 fn lost_requests_are_a_share_of_those_sent() {
     let mut client = end("a", 1.0, transactions(90));
     client.endpoint.flows[0].sent = 100;
-    let out = combine(&task(Workload::UdpRr), &client, &end("a", 1.0, vec![]));
+    let run = |client: &EndReport| {
+        combine(&task(Workload::UdpRr), client, &end("a", 1.0, transactions(1)))
+    };
+    let out = run(&client);
     assert!((value(&out, Metric::Loss).unwrap() - 0.1).abs() < 1e-12);
+    assert_eq!(out.warnings, ["requests were lost: their time is in no percentile"]);
+    let out = run(&end("a", 1.0, transactions(90)));
+    assert_eq!(value(&out, Metric::Loss), Some(0.0));
+    assert_eq!(out.warnings, Vec::<String>::new());
 }
 
 #[test]

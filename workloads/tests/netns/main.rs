@@ -82,6 +82,20 @@ fn a_lost_request_is_counted_and_the_next_one_goes_on() {
 }
 
 #[test]
+fn a_loss_is_seen_in_a_window_shorter_than_the_wait_for_an_answer() {
+    let net = Net::up();
+    net.drop_on_server("meta l4proto udp meta length > 100 numgen inc mod 5 0 drop");
+    let mut t = task(Workload::UdpRr, |p| {
+        p.size = 100;
+        p.response_size = 8;
+    });
+    (t.warmup_s, t.duration_s) = (0.0, 0.1);
+    let (client, server) = run(&net, &t);
+    // Four answers, and the wait for the fifth is longer than the window.
+    assert!(value(&combine(&t, &client, &server), Metric::Loss) > 0.1);
+}
+
+#[test]
 fn dropped_segments_are_retransmitted_and_counted() {
     let net = Net::up();
     let t = task(Workload::TcpStream, |_| {});
