@@ -18,6 +18,8 @@ use cnibench_model::{
 
 /// A rate that is off by more than this share was not held.
 pub const RATE_TOLERANCE: f64 = 0.001;
+/// A percentile with fewer transactions beyond it than these is an accident, and is left out.
+pub const SUPPORT: u64 = 10;
 /// More time of others than this share of a node's busy time is told,
 pub const OTHERS_TOLERANCE: f64 = 0.1;
 /// if it is more seconds than these: five of the ticks in which /proc/stat counts.
@@ -162,13 +164,15 @@ impl<'a> Ends<'a> {
             return;
         }
         self.push(Metric::LatencyMean, h.mean());
-        for (metric, quantile) in [
-            (Metric::LatencyP50, 0.5),
-            (Metric::LatencyP90, 0.9),
-            (Metric::LatencyP99, 0.99),
-            (Metric::LatencyP999, 0.999),
+        for (metric, beyond) in [
+            (Metric::LatencyP50, 500),
+            (Metric::LatencyP90, 100),
+            (Metric::LatencyP99, 10),
+            (Metric::LatencyP999, 1),
         ] {
-            self.push(metric, h.value_at_quantile(quantile) as f64);
+            if h.len() * beyond >= SUPPORT * 1_000 {
+                self.push(metric, h.value_at_quantile(1.0 - beyond as f64 / 1e3) as f64);
+            }
         }
         self.push(Metric::LatencyMax, h.max() as f64);
     }

@@ -132,9 +132,9 @@ fn with_latencies(mut end: EndReport, values: impl Iterator<Item = u64>) -> EndR
 #[test]
 fn transactions_and_latencies_are_the_clients() {
     let t = task(Workload::TcpRr);
-    let client = with_latencies(end("a", 1.0, transactions(1_000)), (1..=1_000).map(|i| i * 1_000));
+    let client = with_latencies(end("a", 1.0, transactions(10_000)), (1..=10_000).map(|i| i * 100));
     let out = combine(&t, &client, &end("a", 1.0, transactions(7)));
-    assert_eq!(value(&out, Metric::TransactionRate), Some(500.0));
+    assert_eq!(value(&out, Metric::TransactionRate), Some(5_000.0));
     let near = |metric, expected: f64| {
         let v = value(&out, metric).unwrap();
         assert!((v / expected - 1.0).abs() < 2e-3, "{metric}: {v}");
@@ -144,10 +144,30 @@ fn transactions_and_latencies_are_the_clients() {
     near(Metric::LatencyP99, 990_000.0);
     near(Metric::LatencyP999, 999_000.0);
     near(Metric::LatencyMax, 1_000_000.0);
-    near(Metric::LatencyMean, 500_500.0);
-    near(Metric::CpuPerTransaction, 1.0 / 1_000.0);
+    near(Metric::LatencyMean, 500_050.0);
+    near(Metric::CpuPerTransaction, 1.0 / 10_000.0);
     assert_eq!(out.histogram, client.histogram);
     assert_eq!(out.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_percentile_needs_ten_transactions_beyond_it() {
+    let has = |count: u64| {
+        let client = with_latencies(end("a", 1.0, transactions(count)), 1..=count);
+        let out = combine(&task(Workload::TcpRr), &client, &end("a", 1.0, vec![]));
+        let metrics = [Metric::LatencyP50, Metric::LatencyP90, Metric::LatencyP99];
+        assert!(value(&out, Metric::LatencyMean).is_some());
+        assert!(value(&out, Metric::LatencyMax).is_some());
+        let known = |m| value(&out, m).is_some();
+        (metrics.map(known), known(Metric::LatencyP999))
+    };
+    assert_eq!(has(19), ([false, false, false], false));
+    assert_eq!(has(20), ([true, false, false], false));
+    assert_eq!(has(99), ([true, false, false], false));
+    assert_eq!(has(100), ([true, true, false], false));
+    assert_eq!(has(999), ([true, true, false], false));
+    assert_eq!(has(1_000), ([true, true, true], false));
+    assert_eq!(has(10_000), ([true, true, true], true));
 }
 
 #[test]

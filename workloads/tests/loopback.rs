@@ -66,7 +66,7 @@ fn transactions_agree_at_both_ends() {
             let (client, server) = trial(&t, address);
             let outcome = combine(&t, &client, &server);
             let done = total(&client, |f| f.transactions);
-            assert!(done > 10, "{workload}: {done}");
+            assert!(done > 20, "{workload}: {done}");
             assert_eq!(total(&client, |f| f.received_bytes), done * 30);
             let served = total(&server, |f| f.transactions);
             // The server's window is off by the path's delay and by when its supervisor got a CPU.
@@ -76,7 +76,7 @@ fn transactions_agree_at_both_ends() {
             let h = outcome.histogram.as_ref().unwrap().decode().unwrap();
             assert_eq!(h.len(), done, "{workload}");
             let p50 = value(&outcome, Metric::LatencyP50);
-            assert!(p50 > 1_000.0 && p50 <= value(&outcome, Metric::LatencyP99));
+            assert!(p50 > 1_000.0 && p50 <= value(&outcome, Metric::LatencyMax));
             assert!(value(&outcome, Metric::CpuPerTransaction) > 0.0);
             let has = |m| outcome.samples.iter().any(|s| s.metric == m);
             assert_eq!(has(Metric::Loss), workload == Workload::UdpRr);

@@ -107,7 +107,7 @@ metrics! {
     TransactionRate = "transaction_rate", TransactionsPerSecond, HigherIsBetter, "transaction rate";
     /// Mean time of one transaction, from the (intended) send to the whole response.
     LatencyMean = "latency_mean", Nanoseconds, LowerIsBetter, "latency mean";
-    /// Median time of one transaction.
+    /// Median time of one transaction; like every percentile left out when fewer than 10 lie beyond it.
     LatencyP50 = "latency_p50", Nanoseconds, LowerIsBetter, "latency p50";
     /// 90th percentile of the time of one transaction.
     LatencyP90 = "latency_p90", Nanoseconds, LowerIsBetter, "latency p90";
