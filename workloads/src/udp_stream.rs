@@ -44,7 +44,7 @@ const MAX_SEGMENTS: usize = 64;
 /// Bytes that one GSO send may carry: what an IPv4 datagram has room for.
 const MAX_GSO: usize = 65_507;
 /// Datagrams handed over with one sendmmsg.
-const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 /// Messages taken with one recvmmsg: coalesced runs of up to 64 KiB, or single datagrams.
 const RUNS: usize = 2;
 const SINGLES: usize = 64;
