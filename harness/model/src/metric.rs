@@ -127,9 +127,9 @@ metrics! {
     Jitter = "jitter", Nanoseconds, LowerIsBetter, "jitter";
     /// TCP segments sent again in the measured window, all flows of the sender.
     Retransmits = "retransmits", Count, LowerIsBetter, "retransmits";
-    /// CPU time of all measured nodes (user, system, softirq, kernel threads) for each Gbit of payload.
+    /// CPU time of all measured nodes (user, system, softirq, interrupts, kernel threads) for each Gbit of payload.
     CpuPerGigabit = "cpu_per_gigabit", CpuSecondsPerGigabit, LowerIsBetter, "CPU per Gbit";
-    /// CPU time of all measured nodes (user, system, softirq, kernel threads) for each transaction.
+    /// CPU time of all measured nodes (user, system, softirq, interrupts, kernel threads) for each transaction.
     CpuPerTransaction = "cpu_per_transaction", CpuSecondsPerTransaction, LowerIsBetter, "CPU per transaction";
 }
 

@@ -25,13 +25,14 @@ pub struct Sample {
 pub struct CpuTime {
     /// In user mode (nice included).
     pub user_s: f64,
-    /// In the kernel on behalf of processes, kernel threads not included.
+    /// In the kernel on behalf of processes, kernel threads not included where they can be seen.
     pub system_s: f64,
     /// In softirq context, which is where most of a datapath runs.
     pub softirq_s: f64,
     /// In hard interrupts.
     pub irq_s: f64,
-    /// In kernel threads (ksoftirqd, kworkers, crypto and WireGuard workers).
+    /// In kernel threads (kworkers, crypto and WireGuard workers). Not ksoftirqd: what it runs is
+    /// softirq and counted there. Zero where kernel threads cannot be seen; then it is in `system_s`.
     pub kthread_s: f64,
     /// Taken by the hypervisor: time that this machine wanted and did not get.
     pub steal_s: f64,

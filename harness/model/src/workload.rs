@@ -151,7 +151,8 @@ impl Pinning {
     }
 }
 
-/// An offered rate over all flows of a trial: transactions per second, or for streams bits of payload per second.
+/// An offered rate over all flows of a trial: transactions per second, or for streams bits of payload
+/// per second in each direction, so that `both` offers it twice.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Rate(pub f64);
@@ -165,7 +166,8 @@ pub struct WorkloadParams {
     pub size: u64,
     /// Bytes of one response; 0 for streams.
     pub response_size: u64,
-    /// Offered rate over all flows (open loop, latency from the intended send time); none: closed loop or flat out.
+    /// Offered rate over all flows, of each direction (open loop, latency from the intended send
+    /// time); none: closed loop or flat out.
     pub rate: Option<Rate>,
     /// Which side sends a stream's payload.
     pub direction: FlowDirection,
