@@ -144,6 +144,7 @@ pub struct DatagramStats {
     pub duplicated: u64,
     /// Interarrival jitter (RFC 3550, 6.4.1) in nanoseconds: mean of J over the window, then over
     /// flows. A datagram arrives when the receiving thread gets hold of it; those that one system
-    /// call returned arrive together.
+    /// call returned arrive together. Those that were sent together (one GSO send, one burst of a
+    /// paced sender) count once, by the first that arrives.
     pub jitter_ns: f64,
 }

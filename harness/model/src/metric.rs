@@ -123,7 +123,7 @@ metrics! {
     Loss = "loss", Ratio, LowerIsBetter, "loss";
     /// Datagrams that arrived after one sent later, as a share of those received (RFC 4737 type-P-reordered).
     Reordering = "reordering", Ratio, LowerIsBetter, "reordering";
-    /// Interarrival jitter of datagrams (RFC 3550, section 6.4.1), mean over flows.
+    /// Interarrival jitter of datagrams (RFC 3550, section 6.4.1), of bursts where they are sent in bursts; mean over flows.
     Jitter = "jitter", Nanoseconds, LowerIsBetter, "jitter";
     /// TCP segments sent again in the measured window, all flows of the sender.
     Retransmits = "retransmits", Count, LowerIsBetter, "retransmits";
