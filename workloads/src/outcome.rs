@@ -7,14 +7,15 @@
 
 use crate::{
     options::{BUFFER_DROPS, RETRANS_IN_WINDOW},
-    protocol::{DatagramStats, EndReport, Task},
+    protocol::{EndReport, Task},
     transact::SPUN_NS,
     trial::KTHREADS_UNSEEN,
 };
 use cnibench_model::{
-    EndpointResult, FlowDirection, FlowResult, Metric, Pinning, Sample, StoredHistogram, Workload,
-    trial::CPU_FULL,
+    DatagramStats, EndpointResult, FlowDirection, FlowResult, Metric, Pinning, Sample,
+    StoredHistogram, Workload, trial::CPU_FULL,
 };
+use jiff::Timestamp;
 
 /// A rate that is off by more than this share was not held.
 pub const RATE_TOLERANCE: f64 = 0.001;
@@ -38,6 +39,10 @@ pub struct Outcome {
     pub slices: Vec<f64>,
     /// Seconds of one slice.
     pub slice_s: f64,
+    /// What the receivers of datagrams counted, together.
+    pub datagrams: Option<DatagramStats>,
+    /// When the client's window opened.
+    pub window_opened: Option<Timestamp>,
     /// What a reader must know to trust the values.
     pub warnings: Vec<String>,
 }
@@ -69,11 +74,14 @@ pub fn combine(task: &Task, client: &EndReport, server: &EndReport) -> Outcome {
     ends.pinning();
     ends.machines_warnings();
     ends.other_work();
+    let datagrams = ends.datagram_stats();
     Outcome {
         samples: ends.samples,
         histogram: client.histogram.clone(),
         slices,
         slice_s: client.slice_s,
+        datagrams,
+        window_opened: client.window_opened,
         warnings: ends.warnings,
     }
 }
@@ -214,19 +222,22 @@ impl<'a> Ends<'a> {
         }
     }
 
+    fn datagram_stats(&self) -> Option<DatagramStats> {
+        let ends = self.receivers();
+        DatagramStats::merge(&ends.into_iter().filter_map(|e| e.datagrams).collect::<Vec<_>>())
+    }
+
     fn datagrams(&mut self, receivers: &[&EndReport]) {
         let sent: f64 = self.senders().iter().map(|e| total(e, |f| f.sent)).sum();
-        let stats: Vec<DatagramStats> = receivers.iter().filter_map(|e| e.datagrams).collect();
-        let count = |of: fn(&DatagramStats) -> u64| stats.iter().map(of).sum::<u64>() as f64;
-        let received = count(|s| s.received);
+        let stats = self.datagram_stats().unwrap_or_default();
+        let received = stats.received as f64;
         // The sender knows what it sent; a receiver's `expected` may miss the tail. More received
         // than sent cannot be: every datagram is marked by the sender and counted once.
         let lost = (sent - received).max(0.0);
         self.push(Metric::Loss, lost / sent);
-        self.push(Metric::Reordering, count(|s| s.reordered) / received);
-        let jitter: f64 = stats.iter().map(|s| s.jitter_ns).sum();
+        self.push(Metric::Reordering, stats.reordered as f64 / received);
         if received > 1.0 {
-            self.push(Metric::Jitter, jitter / stats.len() as f64);
+            self.push(Metric::Jitter, stats.jitter_ns);
         }
         let drops: u64 = option_numbers(receivers, BUFFER_DROPS).sum();
         if lost > 0.0 && drops > 0 {
@@ -236,8 +247,7 @@ impl<'a> Ends<'a> {
                     .to_owned(),
             );
         }
-        let duplicated = count(|s| s.duplicated);
-        if duplicated > 0.0 {
+        if stats.duplicated > 0 {
             self.warnings.push("datagrams arrived more than once".to_owned());
         }
     }

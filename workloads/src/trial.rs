@@ -9,11 +9,13 @@ use crate::{
     meter::Timeline,
     node_cpu::CpuWindow,
     options,
-    protocol::{DatagramStats, EndReport, Task},
+    protocol::{EndReport, Task},
     reins::{Cause, Reins},
     tcp_crr, tcp_rr, tcp_stream, udp_rr, udp_stream,
 };
-use cnibench_model::{CpuTime, EndpointResult, FlowResult, NodeCpu, StoredHistogram, Workload};
+use cnibench_model::{
+    CpuTime, DatagramStats, EndpointResult, FlowResult, NodeCpu, StoredHistogram, Workload,
+};
 use socket2::Socket;
 use std::{
     collections::BTreeMap,
@@ -411,7 +413,8 @@ fn report(
         histogram,
         slices: slices.iter().map(|&n| n as f64 * factor).collect(),
         slice_s: seen.timeline.slice_s(),
-        datagrams: merge(&datagrams),
+        datagrams: DatagramStats::merge(&datagrams),
+        window_opened: clock::wall(seen.timeline.open),
         warnings: seen.warnings,
     })
 }
@@ -424,16 +427,4 @@ fn tcp_info(seen: &Seen, i: usize) -> BTreeMap<String, u64> {
         info.insert(options::RETRANS_IN_WINDOW.to_owned(), after.saturating_sub(before));
     }
     info
-}
-
-fn merge(flows: &[DatagramStats]) -> Option<DatagramStats> {
-    let mut all = DatagramStats::default();
-    for s in flows {
-        all.expected += s.expected;
-        all.received += s.received;
-        all.reordered += s.reordered;
-        all.duplicated += s.duplicated;
-        all.jitter_ns += s.jitter_ns / flows.len() as f64;
-    }
-    (!flows.is_empty()).then_some(all)
 }

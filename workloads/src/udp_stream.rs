@@ -16,13 +16,14 @@ use crate::{
     hello::{self, CONTROL, Control},
     meter::{Meter, Timeline},
     options, payload,
-    protocol::{DatagramStats, EndReport, Task},
+    protocol::{EndReport, Task},
     reins::Reins,
     sys::{ReceiveBatch, SendBatch},
     tcp_stream::roles,
     trial::{self, Cast, Side},
     udp,
 };
+use cnibench_model::DatagramStats;
 use rustix::{
     io::Errno,
     net::{RecvFlags, SendFlags, recv, send},

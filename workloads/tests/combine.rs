@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is test code")]
 
 use cnibench_model::{
-    CpuTime, EndpointResult, FlowDirection, FlowResult, Metric, NodeCpu, Pinning, Rate,
-    StoredHistogram, Workload, histogram,
+    CpuTime, DatagramStats, EndpointResult, FlowDirection, FlowResult, Metric, NodeCpu, Pinning,
+    Rate, StoredHistogram, Workload, histogram,
 };
 use cnibench_workloads::{
     outcome::{Outcome, combine},
-    protocol::{DatagramStats, EndReport, Task},
+    protocol::{EndReport, Task},
 };
 use std::collections::BTreeMap;
 
@@ -48,6 +48,7 @@ fn end(machine: &str, busy_s: f64, flows: Vec<FlowResult>) -> EndReport {
         slices: vec![],
         slice_s: 0.1,
         datagrams: None,
+        window_opened: None,
         warnings: vec![],
     }
 }
@@ -209,7 +210,7 @@ fn lost_requests_are_a_share_of_those_sent() {
 #[test]
 fn datagrams_are_counted_against_what_the_sender_sent() {
     let t = task(Workload::UdpStream);
-    let client = end("a", 1.0, vec![flow(0, |f| (f.sent, f.sent_bytes) = (1_000, 1_400_000))]);
+    let mut client = end("a", 1.0, vec![flow(0, |f| (f.sent, f.sent_bytes) = (1_000, 1_400_000))]);
     let mut server = end("a", 1.0, receiving(980 * 1_400));
     server.endpoint.flows[0].received = 980;
     server.endpoint.flows[0].options.insert("receive_buffer_drops".to_owned(), "3".to_owned());
@@ -221,7 +222,10 @@ fn datagrams_are_counted_against_what_the_sender_sent() {
         duplicated: 2,
         jitter_ns: 1_234.0,
     });
+    server.window_opened = "2026-02-03T10:20:31Z".parse().ok();
+    client.window_opened = "2026-02-03T10:20:32Z".parse().ok();
     let out = combine(&t, &client, &server);
+    assert_eq!((out.datagrams, out.window_opened), (server.datagrams, client.window_opened));
     assert!((value(&out, Metric::Loss).unwrap() - 0.025).abs() < 1e-12);
     assert!((value(&out, Metric::Reordering).unwrap() - 0.04).abs() < 1e-12);
     assert_eq!(value(&out, Metric::Jitter), Some(1_234.0));

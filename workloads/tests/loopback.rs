@@ -73,6 +73,7 @@ fn transactions_agree_at_both_ends() {
             assert!(served.abs_diff(done) < done / 2 + 100, "{workload}: {done} {served}");
             let rate = value(&outcome, Metric::TransactionRate);
             assert!((rate - done as f64 / t.duration_s).abs() < 1e-6);
+            assert!(outcome.window_opened.is_some());
             let h = outcome.histogram.as_ref().unwrap().decode().unwrap();
             assert_eq!(h.len(), done, "{workload}");
             let p50 = value(&outcome, Metric::LatencyP50);

@@ -25,5 +25,5 @@ pub use record::{
     Cell, CellStatus, CniInfo, Header, Record, RecordError, SCHEMA_VERSION, SkippedCni,
 };
 pub use spec::{CniSpec, SpecError};
-pub use trial::{CpuTime, EndpointResult, FlowResult, NodeCpu, Sample, Trial};
+pub use trial::{CpuTime, DatagramStats, EndpointResult, FlowResult, NodeCpu, Sample, Trial};
 pub use workload::{FlowDirection, Pinning, Rate, Workload, WorkloadParams};
