@@ -261,6 +261,9 @@ impl Builder {
             slice_s: 0.1,
             client,
             server,
+            server_addr: None,
+            window_opened: None,
+            datagrams: None,
             proofs: Vec::new(),
             warnings: if path.encrypted { vec!["core 0 was full".to_owned()] } else { Vec::new() },
         }

@@ -103,10 +103,15 @@ impl Arrivals {
 /// change of transit time from one datagram to the next.
 ///
 /// RFC 3550 reads J whenever a report is due. One reading is a noisy sample of a short memory, so
-/// [`Jitter::mean`] is the mean of J over all datagrams of the window.
+/// [`Jitter::mean`] is the mean of J over all datagrams of the window that were noted.
+///
+/// Datagrams that were sent at the same time (a burst, one GSO send) are noted once, by the first
+/// that arrives: they have one D among them, and zeros for the others would make J depend on how
+/// many datagrams a burst has.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Jitter {
-    transit: Option<i64>,
+    /// Send time and transit of the last one noted.
+    last: Option<(u64, i64)>,
     j: f64,
     sum: f64,
     count: u64,
@@ -117,7 +122,10 @@ impl Jitter {
     #[inline]
     pub fn note(&mut self, sent: u64, arrived: u64, counts: bool) {
         let transit = arrived.wrapping_sub(sent).cast_signed();
-        if let Some(before) = self.transit.replace(transit) {
+        if self.last.is_some_and(|(burst, _)| burst == sent) {
+            return;
+        }
+        if let Some((_, before)) = self.last.replace((sent, transit)) {
             let d = transit.wrapping_sub(before).unsigned_abs() as f64;
             self.j += (d - self.j) / 16.0;
             if counts {
@@ -127,12 +135,12 @@ impl Jitter {
         }
     }
 
-    /// J after the last datagram, in nanoseconds.
+    /// J after the last datagram noted, in nanoseconds.
     pub fn last(&self) -> f64 {
         self.j
     }
 
-    /// Mean of J over the window, in nanoseconds; 0 when fewer than two datagrams came.
+    /// Mean of J over the window, in nanoseconds; 0 when fewer than two were noted.
     pub fn mean(&self) -> f64 {
         if self.count == 0 { 0.0 } else { self.sum / self.count as f64 }
     }
@@ -215,6 +223,21 @@ mod tests {
         }
         assert!((j.last() - 1.9375).abs() < 1e-12);
         assert!((j.mean() - (1.0 + 1.9375) / 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn jitter_does_not_depend_on_how_many_datagrams_a_burst_has() {
+        let run = |datagrams: usize| {
+            let mut j = Jitter::default();
+            for i in 0..1_000u64 {
+                for _ in 0..datagrams {
+                    j.note(i * 1_000, i * 1_000 + (i % 7) * 13, true);
+                }
+            }
+            j.mean()
+        };
+        assert!(run(1) > 0.0);
+        assert!((run(1) - run(54)).abs() < 1e-9);
     }
 
     #[test]

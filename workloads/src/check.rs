@@ -10,6 +10,8 @@ use std::net::IpAddr;
 pub const MAX_STREAMS: u32 = 1024;
 /// The largest write, request or response over TCP, in bytes.
 pub const MAX_TCP_SIZE: u64 = 64 << 20;
+/// The most memory that all flows of an end may take for messages, in bytes.
+pub const MAX_MEMORY: u64 = 1 << 30;
 /// The longest window in seconds: a day.
 pub const MAX_DURATION_S: f64 = 86_400.0;
 /// The longest warm-up and the longest patience in seconds: an hour.
@@ -59,6 +61,7 @@ fn problem(task: &Task, ip: IpAddr) -> Option<String> {
                 .then(|| within("response_size", p.response_size, 1, largest))
                 .flatten()
         })
+        .or_else(|| memory(task))
         .or_else(|| time("duration_s", task.duration_s, false, MAX_DURATION_S))
         .or_else(|| time("warmup_s", task.warmup_s, true, MAX_WAIT_S))
         .or_else(|| time("patience_s", task.patience_s, false, MAX_WAIT_S))
@@ -86,6 +89,27 @@ fn problem(task: &Task, ip: IpAddr) -> Option<String> {
         })
         .or_else(|| foreign_cpu("client_cpus", &task.client_cpus))
         .or_else(|| foreign_cpu("server_cpus", &task.server_cpus))
+}
+
+/// Each field may be within its limits and their product beyond what a machine has.
+fn memory(task: &Task) -> Option<String> {
+    let (w, p) = (task.workload, &task.params);
+    let at_once = if w == Workload::UdpStream && !p.gso { udp_stream::BATCH as u64 } else { 1 };
+    let each = p.size.saturating_add(p.response_size).saturating_mul(at_once);
+    (each.saturating_mul(p.streams.into()) > MAX_MEMORY).then(|| {
+        let times = if at_once > 1 {
+            format!(", {at_once} datagrams at once without gso")
+        } else {
+            String::new()
+        };
+        format!(
+            "streams and size: {} flows with messages of {} bytes (size + response_size){times} take \
+             more than the {} MiB that an end may use; fewer streams or a smaller size",
+            p.streams,
+            p.size.saturating_add(p.response_size),
+            MAX_MEMORY >> 20
+        )
+    })
 }
 
 /// Numbers that no mask can hold; whether a CPU may be used is found out by pinning.
@@ -159,7 +183,18 @@ mod tests {
             let text = check(&t, V4).unwrap_err().to_string();
             assert!(text.starts_with(field), "{field}: {text}");
         }
-        let mut t = task(Workload::UdpStream);
+        let mut t = task(Workload::TcpRr);
+        (t.params.streams, t.params.size, t.params.response_size) = (16, 40 << 20, 24 << 20);
+        check(&t, V4).unwrap();
+        t.params.response_size += 1;
+        let text = check(&t, V4).unwrap_err().to_string();
+        assert!(text.starts_with("streams and size") && text.contains("response_size"), "{text}");
+        t = task(Workload::UdpStream);
+        (t.params.streams, t.params.size, t.params.gso) = (1_024, 65_507, false);
+        assert!(check(&t, V4).unwrap_err().to_string().contains("64 datagrams"));
+        t.params.gso = true;
+        check(&t, V4).unwrap();
+        t = task(Workload::UdpStream);
         t.params.size = 65_520;
         assert!(check(&t, V4).is_err());
         check(&t, V6).unwrap();

@@ -2,6 +2,7 @@
 //!
 //! Owns no knowledge of traffic; called by the flow threads and their supervisor.
 
+use jiff::{SignedDuration, Timestamp};
 use rustix::{
     thread::{ClockId as SleepClock, clock_nanosleep_absolute},
     time::{ClockId, Timespec, clock_gettime},
@@ -19,6 +20,12 @@ pub fn now() -> u64 {
     let t = clock_gettime(ClockId::Monotonic);
     // CLOCK_MONOTONIC starts near zero at boot and is never negative.
     t.tv_sec as u64 * SECOND + t.tv_nsec as u64
+}
+
+/// The wall clock's time at a moment of [`now`] that is not far away; none when there is no such date.
+pub(crate) fn wall(at: u64) -> Option<Timestamp> {
+    let ago = now().cast_signed().wrapping_sub(at.cast_signed());
+    Timestamp::now().checked_sub(SignedDuration::from_nanos(ago)).ok()
 }
 
 /// Seconds as nanoseconds; negative and absurd values saturate.
@@ -163,6 +170,15 @@ impl Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_has_a_date() {
+        let (before, at) = (Timestamp::now(), now());
+        let close = |t: Timestamp, to: Timestamp| t.duration_since(to).abs().as_secs() < 5;
+        assert!(close(wall(at).unwrap(), before));
+        assert!(close(wall(at - SECOND).unwrap(), before - SignedDuration::from_secs(1)));
+        assert!(close(wall(at + 60 * SECOND).unwrap(), before + SignedDuration::from_secs(60)));
+    }
 
     #[test]
     fn a_schedule_does_not_drift() {

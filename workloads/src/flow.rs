@@ -6,9 +6,10 @@ use crate::{
     clock, cpus,
     error::TrialError,
     meter::Timeline,
-    protocol::{DatagramStats, Task},
+    protocol::Task,
     reins::{Cause, Reins},
 };
+use cnibench_model::DatagramStats;
 use hdrhistogram::Histogram;
 use std::{
     collections::BTreeMap,

@@ -2,21 +2,29 @@
 //!
 //! Pure. Throughput, packet rate, loss, reordering and jitter are the receivers' (of both
 //! directions together); transactions and latencies the client's; retransmits the senders'; CPU
-//! time is that of every machine once. Called by the runner.
+//! time is that of every machine once. Warnings carry no figures of the trial, which are in its
+//! record: reports count equal ones. Called by the runner.
 
 use crate::{
     options::{BUFFER_DROPS, RETRANS_IN_WINDOW},
-    protocol::{DatagramStats, EndReport, Task},
+    protocol::{EndReport, Task},
     transact::SPUN_NS,
+    trial::KTHREADS_UNSEEN,
 };
 use cnibench_model::{
-    EndpointResult, FlowDirection, FlowResult, Metric, Pinning, Sample, StoredHistogram, Workload,
+    DatagramStats, EndpointResult, FlowDirection, FlowResult, Metric, Pinning, Sample,
+    StoredHistogram, Workload, trial::CPU_FULL,
 };
+use jiff::Timestamp;
 
-/// A CPU at least this busy in the window was full.
-pub const SATURATED: f64 = 0.95;
 /// A rate that is off by more than this share was not held.
 pub const RATE_TOLERANCE: f64 = 0.001;
+/// A percentile with fewer transactions beyond it than these is an accident, and is left out.
+pub const SUPPORT: u64 = 10;
+/// More time of others than this share of a node's busy time is told,
+pub const OTHERS_TOLERANCE: f64 = 0.1;
+/// if it is more seconds than these: five of the ticks in which /proc/stat counts.
+const OTHERS_LEAST_S: f64 = 0.05;
 /// More steal than this share of the node's time makes wall-clock values doubtful.
 pub const STEAL_TOLERANCE: f64 = 0.02;
 
@@ -31,6 +39,10 @@ pub struct Outcome {
     pub slices: Vec<f64>,
     /// Seconds of one slice.
     pub slice_s: f64,
+    /// What the receivers of datagrams counted, together.
+    pub datagrams: Option<DatagramStats>,
+    /// When the client's window opened.
+    pub window_opened: Option<Timestamp>,
     /// What a reader must know to trust the values.
     pub warnings: Vec<String>,
 }
@@ -61,11 +73,15 @@ pub fn combine(task: &Task, client: &EndReport, server: &EndReport) -> Outcome {
     ends.idle_flows();
     ends.pinning();
     ends.machines_warnings();
+    ends.other_work();
+    let datagrams = ends.datagram_stats();
     Outcome {
         samples: ends.samples,
         histogram: client.histogram.clone(),
         slices,
         slice_s: client.slice_s,
+        datagrams,
+        window_opened: client.window_opened,
         warnings: ends.warnings,
     }
 }
@@ -126,6 +142,9 @@ impl<'a> Ends<'a> {
         if self.task.workload == Workload::UdpRr {
             let sent = total(client, |f| f.sent);
             self.push(Metric::Loss, (sent - done) / sent);
+            if sent > done {
+                self.warnings.push("requests were lost: their time is in no percentile".to_owned());
+            }
         }
         if done > 0.0 {
             // A paced flow spins before it sends; that is the generator's waiting, not a cost.
@@ -136,7 +155,7 @@ impl<'a> Ends<'a> {
         if let Some(asked) = self.task.params.rate {
             // Each flow may have one more or less on either edge of the window.
             let edge = f64::from(self.task.params.streams + 1) / client.endpoint.window_s;
-            self.rate_held(asked.0, rate, edge, "transactions/s");
+            self.rate_held(asked.0, rate, edge);
         }
     }
 
@@ -153,13 +172,15 @@ impl<'a> Ends<'a> {
             return;
         }
         self.push(Metric::LatencyMean, h.mean());
-        for (metric, quantile) in [
-            (Metric::LatencyP50, 0.5),
-            (Metric::LatencyP90, 0.9),
-            (Metric::LatencyP99, 0.99),
-            (Metric::LatencyP999, 0.999),
+        for (metric, beyond) in [
+            (Metric::LatencyP50, 500),
+            (Metric::LatencyP90, 100),
+            (Metric::LatencyP99, 10),
+            (Metric::LatencyP999, 1),
         ] {
-            self.push(metric, h.value_at_quantile(quantile) as f64);
+            if h.len() * beyond >= SUPPORT * 1_000 {
+                self.push(metric, h.value_at_quantile(1.0 - beyond as f64 / 1e3) as f64);
+            }
         }
         self.push(Metric::LatencyMax, h.max() as f64);
     }
@@ -197,47 +218,48 @@ impl<'a> Ends<'a> {
                 8.0 * unit * self.task.params.size as f64 * f64::from(self.task.params.streams)
                     / window;
             let asked = asked.0 * senders.len() as f64;
-            self.rate_held(asked, sent, edge * senders.len() as f64, "bit/s sent");
+            self.rate_held(asked, sent, edge * senders.len() as f64);
         }
+    }
+
+    fn datagram_stats(&self) -> Option<DatagramStats> {
+        let ends = self.receivers();
+        DatagramStats::merge(&ends.into_iter().filter_map(|e| e.datagrams).collect::<Vec<_>>())
     }
 
     fn datagrams(&mut self, receivers: &[&EndReport]) {
         let sent: f64 = self.senders().iter().map(|e| total(e, |f| f.sent)).sum();
-        let stats: Vec<DatagramStats> = receivers.iter().filter_map(|e| e.datagrams).collect();
-        let count = |of: fn(&DatagramStats) -> u64| stats.iter().map(of).sum::<u64>() as f64;
-        let received = count(|s| s.received);
+        let stats = self.datagram_stats().unwrap_or_default();
+        let received = stats.received as f64;
         // The sender knows what it sent; a receiver's `expected` may miss the tail. More received
         // than sent cannot be: every datagram is marked by the sender and counted once.
         let lost = (sent - received).max(0.0);
         self.push(Metric::Loss, lost / sent);
-        self.push(Metric::Reordering, count(|s| s.reordered) / received);
-        let jitter: f64 = stats.iter().map(|s| s.jitter_ns).sum();
+        self.push(Metric::Reordering, stats.reordered as f64 / received);
         if received > 1.0 {
-            self.push(Metric::Jitter, jitter / stats.len() as f64);
+            self.push(Metric::Jitter, stats.jitter_ns);
         }
         let drops: u64 = option_numbers(receivers, BUFFER_DROPS).sum();
         if lost > 0.0 && drops > 0 {
-            self.warnings.push(format!(
-                "{lost:.0} of {sent:.0} datagrams were lost; receive buffers were full for {drops} \
-                 messages of the whole trial, so (part of) the loss is the receiver's, not the path's"
-            ));
+            self.warnings.push(
+                "datagrams were lost and receive buffers were full: (part of) the loss is the \
+                 receiver's, not the path's"
+                    .to_owned(),
+            );
         }
-        let duplicated = count(|s| s.duplicated);
-        if duplicated > 0.0 {
-            self.warnings.push(format!("{duplicated:.0} datagrams arrived more than once"));
+        if stats.duplicated > 0 {
+            self.warnings.push("datagrams arrived more than once".to_owned());
         }
     }
 
-    fn rate_held(&mut self, asked: f64, got: f64, edge: f64, unit: &str) {
+    fn rate_held(&mut self, asked: f64, got: f64, edge: f64) {
         if (got - asked).abs() > (asked * RATE_TOLERANCE).max(edge) {
-            self.warnings.push(format!(
-                "rate not held: asked {asked:.1} {unit}, got {got:.1}{}",
-                if got < asked {
-                    " (saturated)"
-                } else {
-                    " (late ones of before the window were caught up)"
-                }
-            ));
+            let how = if got < asked {
+                "less than asked for (saturated)"
+            } else {
+                "more than asked for (late ones of before the window were caught up)"
+            };
+            self.warnings.push(format!("rate not held: {how}"));
         }
     }
 
@@ -278,15 +300,9 @@ impl<'a> Ends<'a> {
         };
         for (name, end) in ends {
             let flows = &end.endpoint.flows;
-            let idle: Vec<String> =
-                flows.iter().filter(|f| f.received == 0).map(|f| f.flow.to_string()).collect();
-            if !idle.is_empty() && idle.len() < flows.len() {
-                self.warnings.push(format!(
-                    "{name}: {} of {} flows received nothing in the window: {}",
-                    idle.len(),
-                    flows.len(),
-                    idle.join(", ")
-                ));
+            let idle = flows.iter().filter(|f| f.received == 0).count();
+            if idle > 0 && idle < flows.len() {
+                self.warnings.push(format!("{name}: a flow received nothing in the window"));
             }
         }
     }
@@ -316,6 +332,39 @@ impl<'a> Ends<'a> {
             && carries(&t.server_cpus)
     }
 
+    /// Softirqs, interrupts and kernel threads are the path's; what processes did and the agents did
+    /// not is somebody else's. This is a lower bound: without CONFIG_IRQ_TIME_ACCOUNTING an agent's
+    /// time includes the softirqs that ran on its back.
+    fn other_work(&mut self) {
+        let (c, s) = (self.client, self.server);
+        let processes = |e: &EndReport| e.endpoint.node.time.user_s + e.endpoint.node.time.system_s;
+        let busy = |e: &EndReport| e.endpoint.node.time.busy_s();
+        let own = |e: &EndReport| e.endpoint.process.busy_s();
+        let nodes = if c.endpoint.node.machine == s.endpoint.node.machine {
+            let all = f64::midpoint(processes(c), processes(s));
+            vec![("node", all - own(c) - own(s), f64::midpoint(busy(c), busy(s)), vec![c, s])]
+        } else {
+            vec![
+                ("client's node", processes(c) - own(c), busy(c), vec![c]),
+                ("server's node", processes(s) - own(s), busy(s), vec![s]),
+            ]
+        };
+        for (name, others, busy, ends) in nodes {
+            if others <= (OTHERS_TOLERANCE * busy).max(OTHERS_LEAST_S) {
+                continue;
+            }
+            let unseen = ends.iter().any(|e| e.warnings.iter().any(|w| w == KTHREADS_UNSEEN));
+            let who = if unseen {
+                "a cni's own daemon, kernel threads, which cannot be seen here, or a neighbour"
+            } else {
+                "a cni's own daemon, or a neighbour"
+            };
+            self.warnings.push(format!(
+                "{name}: other work took CPU time in the window: the CPU cost includes it ({who})"
+            ));
+        }
+    }
+
     fn machines_warnings(&mut self) {
         let (c, s) = (&self.client.endpoint.node, &self.server.endpoint.node);
         let nodes = if c.machine == s.machine {
@@ -324,9 +373,8 @@ impl<'a> Ends<'a> {
             vec![("client's node", c), ("server's node", s)]
         };
         for (name, node) in nodes {
-            for (cpu, _) in node.busy.iter().filter(|(_, busy)| **busy >= SATURATED) {
+            for (cpu, _) in node.busy.iter().filter(|(_, busy)| **busy >= CPU_FULL) {
                 if !self.is_meant_to_be_full(*cpu) {
-                    // No figure in it: reports count equal warnings, and `busy` is in the record.
                     self.warnings.push(format!("{name}: CPU {cpu} was full"));
                 }
             }
@@ -334,8 +382,8 @@ impl<'a> Ends<'a> {
             let steal = node.time.steal_s / capacity;
             if steal > STEAL_TOLERANCE {
                 self.warnings.push(format!(
-                    "{name}: the hypervisor took {:.1} % of its CPU time (steal)",
-                    steal * 100.0
+                    "{name}: the hypervisor took more than {:.0} % of its CPU time (steal)",
+                    STEAL_TOLERANCE * 100.0
                 ));
             }
         }

@@ -9,7 +9,8 @@
 //! ends get the same [`Task`]. The windows of both start at a go on the measured connections and
 //! differ by the path's delay; the server's ends first.
 
-use cnibench_model::{EndpointResult, StoredHistogram, Workload, WorkloadParams};
+use cnibench_model::{DatagramStats, EndpointResult, StoredHistogram, Workload, WorkloadParams};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
@@ -126,24 +127,9 @@ pub struct EndReport {
     pub slice_s: f64,
     /// What a UDP receiver counted.
     pub datagrams: Option<DatagramStats>,
+    /// When the measured window opened, by this end's wall clock.
+    #[serde(default)]
+    pub window_opened: Option<Timestamp>,
     /// What a reader must know to trust the values.
     pub warnings: Vec<String>,
-}
-
-/// What the receiving end of `udp_stream` counted, all flows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct DatagramStats {
-    /// Datagrams that the peer sent in *its* window, as its goodbye said; when every goodbye was
-    /// lost, the range of the numbers that came (then there is a warning).
-    pub expected: u64,
-    /// Of these, arrived, at any time before the end of the drain; each counted once.
-    pub received: u64,
-    /// Arrived after one sent later (RFC 4737).
-    pub reordered: u64,
-    /// Arrived more than once.
-    pub duplicated: u64,
-    /// Interarrival jitter (RFC 3550, 6.4.1) in nanoseconds: mean of J over the window, then over
-    /// flows. A datagram arrives when the receiving thread gets hold of it; those that one system
-    /// call returned arrive together.
-    pub jitter_ns: f64,
 }

@@ -47,6 +47,16 @@ fn get_int(fd: impl AsFd, level: i32, name: i32) -> io::Result<i32> {
     Ok(i32::from_ne_bytes(bytes))
 }
 
+/// SO_SNDBUF without the limit of net.core.wmem_max; takes CAP_NET_ADMIN.
+pub(crate) fn force_send_buffer(fd: impl AsFd, bytes: u64) -> io::Result<()> {
+    set_int(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, i32::try_from(bytes).unwrap_or(i32::MAX))
+}
+
+/// SO_RCVBUF without the limit of net.core.rmem_max; takes CAP_NET_ADMIN.
+pub(crate) fn force_receive_buffer(fd: impl AsFd, bytes: u64) -> io::Result<()> {
+    set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, i32::try_from(bytes).unwrap_or(i32::MAX))
+}
+
 /// The raw bytes of `TCP_INFO`; kernels append fields, so the length tells which are there.
 pub(crate) fn tcp_info(fd: impl AsFd) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 512];

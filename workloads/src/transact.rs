@@ -33,6 +33,10 @@ pub(crate) enum Exchanged {
 const LOOP: &str = "loop";
 /// The key under which they tell the CPU time that it spun away in the window, in nanoseconds.
 pub(crate) const SPUN_NS: &str = "spun_ns";
+/// The key under which they tell how late a flow that does not spin woke up, in nanoseconds.
+const WOKEN_LATE_NS: &str = "woken_late_ns";
+/// The key under which they tell how many transactions were due in the window and never sent.
+const UNSENT: &str = "unsent";
 
 /// Runs transactions from the go to the end of the window.
 pub(crate) fn transact(
@@ -119,19 +123,22 @@ impl Book {
         if task.params.rate.is_some() {
             tally.options.insert(SPUN_NS.to_owned(), self.spun.to_string());
             if self.wait == Wait::Sleep {
-                tally.warnings.push(format!(
-                    "more flows than CPUs, so paced flows do not spin: they woke up about {:.0} µs \
-                     late, which is part of the latencies",
-                    self.alarm.lateness() / 1e3
-                ));
+                let late = self.alarm.lateness().round();
+                tally.options.insert(WOKEN_LATE_NS.to_owned(), late.to_string());
+                tally.warnings.push(
+                    "more flows than CPUs, so paced flows do not spin: that they wake up late is \
+                     part of the latencies"
+                        .to_owned(),
+                );
             }
         }
         if self.unsent > 0 {
-            tally.warnings.push(format!(
-                "{} transactions were due in the window and could not be sent before its end; they \
-                 are in the histogram with their delay until then, which is less than their latency",
-                self.unsent
-            ));
+            tally.options.insert(UNSENT.to_owned(), self.unsent.to_string());
+            tally.warnings.push(
+                "transactions were due in the window and could not be sent before its end; they \
+                 are in the histogram with their delay until then, which is less than their latency"
+                    .to_owned(),
+            );
         }
         tally
     }
@@ -156,7 +163,8 @@ fn closed(
                 book.total += 1;
                 lane.moved(book.total);
             }
-            Exchanged::Lost => book.lost += u64::from(timeline.measures(now)),
+            // By when it began: the wait for its answer may outlast the window.
+            Exchanged::Lost => book.lost += u64::from(timeline.measures(begun)),
             Exchanged::Stopped => break,
         }
         begun = now;
@@ -197,7 +205,7 @@ fn open(
                 book.total += 1;
                 lane.moved(book.total);
             }
-            Exchanged::Lost => book.lost += u64::from(timeline.measures(now)),
+            Exchanged::Lost => book.lost += u64::from(timeline.measures(intended)),
             Exchanged::Stopped => return Ok(()),
         }
         schedule.advance();

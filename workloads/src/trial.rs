@@ -9,11 +9,13 @@ use crate::{
     meter::Timeline,
     node_cpu::CpuWindow,
     options,
-    protocol::{DatagramStats, EndReport, Task},
+    protocol::{EndReport, Task},
     reins::{Cause, Reins},
     tcp_crr, tcp_rr, tcp_stream, udp_rr, udp_stream,
 };
-use cnibench_model::{CpuTime, EndpointResult, FlowResult, NodeCpu, StoredHistogram, Workload};
+use cnibench_model::{
+    CpuTime, DatagramStats, EndpointResult, FlowResult, NodeCpu, StoredHistogram, Workload,
+};
 use socket2::Socket;
 use std::{
     collections::BTreeMap,
@@ -29,6 +31,10 @@ use std::{
 const LOOK: u64 = clock::SECOND / 5;
 /// CPU times that were read later than this share of the window are worth a warning.
 const LATE_READING: f64 = 0.02;
+
+/// Warning where kernel threads look like nobody's work.
+pub(crate) const KTHREADS_UNSEEN: &str =
+    "kernel threads cannot be seen here (a PID namespace): their time is in system";
 
 /// Which end this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,10 +230,7 @@ impl Watch<'_> {
         }
         let mut warnings = Vec::new();
         if !sees_kthreads {
-            warnings.push(
-                "kernel threads cannot be seen here (a PID namespace): their time is in system"
-                    .to_owned(),
-            );
+            warnings.push(KTHREADS_UNSEEN.to_owned());
         }
         let late =
             clock::seconds((closed - timeline.close).max(opened.saturating_sub(timeline.open)));
@@ -410,7 +413,8 @@ fn report(
         histogram,
         slices: slices.iter().map(|&n| n as f64 * factor).collect(),
         slice_s: seen.timeline.slice_s(),
-        datagrams: merge(&datagrams),
+        datagrams: DatagramStats::merge(&datagrams),
+        window_opened: clock::wall(seen.timeline.open),
         warnings: seen.warnings,
     })
 }
@@ -423,16 +427,4 @@ fn tcp_info(seen: &Seen, i: usize) -> BTreeMap<String, u64> {
         info.insert(options::RETRANS_IN_WINDOW.to_owned(), after.saturating_sub(before));
     }
     info
-}
-
-fn merge(flows: &[DatagramStats]) -> Option<DatagramStats> {
-    let mut all = DatagramStats::default();
-    for s in flows {
-        all.expected += s.expected;
-        all.received += s.received;
-        all.reordered += s.reordered;
-        all.duplicated += s.duplicated;
-        all.jitter_ns += s.jitter_ns / flows.len() as f64;
-    }
-    (!flows.is_empty()).then_some(all)
 }

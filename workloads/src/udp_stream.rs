@@ -16,13 +16,14 @@ use crate::{
     hello::{self, CONTROL, Control},
     meter::{Meter, Timeline},
     options, payload,
-    protocol::{DatagramStats, EndReport, Task},
+    protocol::{EndReport, Task},
     reins::Reins,
     sys::{ReceiveBatch, SendBatch},
     tcp_stream::roles,
     trial::{self, Cast, Side},
     udp,
 };
+use cnibench_model::DatagramStats;
 use rustix::{
     io::Errno,
     net::{RecvFlags, SendFlags, recv, send},
@@ -44,7 +45,7 @@ const MAX_SEGMENTS: usize = 64;
 /// Bytes that one GSO send may carry: what an IPv4 datagram has room for.
 const MAX_GSO: usize = 65_507;
 /// Datagrams handed over with one sendmmsg.
-const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 /// Messages taken with one recvmmsg: coalesced runs of up to 64 KiB, or single datagrams.
 const RUNS: usize = 2;
 const SINGLES: usize = 64;
@@ -344,7 +345,7 @@ impl Inbox {
         }
     }
 
-    fn close(self, flow: u32) -> Tally {
+    fn close(self) -> Tally {
         let counts = self.arrivals.counts();
         let slices = self.meter.finish();
         let mut tally = Tally {
@@ -354,9 +355,9 @@ impl Inbox {
             ..Tally::default()
         };
         let expected = self.goodbye.map(|(_, sent)| sent).unwrap_or_else(|| {
-            tally.warnings.push(format!(
-                "flow {flow}: the sender's goodbye was lost; this end goes by the numbers that came"
-            ));
+            tally.warnings.push(
+                "a sender's goodbye was lost; this end goes by the numbers that came".to_owned(),
+            );
             counts.range.map_or(0, |(low, high)| high - low + 1)
         });
         tally.datagrams = Some(DatagramStats {
@@ -436,7 +437,7 @@ fn receiver(
             "flow {flow}: neither a datagram nor the sender's goodbye came"
         )));
     }
-    Ok(inbox.close(flow))
+    Ok(inbox.close())
 }
 
 #[cfg(test)]
@@ -469,7 +470,7 @@ mod tests {
         inbox.take(&run, 100, 5_000, &socket);
         inbox.take(&Control::End(9).encode(), CONTROL, 6_000, &socket);
         inbox.take(&[1, 2, 3], 3, 6_000, &socket);
-        let tally = inbox.close(0);
+        let tally = inbox.close();
         let stats = tally.datagrams.unwrap();
         assert_eq!((stats.expected, stats.received), (9, 3));
         assert_eq!((stats.reordered, stats.duplicated), (1, 1));

@@ -66,17 +66,18 @@ fn transactions_agree_at_both_ends() {
             let (client, server) = trial(&t, address);
             let outcome = combine(&t, &client, &server);
             let done = total(&client, |f| f.transactions);
-            assert!(done > 10, "{workload}: {done}");
+            assert!(done > 20, "{workload}: {done}");
             assert_eq!(total(&client, |f| f.received_bytes), done * 30);
             let served = total(&server, |f| f.transactions);
             // The server's window is off by the path's delay and by when its supervisor got a CPU.
             assert!(served.abs_diff(done) < done / 2 + 100, "{workload}: {done} {served}");
             let rate = value(&outcome, Metric::TransactionRate);
             assert!((rate - done as f64 / t.duration_s).abs() < 1e-6);
+            assert!(outcome.window_opened.is_some());
             let h = outcome.histogram.as_ref().unwrap().decode().unwrap();
             assert_eq!(h.len(), done, "{workload}");
             let p50 = value(&outcome, Metric::LatencyP50);
-            assert!(p50 > 1_000.0 && p50 <= value(&outcome, Metric::LatencyP99));
+            assert!(p50 > 1_000.0 && p50 <= value(&outcome, Metric::LatencyMax));
             assert!(value(&outcome, Metric::CpuPerTransaction) > 0.0);
             let has = |m| outcome.samples.iter().any(|s| s.metric == m);
             assert_eq!(has(Metric::Loss), workload == Workload::UdpRr);
@@ -100,7 +101,6 @@ fn udp_stream_accounts_for_every_datagram() {
                 p.streams = 2;
                 p.size = 500;
                 p.rate = Some(Rate(8e6));
-                p.receive_buffer = Some(2 << 20);
             });
             let (client, server) = trial(&t, address);
             let both = direction == FlowDirection::Both;
@@ -199,10 +199,24 @@ fn options_are_set_and_read_back() {
 }
 
 #[test]
-fn a_buffer_that_the_kernel_caps_is_warned_about() {
-    let t = task(Workload::TcpRr, |p| p.receive_buffer = Some(1 << 29));
-    let (client, _) = trial(&t, V4);
-    assert!(client.warnings.iter().any(|w| w.contains("rmem_max")), "{:?}", client.warnings);
+fn a_buffer_is_granted_or_warned_about() {
+    // More than any net.core.rmem_max: granted to root, capped for everybody else.
+    let t = task(Workload::UdpRr, |p| p.receive_buffer = Some(1 << 29));
+    let (client, server) = trial(&t, V4);
+    for end in [&client, &server] {
+        let real: u64 = end.endpoint.flows[0].options["receive_buffer"].parse().unwrap();
+        let warned = end.warnings.iter().any(|w| w.contains("rmem_max"));
+        assert_eq!(warned, real < 2 << 29, "{real}: {:?}", end.warnings);
+    }
+}
+
+#[test]
+fn a_receiver_of_a_datagram_stream_has_room_for_many_runs() {
+    let t = task(Workload::UdpStream, |p| p.rate = Some(Rate(1e6)));
+    let (_, server) = trial(&t, V4);
+    let real: u64 = server.endpoint.flows[0].options["receive_buffer"].parse().unwrap();
+    let warned = server.warnings.iter().any(|w| w.contains("rmem_max"));
+    assert!(real >= 8 << 20 || warned, "{real}");
 }
 
 #[test]

@@ -27,5 +27,5 @@ pub use record::{
 };
 pub use spec::{CniSpec, SpecError};
 pub use topology::{AddressFamily, Topology};
-pub use trial::{CpuTime, EndpointResult, FlowResult, NodeCpu, Sample, Trial};
+pub use trial::{CpuTime, DatagramStats, EndpointResult, FlowResult, NodeCpu, Sample, Trial};
 pub use workload::{FlowDirection, Pinning, Rate, Workload, WorkloadParams};

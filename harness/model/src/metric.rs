@@ -107,7 +107,7 @@ metrics! {
     TransactionRate = "transaction_rate", TransactionsPerSecond, HigherIsBetter, "transaction rate";
     /// Mean time of one transaction, from the (intended) send to the whole response.
     LatencyMean = "latency_mean", Nanoseconds, LowerIsBetter, "latency mean";
-    /// Median time of one transaction.
+    /// Median time of one transaction; like every percentile left out when fewer than 10 lie beyond it.
     LatencyP50 = "latency_p50", Nanoseconds, LowerIsBetter, "latency p50";
     /// 90th percentile of the time of one transaction.
     LatencyP90 = "latency_p90", Nanoseconds, LowerIsBetter, "latency p90";
@@ -123,13 +123,13 @@ metrics! {
     Loss = "loss", Ratio, LowerIsBetter, "loss";
     /// Datagrams that arrived after one sent later, as a share of those received (RFC 4737 type-P-reordered).
     Reordering = "reordering", Ratio, LowerIsBetter, "reordering";
-    /// Interarrival jitter of datagrams (RFC 3550, section 6.4.1), mean over flows.
+    /// Interarrival jitter of datagrams (RFC 3550, section 6.4.1), of bursts where they are sent in bursts; mean over flows.
     Jitter = "jitter", Nanoseconds, LowerIsBetter, "jitter";
     /// TCP segments sent again in the measured window, all flows of the sender.
     Retransmits = "retransmits", Count, LowerIsBetter, "retransmits";
-    /// CPU time of all measured nodes (user, system, softirq, kernel threads) for each Gbit of payload.
+    /// CPU time of all measured nodes (user, system, softirq, interrupts, kernel threads) for each Gbit of payload.
     CpuPerGigabit = "cpu_per_gigabit", CpuSecondsPerGigabit, LowerIsBetter, "CPU per Gbit";
-    /// CPU time of all measured nodes (user, system, softirq, kernel threads) for each transaction.
+    /// CPU time of all measured nodes (user, system, softirq, interrupts, kernel threads) for each transaction.
     CpuPerTransaction = "cpu_per_transaction", CpuSecondsPerTransaction, LowerIsBetter, "CPU per transaction";
 }
 

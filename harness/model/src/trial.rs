@@ -8,6 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use std::collections::BTreeMap;
 
+/// A CPU whose busy share in a window is at least this was full.
+pub const CPU_FULL: f64 = 0.95;
+
 /// One value of one metric of one trial, in the metric's unit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sample {
@@ -22,13 +25,14 @@ pub struct Sample {
 pub struct CpuTime {
     /// In user mode (nice included).
     pub user_s: f64,
-    /// In the kernel on behalf of processes, kernel threads not included.
+    /// In the kernel on behalf of processes, kernel threads not included where they can be seen.
     pub system_s: f64,
     /// In softirq context, which is where most of a datapath runs.
     pub softirq_s: f64,
     /// In hard interrupts.
     pub irq_s: f64,
-    /// In kernel threads (ksoftirqd, kworkers, crypto and WireGuard workers).
+    /// In kernel threads (kworkers, crypto and WireGuard workers). Not ksoftirqd: what it runs is
+    /// softirq and counted there. Zero where kernel threads cannot be seen; then it is in `system_s`.
     pub kthread_s: f64,
     /// Taken by the hypervisor: time that this machine wanted and did not get.
     pub steal_s: f64,
@@ -87,6 +91,40 @@ pub struct FlowResult {
     pub tcp_info: BTreeMap<String, u64>,
 }
 
+/// What the receiving end of `udp_stream` counted, all flows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DatagramStats {
+    /// Datagrams that the peer sent in *its* window, as its goodbye said; when every goodbye was
+    /// lost, the range of the numbers that came (then there is a warning).
+    pub expected: u64,
+    /// Of these, arrived, at any time before the end of the drain; each counted once.
+    pub received: u64,
+    /// Arrived after one sent later (RFC 4737).
+    pub reordered: u64,
+    /// Arrived more than once.
+    pub duplicated: u64,
+    /// Interarrival jitter (RFC 3550, 6.4.1) in nanoseconds: mean of J over the window, then over
+    /// flows. A datagram arrives when the receiving thread gets hold of it; those that one system
+    /// call returned arrive together. Those that were sent together (one GSO send, one burst of a
+    /// paced sender) count once, by the first that arrives.
+    pub jitter_ns: f64,
+}
+
+impl DatagramStats {
+    /// The sum of counts and the mean of jitters; none of none.
+    pub fn merge(parts: &[Self]) -> Option<Self> {
+        let mut all = Self::default();
+        for s in parts {
+            all.expected += s.expected;
+            all.received += s.received;
+            all.reordered += s.reordered;
+            all.duplicated += s.duplicated;
+            all.jitter_ns += s.jitter_ns / parts.len() as f64;
+        }
+        (!parts.is_empty()).then_some(all)
+    }
+}
+
 /// What one end of a trial reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EndpointResult {
@@ -128,6 +166,17 @@ pub struct Trial {
     pub client: EndpointResult,
     /// Server's end.
     pub server: EndpointResult,
+    /// Address and port that the client was sent to; none in records of before it was kept.
+    #[serde(default)]
+    pub server_addr: Option<String>,
+    /// When the client's measured window opened, by the client's wall clock; none as above.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub window_opened: Option<Timestamp>,
+    /// What the receivers of `udp_stream` counted (for `both` those of either end together); none
+    /// for other workloads and as above.
+    #[serde(default)]
+    pub datagrams: Option<DatagramStats>,
     /// Proofs taken with this trial.
     pub proofs: Vec<Proof>,
     /// What a reader must know to trust the values, e.g. "core 0 was full", "rate not held".
@@ -149,6 +198,42 @@ mod tests {
     #[serde(tag = "event", rename_all = "snake_case")]
     enum Tagged {
         Node(NodeCpu),
+    }
+
+    #[test]
+    fn a_trial_of_before_the_optional_fields_can_be_read() {
+        let end = r#"{"window_s":1,"process":{"user_s":0,"system_s":0,"softirq_s":0,"irq_s":0,
+            "kthread_s":0,"steal_s":0},"node":{"machine":"m","window_s":1,"time":{"user_s":0,
+            "system_s":0,"softirq_s":0,"irq_s":0,"kthread_s":0,"steal_s":0},"busy":{}},"flows":[]}"#;
+        let text = format!(
+            r#"{{"case":"c","index":0,"block":0,"sequence":0,"started":"2026-02-03T10:20:31Z",
+            "workload":"udp_stream","samples":[],"histogram":null,"slices":[],"slice_s":0.1,
+            "client":{end},"server":{end},"proofs":[],"warnings":[]}}"#
+        );
+        let mut trial: Trial = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (trial.server_addr.as_ref(), trial.window_opened, trial.datagrams),
+            (None, None, None)
+        );
+        trial.server_addr = Some("[fd77::2]:4000".to_owned());
+        trial.window_opened = "2026-02-03T10:20:32.25Z".parse().ok();
+        trial.datagrams =
+            Some(DatagramStats { expected: 9, received: 7, ..DatagramStats::default() });
+        let again: Trial = serde_json::from_str(&serde_json::to_string(&trial).unwrap()).unwrap();
+        assert_eq!(again, trial);
+    }
+
+    #[test]
+    fn datagram_counts_add_up_and_jitters_are_averaged() {
+        let of = |n, jitter_ns| DatagramStats {
+            expected: 4 * n,
+            received: 3 * n,
+            reordered: 2 * n,
+            duplicated: n,
+            jitter_ns,
+        };
+        assert_eq!(DatagramStats::merge(&[of(1, 10.0), of(10, 30.0)]), Some(of(11, 20.0)));
+        assert_eq!(DatagramStats::merge(&[]), None);
     }
 
     #[test]

@@ -81,7 +81,9 @@ impl Workload {
             congestion_control: "cubic".to_owned(),
             nodelay: true,
             send_buffer: None,
-            receive_buffer: None,
+            // The kernel's fixed default (net.core.rmem_default, 208 KiB) holds about three GSO runs of
+            // 64 KiB: a trial would measure how soon the receiver is scheduled, not the path.
+            receive_buffer: (self == Self::UdpStream).then_some(4 << 20),
             gso: true,
         }
     }
@@ -149,7 +151,8 @@ impl Pinning {
     }
 }
 
-/// An offered rate over all flows of a trial: transactions per second, or for streams bits of payload per second.
+/// An offered rate over all flows of a trial: transactions per second, or for streams bits of payload
+/// per second in each direction, so that `both` offers it twice.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Rate(pub f64);
@@ -163,7 +166,8 @@ pub struct WorkloadParams {
     pub size: u64,
     /// Bytes of one response; 0 for streams.
     pub response_size: u64,
-    /// Offered rate over all flows (open loop, latency from the intended send time); none: closed loop or flat out.
+    /// Offered rate over all flows, of each direction (open loop, latency from the intended send
+    /// time); none: closed loop or flat out.
     pub rate: Option<Rate>,
     /// Which side sends a stream's payload.
     pub direction: FlowDirection,
@@ -173,9 +177,11 @@ pub struct WorkloadParams {
     pub congestion_control: String,
     /// TCP_NODELAY on every socket.
     pub nodelay: bool,
-    /// SO_SNDBUF in bytes; none: the kernel's own autotuning.
+    /// SO_SNDBUF in bytes; none: left to the kernel, which tunes that of TCP by itself and gives UDP
+    /// a fixed one (net.core.wmem_default).
     pub send_buffer: Option<u64>,
-    /// SO_RCVBUF in bytes; none: the kernel's own autotuning.
+    /// SO_RCVBUF in bytes; none: left to the kernel, which tunes that of TCP by itself and gives UDP
+    /// a fixed one (net.core.rmem_default).
     pub receive_buffer: Option<u64>,
     /// UDP segmentation offload (UDP_SEGMENT) and receive coalescing (UDP_GRO) for udp_stream.
     pub gso: bool,

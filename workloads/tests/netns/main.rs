@@ -51,7 +51,6 @@ fn every_tenth_datagram_dropped_is_a_loss_of_a_tenth() {
             p.gso = gso;
             p.rate = Some(Rate(8e6));
             p.size = 1_000;
-            p.receive_buffer = Some(2 << 20);
         });
         let (client, server) = run(&net, &t);
         let (sent, stats) = (total(&client, |f| f.sent), server.datagrams.unwrap());
@@ -80,6 +79,20 @@ fn a_lost_request_is_counted_and_the_next_one_goes_on() {
     let h = client.histogram.unwrap().decode().unwrap();
     // A lost one has no latency: what is in the histogram was answered in time.
     assert!(h.max() < 200_000_000, "{}", h.max());
+}
+
+#[test]
+fn a_loss_is_seen_in_a_window_shorter_than_the_wait_for_an_answer() {
+    let net = Net::up();
+    net.drop_on_server("meta l4proto udp meta length > 100 numgen inc mod 5 0 drop");
+    let mut t = task(Workload::UdpRr, |p| {
+        p.size = 100;
+        p.response_size = 8;
+    });
+    (t.warmup_s, t.duration_s) = (0.0, 0.1);
+    let (client, server) = run(&net, &t);
+    // Four answers, and the wait for the fifth is longer than the window.
+    assert!(value(&combine(&t, &client, &server), Metric::Loss) > 0.1);
 }
 
 #[test]
