@@ -4,7 +4,7 @@
 //! one unit and one number of decimals. Called by every renderer.
 
 use crate::stats::Interval;
-use cnibench_model::{Clock, Metric, Unit};
+use cnibench_model::{Clock, Metric, Rate, Unit, Workload};
 
 /// How the values of one row or axis are written.
 #[derive(Debug, Clone, PartialEq)]
@@ -143,6 +143,19 @@ pub(crate) fn seconds(value: f64) -> String {
     format!("{} ms", number(value * 1e3, 0))
 }
 
+/// An offered rate with its unit: "2 Gbit/s" of a stream, "5,000 transactions/s" of the others.
+pub(crate) fn rate(rate: Rate, workload: Workload) -> String {
+    if workload.is_transactional() {
+        return match rate.0 {
+            r if r >= 1.0 => format!("{} transactions/s", thousands(r.round() as u64)),
+            r => format!("{r} transactions/s"),
+        };
+    }
+    let (divisor, prefix) = prefix(rate.0, &LARGE);
+    let text = format!("{:.3}", rate.0 / divisor);
+    format!("{} {prefix}bit/s", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
 /// Bytes with a binary prefix.
 pub(crate) fn bytes(value: u64) -> String {
     let steps = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
@@ -209,6 +222,9 @@ mod tests {
             }
         }
         assert_eq!([0, 999, 1000, 2_415_960].map(thousands), ["0", "999", "1,000", "2,415,960"]);
+        assert_eq!(rate(Rate(2e9), Workload::UdpStream), "2 Gbit/s");
+        assert_eq!(rate(Rate(2.5e8), Workload::TcpStream), "250 Mbit/s");
+        assert_eq!(rate(Rate(5000.0), Workload::UdpRr), "5,000 transactions/s");
         assert_eq!(number(-0.0001, 2), "0.00");
         assert_eq!(number(f64::NAN, 2), "–");
         assert_eq!(
