@@ -194,7 +194,7 @@ fn fact(cell: &MatrixCell, line: &MatrixLine) -> [String; 2] {
                     format!("{words} ({i})")
                 }
                 (Against::Change { words, .. }, _) => words.clone(),
-                (Against::None { why }, _) => why.clone(),
+                (Against::None { why, .. }, _) => why.clone(),
             };
             [first.trim().to_owned(), second]
         }
