@@ -287,7 +287,7 @@ fn times(ratio: f64, interval: Option<Interval>) -> String {
         () => 1,
     };
     let texts = || (least..=3).map(|decimals| number(ratio, decimals));
-    let is_one = |text: &String| text.trim_end_matches('0').trim_end_matches('.') == "1";
+    let is_one = |text: &String| text.parse() == Ok(1.0);
     texts().find(|text| !is_one(text)).unwrap_or_else(|| number(ratio, 3))
 }
 
@@ -363,7 +363,7 @@ mod tests {
         let wide = of(2.86, 1.23, 6.7);
         assert_eq!(change(Metric::LatencyP50, &wide), "2.9 times the time");
         assert_eq!(interval(Metric::LatencyP50, &wide).unwrap(), "1.2–7");
-        assert_eq!(interval(Metric::LatencyP50, &of(4.0, 1.02, 9.0)).unwrap(), "1.02–9");
+        assert_eq!(interval(Metric::LatencyP50, &of(4.0, 1.02, 10.1)).unwrap(), "1.02–10");
         assert_eq!(interval(Metric::LatencyP50, &of(2.0, 1.2, 3.9)).unwrap(), "1.2–3.9");
         let little = of(0.08, 0.02, 0.9);
         assert_eq!(change(Metric::Throughput, &little), "1/12 of the throughput");
