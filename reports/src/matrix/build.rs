@@ -118,8 +118,7 @@ fn line(book: &Book<'_>, row: usize, metric: Metric) -> MatrixLine {
         .map(|c| Some(stats::centre(&book.entry(row, c)?.values(metric))?.within(possible(metric))))
         .collect();
     let medians: Vec<f64> = centres.iter().flatten().map(|c| c.median).collect();
-    let intervals: Vec<Interval> = centres.iter().flatten().filter_map(|c| c.interval).collect();
-    let scale = Scale::of(metric, book.clock(), &medians, &intervals);
+    let scale = Scale::of(metric, book.clock(), &medians);
     let cells = book.columns.iter().zip(&centres).enumerate().map(|(number, (column, centre))| {
         let entry = book.entry(row, number);
         let content = match (entry, centre) {
@@ -146,13 +145,12 @@ fn possible(metric: Metric) -> Interval {
 fn value(entry: &Entry<'_>, centre: Centre, scale: &Scale, against: Against) -> Value {
     let interrupted = matches!(entry.status, Some(CellStatus::Interrupted { .. }));
     let finished = entry.trials.len();
+    let (text, interval) = scale.centre(&centre);
     Value {
         centre,
-        text: scale.number(centre.median),
-        interval_text: centre.interval.map_or_else(
-            || format!("{}: no interval", stats::trials(centre.n)),
-            |i| scale.interval(i),
-        ),
+        text,
+        interval_text: interval
+            .unwrap_or_else(|| format!("{}: no interval", stats::trials(centre.n))),
         against,
         partial: interrupted.then(|| format!("{finished} of {} trials", entry.case.trials)),
     }
