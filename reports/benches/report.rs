@@ -6,7 +6,7 @@ mod fixtures;
 use cnibench_model::{Record, StoredHistogram};
 use cnibench_reports::{
     Format, render,
-    stats::{Point, centre, change, curve, merge},
+    stats::{Basis, Point, centre, change, curve, merge},
 };
 use criterion::{Criterion, criterion_group, criterion_main};
 use fixtures::{Builder, ten_thousand};
@@ -24,10 +24,10 @@ fn statistics(c: &mut Criterion) {
     let (a, b) = (points(1.1), points(1.0));
     c.bench_function("centre of 10k samples", |x| x.iter(|| centre(black_box(&values))));
     c.bench_function("paired change of 10k samples", |x| {
-        x.iter(|| change(black_box(&a), black_box(&b), true));
+        x.iter(|| change(black_box(&a), black_box(&b), Basis::Ratio, true));
     });
     c.bench_function("unpaired change of 10k samples", |x| {
-        x.iter(|| change(black_box(&a), black_box(&b), false));
+        x.iter(|| change(black_box(&a), black_box(&b), Basis::Ratio, false));
     });
 }
 

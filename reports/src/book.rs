@@ -3,6 +3,7 @@
 //! Owns labels, the order of rows and columns and which column is the baseline. Owns no statistics.
 //! Everything that renders starts from here.
 
+use crate::units;
 use cnibench_model::{
     Case, CaseId, CellStatus, Clock, CniInfo, CniSpec, Metric, Placement, Record, SeriesKey,
     StoredHistogram, Trial, Workload, WorkloadParams,
@@ -82,7 +83,11 @@ impl Row {
     /// `key=value, ...` of the parameters that differ from the defaults.
     pub fn params_text(&self) -> String {
         let differing = self.params.differing(self.workload);
-        differing.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ")
+        let text = |(key, value): &(&str, String)| match (*key, self.params.rate) {
+            ("rate", Some(rate)) => format!("rate={}", units::rate(rate, self.workload)),
+            _ => format!("{key}={value}"),
+        };
+        differing.iter().map(text).collect::<Vec<_>>().join(", ")
     }
 
     /// A file name stem: the series with everything but letters, digits and `-_` replaced.
@@ -275,6 +280,7 @@ fn entries<'a>(
 mod tests {
     use super::*;
     use crate::fixtures::{Builder, mixed, twelve, usual};
+    use cnibench_model::Rate;
 
     #[test]
     fn host_comes_first_and_is_the_baseline() {
@@ -287,6 +293,18 @@ mod tests {
         assert_eq!(book.columns.len(), 5);
         assert_eq!(book.rows.len(), 3);
         assert_eq!(book.entry(0, 4).unwrap().trials.len(), 6);
+    }
+
+    #[test]
+    fn a_rate_is_titled_with_its_unit() {
+        let mut record = Builder {
+            series: vec![(Workload::UdpStream, Placement::CrossNode)],
+            ..Builder::default()
+        }
+        .build();
+        record.header.cases.iter_mut().for_each(|c| c.params.rate = Some(Rate(2e9)));
+        let records = [record];
+        assert_eq!(Book::new(&records).rows[0].title(), "udp_stream cross-node, rate=2 Gbit/s");
     }
 
     #[test]

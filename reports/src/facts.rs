@@ -4,9 +4,9 @@
 
 use crate::{
     book::{Book, record_label},
-    units::{bytes, seconds},
+    units::{self, bytes, seconds},
 };
-use cnibench_model::{Environment, Pinning, Record, WorkloadParams};
+use cnibench_model::{Case, Environment, Pinning, Record};
 
 /// One record's facts, as the page shows them.
 pub(crate) struct Run {
@@ -207,21 +207,38 @@ fn settings(record: &Record) -> Vec<(String, &'static str, String, String)> {
                 seconds(case.duration_s),
                 seconds(case.warmup_s)
             );
-            out.push((series, threads, parameters(&case.params, case.workload.is_tcp()), trials));
+            out.push((series, threads, parameters(record, case), trials));
         }
     }
     out
 }
 
-fn parameters(p: &WorkloadParams, tcp: bool) -> String {
-    let buffer = |v: Option<u64>| v.map_or_else(|| "autotuned".to_owned(), bytes);
+/// What a UDP socket of the case said of one of its buffers, or nothing where no trial was kept.
+fn read_back(record: &Record, case: &Case, option: &str) -> Option<u64> {
+    let trials = record.trials.iter().filter(|t| t.case == case.id);
+    let mut flows = trials.flat_map(|t| t.client.flows.iter().chain(&t.server.flows));
+    flows.find_map(|f| f.options.get(option)?.parse().ok())
+}
+
+fn parameters(record: &Record, case: &Case) -> String {
+    let p = &case.params;
+    let tcp = case.workload.is_tcp();
+    // Of TCP the kernel grows an unset buffer as it goes; of UDP it stays at the kernel's default.
+    let buffer = |set: Option<u64>, option: &str| match set {
+        Some(size) => bytes(size),
+        None if tcp => "autotuned".to_owned(),
+        None => match read_back(record, case, option) {
+            Some(size) => format!("kernel default ({} read back)", bytes(size)),
+            None => "kernel default".to_owned(),
+        },
+    };
     let mut parts = vec![format!("{} flow{}", p.streams, if p.streams == 1 { "" } else { "s" })];
     parts.push(match p.response_size {
         0 => format!("{} a write", bytes(p.size)),
         response => format!("request {}, response {}", bytes(p.size), bytes(response)),
     });
     parts.push(match p.rate {
-        Some(rate) => format!("offered rate {}", rate.0),
+        Some(rate) => format!("offered rate {}", units::rate(rate, case.workload)),
         None => "as fast as possible".to_owned(),
     });
     parts.push(format!("direction {}", p.direction.name()));
@@ -236,8 +253,8 @@ fn parameters(p: &WorkloadParams, tcp: bool) -> String {
     }
     parts.push(format!(
         "buffers: send {}, receive {}",
-        buffer(p.send_buffer),
-        buffer(p.receive_buffer)
+        buffer(p.send_buffer, "send_buffer"),
+        buffer(p.receive_buffer, "receive_buffer")
     ));
     parts.join("; ")
 }
@@ -245,6 +262,30 @@ fn parameters(p: &WorkloadParams, tcp: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::Builder;
+    use cnibench_model::{Placement, Rate, Workload};
+
+    #[test]
+    fn parameters_say_what_the_kernel_did() {
+        let series = vec![
+            (Workload::UdpStream, Placement::CrossNode),
+            (Workload::TcpStream, Placement::CrossNode),
+        ];
+        let mut record = Builder { series, ..Builder::default() }.build();
+        for trial in &mut record.trials {
+            let options = &mut trial.client.flows[0].options;
+            options.insert("receive_buffer".to_owned(), "212992".to_owned());
+        }
+        record.header.cases[0].params.rate = Some(Rate(2e9));
+        let udp = parameters(&record, &record.header.cases[0]);
+        assert!(udp.contains("offered rate 2 Gbit/s"), "{udp}");
+        assert!(
+            udp.contains("send kernel default, receive kernel default (208 KiB read back)"),
+            "{udp}"
+        );
+        let tcp = parameters(&record, &record.header.cases[1]);
+        assert!(tcp.contains("send autotuned, receive autotuned"), "{tcp}");
+    }
 
     #[test]
     fn a_shell_reads_the_command_back() {

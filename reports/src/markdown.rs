@@ -118,7 +118,7 @@ fn cell(cell: &MatrixCell) -> String {
                 Against::Change { words, .. } => {
                     let _ = write!(out, "<br>{words}");
                 }
-                Against::None { why } => {
+                Against::None { why, .. } => {
                     let _ = write!(out, "<br>{why}");
                 }
             }

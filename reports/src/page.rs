@@ -235,9 +235,9 @@ fn cell_view(cell: &MatrixCell, line: &MatrixLine, row: usize, column: usize) ->
                 Against::Change { words, interval_words, .. } => {
                     (words.clone(), interval_words.clone())
                 }
-                Against::None { why } => (why.clone(), None),
+                Against::None { why, .. } => (why.clone(), None),
             };
-            let paint = tint_paint(tint(line.metric, &value.against));
+            let paint = tint_paint(tint(line, &value.against));
             let mut lines = vec![value.interval_text.clone()];
             lines.extend(value.partial.as_ref().map(|p| format!("cut off: {p}")));
             CellView {

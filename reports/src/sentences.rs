@@ -4,12 +4,15 @@
 
 use crate::{
     book::Book,
-    matrix::{Against, Content, End, Matrix, MatrixLine, change_between},
+    matrix::{Against, Content, End, Matrix, MatrixLine, Side, change_between},
     stats::{self, Change, Effect},
-    words,
+    words::{self, Form},
 };
-use cnibench_model::{Metric, Placement, Workload};
+use cnibench_model::{Direction, Metric, Placement, Workload};
 use std::collections::BTreeMap;
+
+/// Most cnis named one by one for one thing; of more, so many of the worst and of the best.
+const NAMED: usize = 6;
 
 /// One sentence per row of the matrix.
 pub(crate) fn sentences(book: &Book<'_>, matrix: &Matrix) -> Vec<String> {
@@ -63,6 +66,7 @@ fn sentence(book: &Book<'_>, matrix: &Matrix, row: usize) -> String {
     if parts.is_empty() {
         parts.extend(alone(matrix, line));
     }
+    parts.extend(not_compared(matrix, line));
     parts.extend(missing(matrix, line));
     format!("{subject}: {}.", parts.join("; "))
 }
@@ -83,48 +87,32 @@ fn compare(
     };
     let changes: Vec<(usize, &Change)> =
         columns.iter().filter_map(|c| Some((*c, line.cells[*c].change()?))).collect();
-    let effect = |change: &Change| change.effect(line.metric.direction());
-    let shown = |change: &Change| matches!(effect(change), Effect::Better | Effect::Worse);
-    let mut ranked: Vec<(usize, &Change)> =
-        changes.iter().copied().filter(|(_, c)| shown(c)).collect();
-    ranked.sort_by(|a, b| b.1.ratio.ln().abs().total_cmp(&a.1.ratio.ln().abs()));
-    // Clauses of one form stand together and share verb and "than the host".
-    ranked.sort_by_key(|(_, c)| std::cmp::Reverse(words::clause_kind(c)));
-    let mut parts = Vec::new();
-    let mut kind = None;
-    for (column, change) in &ranked {
-        let name = &matrix.columns[*column].short;
-        let fresh = kind != Some(words::clause_kind(change));
-        kind = Some(words::clause_kind(change));
-        let clause = words::clause(line.metric, change, fresh);
-        parts.push(if fresh {
-            format!("{name} {clause} {base}")
-        } else {
-            format!("{name} {clause}")
-        });
-    }
-    let names = |wanted: Effect| -> Vec<&str> {
-        let of_effect = changes.iter().filter(|(_, c)| effect(c) == wanted);
-        of_effect.map(|(c, _)| matrix.columns[*c].short.as_str()).collect()
+    let direction = line.metric.direction();
+    let of = |wanted: &[Effect]| -> Vec<(usize, &Change)> {
+        changes.iter().copied().filter(|(_, c)| wanted.contains(&c.effect(direction))).collect()
     };
-    let equal = names(Effect::NotShown);
-    if !equal.is_empty() {
-        parts.push(format!("no difference from {base} is shown for {}", list(&equal)));
+    let (ranked, between) = extremes(of(&[Effect::Better, Effect::Worse]), direction);
+    let mut parts = clauses(matrix, line.metric, &ranked, &base);
+    if between > 0 {
+        parts.push(format!("{between} between (see the matrix)"));
     }
-    let unknown = names(Effect::Unknown);
+    let equal: Vec<&str> =
+        of(&[Effect::NotShown]).iter().map(|(c, _)| matrix.columns[*c].short.as_str()).collect();
+    if !equal.is_empty() {
+        let names = match equal.len() {
+            0..=NAMED => list(&equal),
+            many => format!("{many} cnis (see the matrix)"),
+        };
+        parts.push(format!("no difference from {base} is shown for {names}"));
+    }
+    let (unknown, between) = extremes(of(&[Effect::Unknown]), direction);
     if !unknown.is_empty() {
-        let single: Vec<String> = changes
-            .iter()
-            .filter(|(_, c)| effect(c) == Effect::Unknown)
-            .map(|(c, change)| {
-                let words = words::change(line.metric, change);
-                let few = format!(" ({})", stats::trials(change.n));
-                format!("{} {}", matrix.columns[*c].short, words.replace(&few, ""))
-            })
-            .collect();
+        parts.extend(clauses(matrix, line.metric, &unknown, &base));
+        if between > 0 {
+            parts.push(format!("{between} between (see the matrix)"));
+        }
         parts.push(format!(
-            "{} than {base}, but fewer than {} trials have no interval, so this ranks nothing",
-            single.join(", "),
+            "but fewer than {} trials have no interval, so this ranks nothing",
             stats::ENOUGH
         ));
     }
@@ -136,6 +124,47 @@ fn compare(
     text
 }
 
+/// The worst and the best, and how many were left out between them.
+fn extremes(
+    mut changes: Vec<(usize, &Change)>,
+    direction: Direction,
+) -> (Vec<(usize, &Change)>, usize) {
+    let badness = |change: &Change| match direction {
+        Direction::HigherIsBetter => -change.growth(),
+        Direction::LowerIsBetter => change.growth(),
+    };
+    changes.sort_by(|a, b| badness(b.1).total_cmp(&badness(a.1)));
+    let between = changes.len().saturating_sub(NAMED);
+    if between > 0 {
+        changes.drain(NAMED / 2..NAMED / 2 + between);
+    }
+    (changes, between)
+}
+
+/// "x takes 31 % longer than the host", "y 12 %": clauses of one form stand together, the largest
+/// first, and share the verb and what they are compared with.
+fn clauses(
+    matrix: &Matrix,
+    metric: Metric,
+    changes: &[(usize, &Change)],
+    base: &str,
+) -> Vec<String> {
+    let mut changes = changes.to_vec();
+    changes.sort_by(|a, b| b.1.growth().abs().total_cmp(&a.1.growth().abs()));
+    changes.sort_by_key(|(_, c)| Form::of(c));
+    let mut before = None;
+    changes
+        .iter()
+        .map(|(column, change)| {
+            let name = &matrix.columns[*column].short;
+            let form = Form::of(change);
+            let fresh = before.replace(form) != Some(form) || form == Form::Equal;
+            let clause = words::clause(metric, change, fresh);
+            if fresh { format!("{name} {clause} {base}") } else { format!("{name} {clause}") }
+        })
+        .collect()
+}
+
 /// Neighbours in the order of their changes whose direct comparison shows no difference.
 fn ties(
     book: &Book<'_>,
@@ -145,7 +174,7 @@ fn ties(
     ranked: &[(usize, &Change)],
 ) -> Vec<String> {
     let mut order = ranked.to_vec();
-    order.sort_by(|a, b| a.1.ratio.total_cmp(&b.1.ratio));
+    order.sort_by(|a, b| a.1.size.total_cmp(&b.1.size));
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for pair in order.windows(2) {
         let (a, b) = (pair[0].0, pair[1].0);
@@ -188,6 +217,26 @@ fn alone(matrix: &Matrix, line: &MatrixLine) -> Option<String> {
     })
 }
 
+/// Cells with values that could not be compared: "x delivered nothing in 1 of 5 trials".
+fn not_compared(matrix: &Matrix, line: &MatrixLine) -> Option<String> {
+    let mut own = Vec::new();
+    let mut of_baseline: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (column, cell) in line.cells.iter().enumerate() {
+        let Some(Against::None { why, side }) = cell.value().map(|v| &v.against) else { continue };
+        let name = matrix.columns[column].short.as_str();
+        match side {
+            Side::Candidate => own.push(format!("{name} {why}")),
+            Side::Baseline => of_baseline.entry(why).or_default().push(name),
+        }
+    }
+    let compared = line.cells.iter().any(|c| c.change().is_some());
+    own.extend(of_baseline.iter().map(|(why, names)| match compared {
+        true => format!("no comparison for {}: {why}", list(names)),
+        false => format!("no comparison: {why}"),
+    }));
+    (!own.is_empty()).then(|| own.join(", "))
+}
+
 /// "x failed (why)" for cells without values; cells that were never planned are not worth a word.
 fn missing(matrix: &Matrix, line: &MatrixLine) -> Option<String> {
     let mut parts = Vec::new();
@@ -201,16 +250,6 @@ fn missing(matrix: &Matrix, line: &MatrixLine) -> Option<String> {
             End::Interrupted => parts.push(format!("{name} was cut off")),
             End::Absent => {}
         }
-    }
-    let compared = line.cells.iter().filter_map(|c| c.value());
-    let why: Vec<&str> = compared
-        .filter_map(|v| match &v.against {
-            Against::None { why } => Some(why.as_str()),
-            Against::Baseline | Against::Change { .. } => None,
-        })
-        .collect();
-    if let (Some(first), false) = (why.first(), parts.is_empty()) {
-        parts.push(format!("no comparison: {first}"));
     }
     (!parts.is_empty()).then(|| parts.join(", "))
 }
@@ -264,9 +303,49 @@ mod tests {
     }
 
     #[test]
+    fn a_cni_with_a_zero_trial_stays_in_the_sentence() {
+        let mut record = Builder::default().build();
+        let zero = |record: &mut Record, cni: &str, trials: u32| {
+            for trial in &mut record.trials {
+                if trial.index < trials && trial.case.0.contains(&format!("/{cni}/tcp_stream")) {
+                    trial.samples.iter_mut().for_each(|s| s.value = 0.0);
+                }
+            }
+        };
+        zero(&mut record, "flannel-wireguard-userspace", 1);
+        let lines = said(record.clone()).join("\n");
+        assert!(
+            lines.contains("flannel-wireguard-userspace delivered nothing in 1 of 6 trials"),
+            "{lines}"
+        );
+        assert!(lines.contains("flannel-vxlan carries 47 %"), "{lines}");
+        zero(&mut record, "host", 2);
+        let lines = said(record.clone()).join("\n");
+        assert!(lines.contains("no comparison: the host delivered nothing in 2 of 6"), "{lines}");
+        for cni in ["host", "ebpf"] {
+            zero(&mut record, cni, 6);
+        }
+        let lines = said(record).join("\n");
+        assert!(lines.contains("no difference from the host is shown for ebpf"), "{lines}");
+    }
+
+    #[test]
+    fn of_many_cnis_the_worst_and_the_best_are_named() {
+        let lines =
+            said(Builder { paths: crate::fixtures::twelve(), ..Builder::default() }.build());
+        let stream = &lines[0];
+        assert!(stream.contains("between (see the matrix)"), "{stream}");
+        assert!(stream.contains("flannel-wireguard-userspace carries 1/1"), "{stream}");
+        assert!(!stream.contains("flannel-vxlan"), "{stream}");
+    }
+
+    #[test]
     fn one_trial_and_one_cni_claim_nothing() {
         let lines = said(Builder { trials: 1, ..Builder::default() }.build()).join("\n");
         assert!(lines.contains("so this ranks nothing"), "{lines}");
+        assert!(
+            lines.contains("userspace takes 3.") && lines.contains(" times the time of the host")
+        );
         let lines =
             said(Builder { paths: usual()[..1].to_vec(), ..Builder::default() }.build()).join("\n");
         assert!(lines.contains("with nothing to compare with"), "{lines}");

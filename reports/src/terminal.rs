@@ -148,7 +148,7 @@ fn texts(cell: &MatrixCell) -> [String; 3] {
                     format!("{words} ({range})")
                 }
                 Against::Change { words, .. } => words.clone(),
-                Against::None { why } => why.clone(),
+                Against::None { why, .. } => why.clone(),
             };
             if let Some(partial) = &value.partial {
                 change.push_str(&format!(", cut off: {partial}"));

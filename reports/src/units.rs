@@ -1,10 +1,10 @@
 //! Numbers as people read them: prefix, digits and unit for a set of values shown together.
 //!
 //! Owns prefixes and rounding. One scale serves a whole row, so that numbers which are compared have
-//! one unit and one number of decimals. Called by every renderer.
+//! one unit; each value has the digits that its own size and interval are worth. Called by every renderer.
 
-use crate::stats::Interval;
-use cnibench_model::{Clock, Metric, Unit};
+use crate::stats::{Centre, Interval};
+use cnibench_model::{Clock, Metric, Rate, Unit, Workload};
 
 /// How the values of one row or axis are written.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,9 +13,14 @@ pub struct Scale {
     pub divisor: f64,
     /// The unit with its prefix, e.g. "Gbit/s".
     pub unit: String,
-    /// Digits after the decimal point.
-    pub decimals: usize,
 }
+
+/// Significant digits of a value; its interval may leave fewer, never more.
+const DIGITS: i32 = 3;
+/// Significant digits that even a wide interval leaves, so that its lower end is not rounded to zero.
+const DIGITS_LEFT: i32 = 2;
+/// Significant digits of an interval's width that are worth showing.
+const DIGITS_OF_WIDTH: i32 = 2;
 
 const LARGE: [(f64, &str); 5] = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")];
 const TIMES: [(f64, &str); 4] = [(1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns")];
@@ -27,27 +32,10 @@ fn prefix<'a>(largest: f64, table: &[(f64, &'a str)]) -> (f64, &'a str) {
 }
 
 impl Scale {
-    /// A scale for values of a metric and the intervals around them.
-    ///
-    /// Three significant digits of the largest, at least two of the smallest, and no digit that the
-    /// narrowest interval does not justify.
-    pub fn of(metric: Metric, clock: Clock, values: &[f64], intervals: &[Interval]) -> Self {
+    /// A scale for values of a metric that are shown together.
+    pub fn of(metric: Metric, clock: Clock, values: &[f64]) -> Self {
         let (divisor, unit) = Self::unit_for(metric, clock, values);
-        let sizes =
-            || values.iter().map(|v| (v / divisor).abs()).filter(|v| v.is_finite() && *v > 0.0);
-        let digits_before = |v: f64| v.log10().floor() as i32 + 1;
-        let largest = sizes().fold(f64::NAN, f64::max);
-        let smallest = sizes().fold(f64::NAN, f64::min);
-        let mut decimals = 0;
-        if largest.is_finite() {
-            decimals = (3 - digits_before(largest)).max(2 - digits_before(smallest));
-        }
-        let widths = intervals.iter().map(|i| (i.high - i.low) / divisor);
-        let narrowest = widths.filter(|w| w.is_finite() && *w > 0.0).fold(f64::NAN, f64::min);
-        if narrowest.is_finite() {
-            decimals = decimals.min(2 - digits_before(narrowest));
-        }
-        Self { divisor, unit, decimals: decimals.clamp(0, 3) as usize }
+        Self { divisor, unit }
     }
 
     fn unit_for(metric: Metric, clock: Clock, values: &[f64]) -> (f64, String) {
@@ -90,20 +78,41 @@ impl Scale {
         }
     }
 
-    /// A value without its unit.
-    pub fn number(&self, value: f64) -> String {
-        number(value / self.divisor, self.decimals)
+    /// Decimals of a value: three significant digits, and none that its own interval does not justify.
+    fn decimals(&self, value: f64, interval: Option<Interval>) -> usize {
+        let digits_before = |v: f64| (v / self.divisor).abs().log10().floor() as i32 + 1;
+        let usable = |v: &f64| v.is_finite() && *v != 0.0;
+        let ends = interval.into_iter().flat_map(|i| [i.low, i.high]);
+        // A zero has no digits of its own: the interval's ends tell what is worth showing.
+        let size = [value].into_iter().chain(ends).find(usable);
+        let mut decimals = size.map_or(0, |v| DIGITS - digits_before(v));
+        let width = interval.map(|i| i.high - i.low).filter(usable);
+        if let Some(width) = width {
+            let least = size.map_or(0, |v| DIGITS_LEFT - digits_before(v));
+            decimals = decimals.min(least.max(DIGITS_OF_WIDTH - digits_before(width)));
+        }
+        decimals.clamp(0, 3) as usize
     }
 
-    /// A value with its unit.
+    /// A value alone, without its unit.
+    pub fn number(&self, value: f64) -> String {
+        number(value / self.divisor, self.decimals(value, None))
+    }
+
+    /// A value alone with its unit.
     pub fn text(&self, value: f64) -> String {
         format!("{} {}", self.number(value), self.unit).trim_end().to_owned()
     }
 
-    /// "low–high" without the unit.
-    pub fn interval(&self, interval: Interval) -> String {
-        let (low, high) = (self.number(interval.low), self.number(interval.high));
-        if low == high { low } else { format!("{low}–{high}") }
+    /// A median and its interval, "low–high", without the unit and with the same decimals.
+    pub fn centre(&self, centre: &Centre) -> (String, Option<String>) {
+        let decimals = self.decimals(centre.median, centre.interval);
+        let text = |value: f64| number(value / self.divisor, decimals);
+        let interval = centre.interval.map(|i| {
+            let (low, high) = (text(i.low), text(i.high));
+            if low == high { low } else { format!("{low}–{high}") }
+        });
+        (text(centre.median), interval)
     }
 }
 
@@ -143,6 +152,19 @@ pub(crate) fn seconds(value: f64) -> String {
     format!("{} ms", number(value * 1e3, 0))
 }
 
+/// An offered rate with its unit: "2 Gbit/s" of a stream, "5,000 transactions/s" of the others.
+pub(crate) fn rate(rate: Rate, workload: Workload) -> String {
+    if workload.is_transactional() {
+        return match rate.0 {
+            r if r >= 1.0 => format!("{} transactions/s", thousands(r.round() as u64)),
+            r => format!("{r} transactions/s"),
+        };
+    }
+    let (divisor, prefix) = prefix(rate.0, &LARGE);
+    let text = format!("{:.3}", rate.0 / divisor);
+    format!("{} {prefix}bit/s", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
 /// Bytes with a binary prefix.
 pub(crate) fn bytes(value: u64) -> String {
     let steps = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
@@ -159,20 +181,29 @@ pub(crate) fn bytes(value: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::CentreMethod;
 
     fn scale(metric: Metric, values: &[f64]) -> Scale {
-        Scale::of(metric, Clock::Wall, values, &[])
+        Scale::of(metric, Clock::Wall, values)
+    }
+
+    fn centre(median: f64, low: f64, high: f64) -> Centre {
+        let interval = Some(Interval { low, high });
+        Centre { median, interval, n: 5, method: CentreMethod::LogT }
     }
 
     #[test]
-    fn a_row_has_one_unit_and_one_number_of_decimals() {
+    fn a_row_has_one_unit_and_every_value_its_digits() {
         let s = scale(Metric::Throughput, &[36.24e9, 2.913e9]);
         assert_eq!(
             (s.text(36.24e9), s.text(2.913e9)),
-            ("36.2 Gbit/s".to_owned(), "2.9 Gbit/s".to_owned())
+            ("36.2 Gbit/s".to_owned(), "2.91 Gbit/s".to_owned())
         );
         let s = scale(Metric::LatencyP50, &[18_432.0, 61_001.0]);
         assert_eq!((s.number(18_432.0), s.unit.as_str()), ("18.4".to_owned(), "µs"));
+        // One of a thousand times the size takes no digits from the others.
+        let s = scale(Metric::LatencyP50, &[15_500.0, 24_800.0, 940_000.0]);
+        assert_eq!([15_500.0, 24_800.0, 940_000.0].map(|v| s.number(v)), ["15.5", "24.8", "940"]);
         assert_eq!(scale(Metric::Loss, &[0.0123]).text(0.0123), "1.23 %");
         assert_eq!(
             scale(Metric::CpuPerTransaction, &[2.1e-5]).text(2.1e-5),
@@ -182,21 +213,22 @@ mod tests {
     }
 
     #[test]
-    fn digits_stop_where_the_interval_ends_them() {
-        let wide = Interval { low: 30.1e9, high: 39.7e9 };
-        let s = Scale::of(Metric::Throughput, Clock::Wall, &[36.24e9], &[wide]);
-        assert_eq!(
-            (s.number(36.24e9), s.interval(wide)),
-            ("36.2".to_owned(), "30.1–39.7".to_owned())
-        );
-        let wider = Interval { low: 20.1e9, high: 49.7e9 };
-        let s = Scale::of(Metric::Throughput, Clock::Wall, &[36.24e9], &[wider]);
-        assert_eq!(s.interval(wider), "20–50");
+    fn digits_stop_where_the_own_interval_ends_them() {
+        let s = scale(Metric::Throughput, &[36.24e9]);
+        let written = |median: f64, low: f64, high: f64| {
+            let (value, interval) = s.centre(&centre(median, low, high));
+            format!("{value} ({})", interval.unwrap())
+        };
+        assert_eq!(written(36.24e9, 30.1e9, 39.7e9), "36.2 (30.1–39.7)");
+        assert_eq!(written(36.24e9, 20.1e9, 49.7e9), "36 (20–50)");
+        assert_eq!(written(15.52e9, 15.41e9, 15.63e9), "15.5 (15.4–15.6)");
+        assert_eq!(written(4.02e9, 0.31e9, 34.1e9), "4.0 (0.3–34.1)");
+        assert_eq!(written(0.0, 0.0, 0.42e9), "0.00 (0.00–0.42)");
     }
 
     #[test]
     fn instructions_are_not_nanoseconds() {
-        let s = Scale::of(Metric::LatencyP50, Clock::Instructions, &[40_181.0], &[]);
+        let s = Scale::of(Metric::LatencyP50, Clock::Instructions, &[40_181.0]);
         assert_eq!(s.text(40_181.0), "40.2 k instructions");
     }
 
@@ -209,6 +241,9 @@ mod tests {
             }
         }
         assert_eq!([0, 999, 1000, 2_415_960].map(thousands), ["0", "999", "1,000", "2,415,960"]);
+        assert_eq!(rate(Rate(2e9), Workload::UdpStream), "2 Gbit/s");
+        assert_eq!(rate(Rate(2.5e8), Workload::TcpStream), "250 Mbit/s");
+        assert_eq!(rate(Rate(5000.0), Workload::UdpRr), "5,000 transactions/s");
         assert_eq!(number(-0.0001, 2), "0.00");
         assert_eq!(number(f64::NAN, 2), "–");
         assert_eq!(

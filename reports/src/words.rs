@@ -1,10 +1,10 @@
-//! Changes in the words of their metric: "31 % slower", never a bare sign.
+//! Changes in the words of their metric: "31 % slower", "5.1 points more loss", never a bare sign.
 //!
 //! Owns the vocabulary. What is better is `Metric::direction`'s to say, not decided here. Called by
 //! the matrix and the sentences.
 
 use crate::{
-    stats::{Change, Interval, trials},
+    stats::{Basis, Change, Interval, trials},
     units::number,
 };
 use cnibench_model::{Metric, Unit};
@@ -13,6 +13,8 @@ use cnibench_model::{Metric, Unit};
 const TIMES_FROM: f64 = 2.0;
 /// A ratio up to which a fraction is easier to read than per cent: "99 % less" hides how much is left.
 const FRACTION_UP_TO: f64 = 0.1;
+/// An end of a range of fractions above this is a share in per cent: "1/1" would be read as all of it.
+const FRACTION_END_UP_TO: f64 = 0.2;
 
 /// The words of one metric: what a larger and a smaller value is called.
 struct Vocabulary {
@@ -44,7 +46,7 @@ fn vocabulary(metric: Metric) -> Vocabulary {
             words("more jitter", "less jitter", "the jitter", "has", "more jitter", "less jitter")
         }
         (_, Unit::Nanoseconds) => {
-            words("slower", "faster", "the time", "takes", "longer", "less time")
+            words("slower", "less time", "the time", "takes", "longer", "less time")
         }
         (_, Unit::BitsPerSecond) => {
             words("more throughput", "less throughput", "the throughput", "carries", "more", "less")
@@ -95,112 +97,161 @@ fn vocabulary(metric: Metric) -> Vocabulary {
 /// "no difference shown".
 pub fn change(metric: Metric, change: &Change) -> String {
     match change.interval {
-        Some(i) if i.contains(1.0) => "no difference shown".to_owned(),
-        Some(i) => size(metric, change.ratio, Some(i)).0,
-        None => format!("{} ({})", size(metric, change.ratio, None).0, trials(change.n)),
+        Some(i) if i.contains(change.basis.neutral()) => "no difference shown".to_owned(),
+        Some(_) => size(metric, change).0,
+        None => format!("{} ({})", size(metric, change).0, trials(change.n)),
     }
 }
 
 /// The change's interval in the same terms, e.g. "29–33 %"; none for too few trials.
 pub fn interval(metric: Metric, change: &Change) -> Option<String> {
     let i = change.interval?;
-    if i.contains(1.0) {
-        let (low, high) = (signed(metric, i.low, i), signed(metric, i.high, i));
+    if i.contains(change.basis.neutral()) {
+        let end = |value| signed(metric, change.basis, value, i);
+        let (low, high) = (end(i.low), end(i.high));
         return Some(if low == high { low } else { format!("{low} to {high}") });
     }
-    Some(size(metric, change.ratio, Some(i)).1)
+    Some(size(metric, change).1)
 }
 
 /// A sentence's part: "takes 31 % (29–33 %) longer than". `verb` false leaves out verb and "than"
 /// where the same ones were said before: "12 % (11–14 %)".
 pub(crate) fn clause(metric: Metric, change: &Change, verb: bool) -> String {
     let words = vocabulary(metric);
-    let (_, range) = size(metric, change.ratio, change.interval);
+    let (_, range) = size(metric, change);
     let range = if range.is_empty() { String::new() } else { format!(" ({range})") };
-    if change.ratio >= TIMES_FROM {
-        let figure = times_figure(change.ratio, change.interval);
-        return match verb {
-            true => format!("{} {figure} times{range} {} of", words.verb, words.times),
-            false => format!("{figure} times{range}"),
-        };
-    }
-    if change.ratio <= FRACTION_UP_TO {
-        let figure = fraction(change.ratio);
-        return match verb {
-            true => format!("{} {figure}{range} of {} of", words.verb, words.times),
-            false => format!("{figure}{range}"),
-        };
-    }
-    let figure = percent_figure(change.ratio, change.interval);
-    let than = if change.ratio > 1.0 { words.more } else { words.less };
-    match verb {
-        true => format!("{} {figure} %{range} {than} than", words.verb),
-        false => format!("{figure} %{range}"),
-    }
-}
-
-/// Which sentence form a change takes: clauses of one form can share a verb.
-pub(crate) fn clause_kind(change: &Change) -> u8 {
-    match change.ratio {
-        r if r >= TIMES_FROM => 2,
-        r if r <= FRACTION_UP_TO => 3,
-        r if r > 1.0 => 1,
-        _ => 0,
-    }
-}
-
-/// The words and the interval of a ratio.
-fn size(metric: Metric, ratio: f64, interval: Option<Interval>) -> (String, String) {
-    let words = vocabulary(metric);
-    if ratio >= TIMES_FROM {
-        let decimals = times_decimals(ratio, interval);
-        let range = interval.map_or_else(String::new, |i| {
-            join(&number(i.low, decimals), &number(i.high, decimals), "")
-        });
-        return (format!("{} times {}", times_figure(ratio, interval), words.times), range);
-    }
-    if ratio <= FRACTION_UP_TO {
-        let range =
-            interval.map_or_else(String::new, |i| join(&fraction(i.low), &fraction(i.high), ""));
-        return (format!("{} of {}", fraction(ratio), words.times), range);
-    }
-    let decimals = percent_decimals(ratio, interval);
-    let range = interval.map_or_else(String::new, |i| {
-        let mut ends = [percent(i.low), percent(i.high)];
-        ends.sort_by(f64::total_cmp);
-        let mut low = number(ends[0], decimals);
-        // An interval that excludes no change must not seem to begin at it.
-        if low.chars().all(|c| matches!(c, '0' | '.')) && ends[0] > 0.0 && !i.contains(1.0) {
-            low = format!("<{}", number(10f64.powi(-(decimals as i32)), decimals));
+    let than = if change.size > change.basis.neutral() { words.more } else { words.less };
+    let (figure, rest) = match Form::of(change) {
+        Form::Equal => return "equals".to_owned(),
+        Form::Times => {
+            let figure = format!("{} times{range}", times(change.size, change.interval));
+            (figure, format!("{} of", words.times))
         }
-        join(&low, &number(ends[1], decimals), " %")
-    });
-    if ratio == 1.0 {
-        return ("no change".to_owned(), range);
+        Form::Fraction => {
+            (format!("{}{range}", fraction(change.size)), format!("of {} of", words.times))
+        }
+        Form::Less | Form::More => {
+            let figure = percent_figure(change.size, change.interval);
+            (format!("{figure} %{range}"), format!("{than} than"))
+        }
+        Form::FewerPoints | Form::MorePoints => {
+            (format!("{} points{range}", points(change.size)), format!("{than} than"))
+        }
+    };
+    match verb {
+        true => format!("{} {figure} {rest}", words.verb),
+        false => figure,
     }
-    let word = if ratio > 1.0 { words.larger } else { words.smaller };
-    (format!("{} % {word}", percent_figure(ratio, interval)), range)
+}
+
+/// How a change is said: clauses of one form can share a verb. Ordered as sentences have them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Form {
+    /// "1/73 of the throughput".
+    Fraction,
+    /// "2.4 times the time".
+    Times,
+    /// "31 % longer".
+    More,
+    /// "12 % less".
+    Less,
+    /// "5.1 points more loss".
+    MorePoints,
+    /// "0.2 points less loss".
+    FewerPoints,
+    /// No change at all.
+    Equal,
+}
+
+impl Form {
+    pub fn of(change: &Change) -> Self {
+        Self::of_size(change.basis, change.size)
+    }
+
+    fn of_size(basis: Basis, size: f64) -> Self {
+        match (basis, size) {
+            (basis, size) if size == basis.neutral() => Self::Equal,
+            (Basis::Difference, size) if size > 0.0 => Self::MorePoints,
+            (Basis::Difference, _) => Self::FewerPoints,
+            (Basis::Ratio, size) if size >= TIMES_FROM => Self::Times,
+            (Basis::Ratio, size) if size <= FRACTION_UP_TO => Self::Fraction,
+            (Basis::Ratio, size) if size > 1.0 => Self::More,
+            (Basis::Ratio, _) => Self::Less,
+        }
+    }
+}
+
+/// The words of a change and its interval. The interval excludes no change, and must not seem to
+/// reach it: every end keeps the digits that tell it apart.
+fn size(metric: Metric, change: &Change) -> (String, String) {
+    let words = vocabulary(metric);
+    let (size, interval) = (change.size, change.interval);
+    let range = |end: &dyn Fn(f64) -> String, unit: &str| {
+        interval.map_or_else(String::new, |i| join(&end(i.low), &end(i.high), unit))
+    };
+    match Form::of(change) {
+        Form::Equal => ("no change".to_owned(), String::new()),
+        Form::Times => {
+            let text = format!("{} times {}", times(size, interval), words.times);
+            (text, range(&|end| times(end, interval), ""))
+        }
+        Form::Fraction => {
+            (format!("{} of {}", fraction(size), words.times), range(&fraction_end, ""))
+        }
+        Form::MorePoints => {
+            (format!("{} points {}", points(size), words.larger), range(&points, ""))
+        }
+        Form::FewerPoints => {
+            let range =
+                interval.map_or_else(String::new, |i| join(&points(i.high), &points(i.low), ""));
+            (format!("{} points {}", points(size), words.smaller), range)
+        }
+        form @ (Form::More | Form::Less) => {
+            let word = if form == Form::More { words.larger } else { words.smaller };
+            let text = format!("{} % {word}", percent_figure(size, interval));
+            (text, interval.map_or_else(String::new, |i| percents(size, i)))
+        }
+    }
+}
+
+/// "29–33 %".
+fn percents(ratio: f64, interval: Interval) -> String {
+    let decimals = percent_decimals(ratio, Some(interval));
+    let mut ends = [interval.low, interval.high];
+    ends.sort_by(|a, b| percent(*a).total_cmp(&percent(*b)));
+    let mut low = number(percent(ends[0]), decimals);
+    if low.chars().all(|c| matches!(c, '0' | '.')) && ends[0] != 1.0 {
+        low = format!("<{}", number(10f64.powi(-(decimals as i32)), decimals));
+    }
+    let high = match number(percent(ends[1]), decimals) {
+        // Less by all of it would be nothing left.
+        all if ends[1] < 1.0 && all.starts_with("100") => ">99".to_owned(),
+        other => other,
+    };
+    join(&low, &high, " %")
 }
 
 fn join(low: &str, high: &str, unit: &str) -> String {
     if low == high { format!("{low}{unit}") } else { format!("{low}–{high}{unit}") }
 }
 
-/// One end of an interval around no change: "3 % faster".
-fn signed(metric: Metric, ratio: f64, interval: Interval) -> String {
+/// One end of an interval around no change: "3 % less time".
+fn signed(metric: Metric, basis: Basis, end: f64, interval: Interval) -> String {
     let words = vocabulary(metric);
-    if ratio >= TIMES_FROM {
-        return format!("{} times {}", number(ratio, 1), words.times);
+    let word = if end > basis.neutral() { words.larger } else { words.smaller };
+    match Form::of_size(basis, end) {
+        Form::Equal => "no change".to_owned(),
+        Form::Times => format!("{} times {}", number(end, 1), words.times),
+        Form::Fraction => format!("{} of {}", fraction(end), words.times),
+        Form::MorePoints | Form::FewerPoints => format!("{} points {word}", points(end)),
+        Form::More | Form::Less => {
+            let figure = number(percent(end), percent_decimals(end, Some(interval)));
+            if figure.chars().all(|c| matches!(c, '0' | '.')) {
+                return "no change".to_owned();
+            }
+            format!("{figure} % {word}")
+        }
     }
-    if ratio <= FRACTION_UP_TO {
-        return format!("{} of {}", fraction(ratio), words.times);
-    }
-    let decimals = percent_decimals(ratio, Some(interval));
-    let figure = number(percent(ratio), decimals);
-    if figure.chars().all(|c| matches!(c, '0' | '.')) {
-        return "no change".to_owned();
-    }
-    format!("{figure} % {}", if ratio > 1.0 { words.larger } else { words.smaller })
 }
 
 fn percent(ratio: f64) -> f64 {
@@ -225,22 +276,46 @@ fn percent_decimals(ratio: f64, interval: Option<Interval>) -> usize {
     }
 }
 
-fn times_decimals(ratio: f64, interval: Option<Interval>) -> usize {
-    match interval.map(|i| i.high - i.low) {
-        _ if ratio >= 100.0 => 0,
-        Some(width) if width > 3.0 => 0,
-        Some(width) if width < 0.15 => 2,
-        _ => 1,
-    }
-}
-
-fn times_figure(ratio: f64, interval: Option<Interval>) -> String {
-    number(ratio, times_decimals(ratio, interval))
+/// A ratio above 1, or an end of its interval: as many digits as its own size and the interval's
+/// width are worth, and never "1".
+fn times(ratio: f64, interval: Option<Interval>) -> String {
+    let width = interval.map_or(1.0, |i| i.high - i.low);
+    let least = match () {
+        () if ratio >= 100.0 => 0,
+        () if width > 3.0 => usize::from(ratio < 3.0),
+        () if width < 0.15 => 2,
+        () => 1,
+    };
+    let texts = || (least..=3).map(|decimals| number(ratio, decimals));
+    let is_one = |text: &String| text.parse() == Ok(1.0);
+    texts().find(|text| !is_one(text)).unwrap_or_else(|| number(ratio, 3))
 }
 
 /// "1/73".
 fn fraction(ratio: f64) -> String {
     format!("1/{}", number(1.0 / ratio, 0))
+}
+
+/// "1/73", or "90 %" where a fraction would be too coarse.
+fn fraction_end(ratio: f64) -> String {
+    if ratio <= FRACTION_END_UP_TO {
+        return fraction(ratio);
+    }
+    let texts = || (0..=2).map(|decimals| number(ratio * 100.0, decimals));
+    let text = texts().find(|t| !t.starts_with("100")).unwrap_or_else(|| ">99.99".to_owned());
+    format!("{text} %")
+}
+
+/// A difference of shares in percentage points, without its sign.
+fn points(difference: f64) -> String {
+    let size = (difference * 100.0).abs();
+    let decimals = match size {
+        s if s >= 10.0 => 0,
+        s if s >= 1.0 => 1,
+        s if s >= 0.01 => 2,
+        _ => 3,
+    };
+    if size > 0.0 && size < 0.0005 { "<0.001".to_owned() } else { number(size, decimals) }
 }
 
 #[cfg(test)]
@@ -251,7 +326,50 @@ mod tests {
 
     fn of(ratio: f64, low: f64, high: f64) -> Change {
         let interval = Some(Interval { low, high });
-        Change { ratio, interval, n: 10, method: ChangeMethod::PairedRank }
+        Change {
+            basis: Basis::Ratio,
+            size: ratio,
+            interval,
+            n: 10,
+            method: ChangeMethod::PairedRank,
+        }
+    }
+
+    fn by(size: f64, low: f64, high: f64) -> Change {
+        Change { basis: Basis::Difference, ..of(size, low, high) }
+    }
+
+    #[test]
+    fn shares_change_by_points() {
+        let more = by(0.051, 0.0203, 0.083);
+        assert_eq!(change(Metric::Loss, &more), "5.1 points more loss");
+        assert_eq!(interval(Metric::Loss, &more).unwrap(), "2.0–8.3");
+        assert_eq!(clause(Metric::Loss, &more, true), "has 5.1 points (2.0–8.3) more loss than");
+        let less = by(-0.002, -0.003, -0.000_000_1);
+        assert_eq!(change(Metric::Reordering, &less), "0.20 points less reordering");
+        assert_eq!(interval(Metric::Reordering, &less).unwrap(), "<0.001–0.30");
+        let none = by(0.0, 0.0, 0.0);
+        assert_eq!(change(Metric::Loss, &none), "no difference shown");
+        let unsure = by(0.01, -0.002, 0.12);
+        assert_eq!(change(Metric::Loss, &unsure), "no difference shown");
+        assert_eq!(
+            interval(Metric::Loss, &unsure).unwrap(),
+            "0.20 points less loss to 12 points more loss"
+        );
+    }
+
+    #[test]
+    fn a_shown_difference_never_looks_like_none() {
+        let wide = of(2.86, 1.23, 6.7);
+        assert_eq!(change(Metric::LatencyP50, &wide), "2.9 times the time");
+        assert_eq!(interval(Metric::LatencyP50, &wide).unwrap(), "1.2–7");
+        assert_eq!(interval(Metric::LatencyP50, &of(4.0, 1.02, 10.1)).unwrap(), "1.02–10");
+        assert_eq!(interval(Metric::LatencyP50, &of(2.0, 1.2, 3.9)).unwrap(), "1.2–3.9");
+        let little = of(0.08, 0.02, 0.9);
+        assert_eq!(change(Metric::Throughput, &little), "1/12 of the throughput");
+        assert_eq!(interval(Metric::Throughput, &little).unwrap(), "1/50–90 %");
+        assert_eq!(interval(Metric::Throughput, &of(0.08, 0.02, 0.998)).unwrap(), "1/50–99.8 %");
+        assert_eq!(interval(Metric::Throughput, &of(0.4, 0.0001, 0.9)).unwrap(), "10–>99 %");
     }
 
     #[test]
@@ -259,7 +377,7 @@ mod tests {
         let more = of(1.31, 1.29, 1.33);
         let less = of(0.88, 0.86, 0.9);
         assert_eq!(change(Metric::LatencyP50, &more), "31 % slower");
-        assert_eq!(change(Metric::LatencyP99, &less), "12 % faster");
+        assert_eq!(change(Metric::LatencyP99, &less), "12 % less time");
         assert_eq!(change(Metric::Throughput, &more), "31 % more throughput");
         assert_eq!(change(Metric::Throughput, &less), "12 % less throughput");
         assert_eq!(change(Metric::TransactionRate, &less), "12 % fewer transactions");
@@ -306,11 +424,11 @@ mod tests {
     fn an_interval_around_no_change_shows_no_difference() {
         let unsure = of(0.99, 0.97, 1.02);
         assert_eq!(change(Metric::LatencyP50, &unsure), "no difference shown");
-        assert_eq!(interval(Metric::LatencyP50, &unsure).unwrap(), "3 % faster to 2 % slower");
+        assert_eq!(interval(Metric::LatencyP50, &unsure).unwrap(), "3 % less time to 2 % slower");
         let wild = of(1.1, 0.5, 3.0);
         assert_eq!(
             interval(Metric::LatencyP50, &wild).unwrap(),
-            "50 % faster to 3.0 times the time"
+            "50 % less time to 3.0 times the time"
         );
         let equal = of(1.0, 1.0, 1.0);
         assert_eq!(interval(Metric::Throughput, &equal).unwrap(), "no change");
@@ -318,7 +436,8 @@ mod tests {
 
     #[test]
     fn one_trial_says_so_and_small_changes_keep_a_digit() {
-        let one = Change { ratio: 1.31, interval: None, n: 1, method: ChangeMethod::TooFew };
+        let one =
+            Change { interval: None, n: 1, method: ChangeMethod::TooFew, ..of(1.31, 0.0, 0.0) };
         assert_eq!(change(Metric::LatencyP50, &one), "31 % slower (1 trial)");
         assert_eq!(change(Metric::LatencyP50, &of(1.004, 1.003, 1.005)), "0.4 % slower");
         assert_eq!(change(Metric::LatencyP50, &of(1.0004, 1.0003, 1.0005)), "0.04 % slower");

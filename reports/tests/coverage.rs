@@ -8,7 +8,7 @@
     reason = "helpers of tests say what they expect"
 )]
 
-use cnibench_reports::stats::{Change, Interval, Point, centre, change};
+use cnibench_reports::stats::{Basis, Change, Interval, Point, centre, change};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -95,7 +95,7 @@ fn simulate(
             side.push(Point { block, value: shape.draw(rng) * factor * moved });
         }
     }
-    change(&sides[0], &sides[1], interleaved).unwrap()
+    change(&sides[0], &sides[1], Basis::Ratio, interleaved).unwrap()
 }
 
 #[test]

@@ -23,6 +23,11 @@ impl Axis {
         Self { low: 0.0, high, log: false, from, to }
     }
 
+    /// From zero to exactly `high`.
+    pub fn to(high: f64, from: f64, to: f64) -> Self {
+        Self { low: 0.0, high, log: false, from, to }
+    }
+
     /// Around the values; logarithmic when they span more than an order of magnitude.
     pub fn around(values: &[f64], from: f64, to: f64) -> Self {
         let low = finite(values).fold(f64::INFINITY, f64::min);

@@ -3,12 +3,14 @@
 //! Owns captions and the column of names. Called by each figure.
 
 use super::{
+    axis::Axis,
     scene::{Anchor, At, MARGIN, Scene, Size, WIDTH, Weight},
     text,
     theme::{Paint, Theme},
 };
 use crate::{
     book::{Book, Column},
+    stats::Centre,
     units::seconds,
 };
 use cnibench_model::Clock;
@@ -96,6 +98,23 @@ pub(crate) fn name(
     let label = text::fit(&column.short, Size::Body, Weight::Regular, width - 44.0);
     let style = (Size::Body, Weight::Regular, Anchor::Start);
     scene.text((at.0 + 38.0, at.1 + 10.0), &label, style, Paint::Ink);
+}
+
+/// A level bar for an interval with an arrow where it goes on beyond the axis, edged so that it
+/// stands out from what is under it; nothing where there is none.
+pub(crate) fn interval(scene: &mut Scene, axis: &Axis, centre: &Centre, y: f64) {
+    let Some(interval) = centre.interval else { return };
+    let (a, b) = (axis.at(interval.low), axis.at(interval.high).max(axis.at(interval.low) + 2.0));
+    scene.line((a - 2.0, y), (b + 2.0, y), 10.0, Paint::Card);
+    scene.line((a, y), (b, y), 5.0, Paint::Ink);
+    for (end, x, way) in [(interval.low, a, 1.0), (interval.high, b, -1.0)] {
+        if axis.covers(end) {
+            scene.line((x, y - 9.0), (x, y + 9.0), 4.0, Paint::Ink);
+        } else {
+            let head = vec![(x + way * 14.0, y - 9.0), (x, y), (x + way * 14.0, y + 9.0)];
+            scene.path(head, 4.0, Paint::Ink);
+        }
+    }
 }
 
 /// A horizontal axis under rows: ticks, grid lines and the unit.

@@ -46,7 +46,7 @@ pub(crate) fn percentiles(book: &Book<'_>, theme: &Theme, row: usize) -> Option<
 
     // On a logarithmic axis the body decides the unit, not the worst of the tail.
     let smallest = all.iter().copied().fold(f64::INFINITY, f64::min);
-    let scale = Scale::of(Metric::LatencyP50, book.clock(), &[smallest], &[]);
+    let scale = Scale::of(Metric::LatencyP50, book.clock(), &[smallest]);
     let y = Axis::log(&all, bottom, top + 34.0);
     let depth = |q: f64| -(1.0 - q).log10();
     let (first, last) = (depth(0.5), depth(0.9999));
@@ -134,9 +134,10 @@ fn labels(
     let places = spread(&wanted, GAP, low, high);
     for (((number, _), end), place) in curves.iter().zip(&ends).zip(&places) {
         let label = (right + 74.0, *place);
-        let leader =
-            vec![*end, (end.0.max(right - 8.0) + 8.0, end.1), (label.0 - 12.0, *place), label];
-        scene.path(leader, 2.5, Paint::Series(*number));
+        // Dotted and muted: a line in the series' colour would read as values beyond the last point.
+        let (from, to) = ((end.0 + 16.0, end.1), (label.0 - 6.0, label.1));
+        let knee = (from.0.max(right - 8.0) + 8.0, end.1);
+        scene.dotted(&[from, knee, to], 2.0, Paint::Muted);
         frame::name(scene, theme, *number, &book.columns[*number], label, names);
     }
 }

@@ -135,6 +135,24 @@ impl Scene {
         self.items.push(Item::Path { points, width, paint });
     }
 
+    /// A dotted line, of short strokes, so that no file format needs to know of it.
+    pub fn dotted(&mut self, points: &[At], width: f64, paint: Paint) {
+        const STEP: f64 = 10.0;
+        for pair in points.windows(2) {
+            let (from, to) = (pair[0], pair[1]);
+            let length = (to.0 - from.0).hypot(to.1 - from.1);
+            let (x, y) = ((to.0 - from.0) / length, (to.1 - from.1) / length);
+            // Nothing for a length of zero, whose direction is not a number.
+            let mut done = 0.0;
+            while done < length {
+                let end = (done + STEP * 0.35).min(length);
+                let at = |d: f64| (from.0 + x * d, from.1 + y * d);
+                self.line(at(done), at(end), width, paint);
+                done += STEP;
+            }
+        }
+    }
+
     pub fn mark(&mut self, at: At, radius: f64, mark: Mark, paint: Paint) {
         self.items.push(Item::Mark { at, radius, mark, paint });
     }

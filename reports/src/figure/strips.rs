@@ -194,7 +194,7 @@ fn fact(cell: &MatrixCell, line: &MatrixLine) -> [String; 2] {
                     format!("{words} ({i})")
                 }
                 (Against::Change { words, .. }, _) => words.clone(),
-                (Against::None { why }, _) => why.clone(),
+                (Against::None { why, .. }, _) => why.clone(),
             };
             [first.trim().to_owned(), second]
         }
@@ -242,4 +242,50 @@ fn caption(book: &Book<'_>, row: usize, line: &MatrixLine, thinned: Option<usize
         ));
     }
     caption
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fixtures::{Builder, usual},
+        matrix::from_book,
+    };
+    use cnibench_model::{Metric, Placement, Workload};
+
+    #[test]
+    fn the_numbers_are_those_of_the_trials() {
+        let series = vec![(Workload::TcpStream, Placement::CrossNode)];
+        let paths = usual()[..4].to_vec();
+        let mut record =
+            Builder { paths, series, trials: 5, two_machines: true, ..Builder::default() }.build();
+        let values = [
+            ("/host/", [40.0, 40.1, 40.2, 40.3, 40.4]),
+            // One trial far out, one without anything, one half as fast in every block.
+            ("/flannel-vxlan/", [20.0, 20.1, 20.2, 20.3, 1.0]),
+            ("/flannel-wireguard-userspace/", [0.0, 2.0, 2.1, 2.2, 2.3]),
+            ("/flannel-host-gw/", [20.0, 20.05, 20.1, 20.15, 20.2]),
+        ];
+        for trial in &mut record.trials {
+            let own = values.iter().find(|(cni, _)| trial.case.0.contains(cni)).unwrap();
+            let sample = trial.samples.iter_mut().find(|s| s.metric == Metric::Throughput);
+            sample.unwrap().value = own.1[trial.index as usize] * 1e9;
+        }
+        let records = [record];
+        let book = Book::new(&records);
+        let matrix = from_book(&book);
+        let scene = strips(&book, &Theme::new(&book), 0, &matrix.rows[0].lines[0]).unwrap();
+        let text = &scene.description;
+        for expected in [
+            "host: 40.2 Gbit/s (40.0–40.4), baseline.",
+            "flannel-vxlan: 20 Gbit/s (2–59), no difference shown.",
+            "flannel-wireguard-userspace: 2.1 Gbit/s (0.5–2.9), delivered nothing in 1 of 5 trials.",
+            "flannel-host-gw: 20.1 Gbit/s (20.0–20.2), 50 % less throughput (50 %).",
+            "dot: one trial",
+        ] {
+            assert!(text.contains(expected), "{expected}\n{text}");
+        }
+        let dots = scene.items.iter().filter(|i| matches!(i, Item::Dots { .. })).count();
+        assert_eq!(dots, 4);
+    }
 }

@@ -48,7 +48,7 @@ pub(crate) fn table(book: &Book<'_>, theme: &Theme, matrix: &Matrix) -> Option<S
         _ => frame::hosts(book),
     };
     let mut caption = format!(
-        "median of trials, its 95 % interval under it, then the change · tinted only where the change's 95 % interval excludes no change, full tint at ten times as bad · {source}",
+        "median of trials, under it the 95 % interval (see What the numbers mean), then the change · tinted only where the change's 95 % interval excludes no change, full tint at ten times as bad or ten points · {source}",
     );
     for remark in &matrix.remarks {
         caption.push_str(" · ");
@@ -196,7 +196,7 @@ fn draw_ground(
 ) {
     match &cell.content {
         Content::Value(value) => {
-            if let Some(paint) = tint_paint(tint(line.metric, &value.against)) {
+            if let Some(paint) = tint_paint(tint(line, &value.against)) {
                 scene.rect(at, size, paint);
             }
         }
@@ -248,7 +248,7 @@ fn lines(cell: &MatrixCell) -> Vec<String> {
                 Against::Baseline => "baseline".to_owned(),
                 Against::Change { words, effect: Effect::Unknown, .. } => words.clone(),
                 Against::Change { words, .. } => words.clone(),
-                Against::None { why } => why.clone(),
+                Against::None { why, .. } => why.clone(),
             });
             out.extend(value.partial.as_ref().map(|p| format!("cut off: {p}")));
             out

@@ -3,8 +3,8 @@
 //! Owns the comparison of a cell with its baseline. Called by `matrix` and the sentences.
 
 use super::{
-    Against, Content, End, Matrix, MatrixCell, MatrixColumn, MatrixLine, MatrixRow, Value, primary,
-    secondary,
+    Against, Content, End, Matrix, MatrixCell, MatrixColumn, MatrixLine, MatrixRow, Side, Value,
+    Weight, basis, only_if_any, primary, secondary,
 };
 use crate::{
     book::{Book, Column, Entry},
@@ -12,7 +12,7 @@ use crate::{
     units::Scale,
     words,
 };
-use cnibench_model::{CellStatus, Metric, Unit};
+use cnibench_model::{CellStatus, Metric, Unit, Workload};
 
 pub(crate) fn from_book(book: &Book<'_>) -> Matrix {
     let columns = book.columns.iter().map(|c| MatrixColumn {
@@ -25,7 +25,11 @@ pub(crate) fn from_book(book: &Book<'_>) -> Matrix {
         let first = book.first_measured(number, primary(row.workload));
         let mut lines = vec![line(book, number, first.unwrap_or(primary(row.workload)[0]))];
         for metric in secondary(row.workload) {
-            if book.first_measured(number, &[*metric]).is_some() {
+            let wanted = match only_if_any(row.workload, *metric) {
+                true => any_above_zero(book, number, *metric),
+                false => book.first_measured(number, &[*metric]).is_some(),
+            };
+            if wanted {
                 lines.push(line(book, number, *metric));
             }
         }
@@ -43,6 +47,12 @@ pub(crate) fn from_book(book: &Book<'_>) -> Matrix {
         clock: book.clock(),
         remarks: remarks(book),
     }
+}
+
+fn any_above_zero(book: &Book<'_>, row: usize, metric: Metric) -> bool {
+    (0..book.columns.len())
+        .filter_map(|c| book.entry(row, c))
+        .any(|e| e.values(metric).iter().any(|v| *v > 0.0))
 }
 
 fn remarks(book: &Book<'_>) -> Vec<String> {
@@ -100,7 +110,7 @@ pub(crate) fn change_between(
     let (c, b) = (book.entry(row, candidate)?, book.entry(row, baseline)?);
     let same_record = std::ptr::eq(book.columns[candidate].record, book.columns[baseline].record);
     let interleaved = same_record && book.columns[candidate].record.header.interleaved;
-    stats::change(&points(c, metric), &points(b, metric), interleaved)
+    stats::change(&points(c, metric), &points(b, metric), basis(metric), interleaved)
 }
 
 fn line(book: &Book<'_>, row: usize, metric: Metric) -> MatrixLine {
@@ -108,8 +118,7 @@ fn line(book: &Book<'_>, row: usize, metric: Metric) -> MatrixLine {
         .map(|c| Some(stats::centre(&book.entry(row, c)?.values(metric))?.within(possible(metric))))
         .collect();
     let medians: Vec<f64> = centres.iter().flatten().map(|c| c.median).collect();
-    let intervals: Vec<Interval> = centres.iter().flatten().filter_map(|c| c.interval).collect();
-    let scale = Scale::of(metric, book.clock(), &medians, &intervals);
+    let scale = Scale::of(metric, book.clock(), &medians);
     let cells = book.columns.iter().zip(&centres).enumerate().map(|(number, (column, centre))| {
         let entry = book.entry(row, number);
         let content = match (entry, centre) {
@@ -122,7 +131,10 @@ fn line(book: &Book<'_>, row: usize, metric: Metric) -> MatrixLine {
         MatrixCell { case: entry.map(|e| e.case.id.clone()), content }
     });
     let cells = cells.collect();
-    MatrixLine { metric, unit: scale.unit.clone(), cells, scale }
+    let series = &book.rows[row];
+    let flat_out = series.workload == Workload::UdpStream && series.params.rate.is_none();
+    let weight = if flat_out && metric == Metric::Loss { Weight::Informs } else { Weight::Judges };
+    MatrixLine { metric, unit: scale.unit.clone(), weight, cells, scale }
 }
 
 /// What values of a metric can be: a share is 0 to 1.
@@ -133,13 +145,12 @@ fn possible(metric: Metric) -> Interval {
 fn value(entry: &Entry<'_>, centre: Centre, scale: &Scale, against: Against) -> Value {
     let interrupted = matches!(entry.status, Some(CellStatus::Interrupted { .. }));
     let finished = entry.trials.len();
+    let (text, interval) = scale.centre(&centre);
     Value {
         centre,
-        text: scale.number(centre.median),
-        interval_text: centre.interval.map_or_else(
-            || format!("{}: no interval", stats::trials(centre.n)),
-            |i| scale.interval(i),
-        ),
+        text,
+        interval_text: interval
+            .unwrap_or_else(|| format!("{}: no interval", stats::trials(centre.n))),
         against,
         partial: interrupted.then(|| format!("{finished} of {} trials", entry.case.trials)),
     }
@@ -157,12 +168,19 @@ fn against(
         return Against::Baseline;
     }
     let base = &book.columns[column.baseline];
+    let name = if base.is_host() { "host" } else { "baseline" };
     if centres[column.baseline].is_none() {
-        let name = if base.is_host() { "host" } else { "baseline" };
-        return Against::None { why: format!("no {name} value") };
+        return Against::None { why: format!("no {name} value"), side: Side::Baseline };
     }
     let Some(change) = change_between(book, row, metric, number, column.baseline) else {
-        return Against::None { why: "a zero has no ratio".to_owned() };
+        let zeros = |column| zeros(book.entry(row, column), metric);
+        return match zeros(number) {
+            Some(own) => Against::None { why: own, side: Side::Candidate },
+            None => {
+                let what = zeros(column.baseline).unwrap_or_else(|| "has no ratio".to_owned());
+                Against::None { why: format!("the {name} {what}"), side: Side::Baseline }
+            }
+        };
     };
     Against::Change {
         effect: change.effect(metric.direction()),
@@ -170,6 +188,18 @@ fn against(
         interval_words: words::interval(metric, &change),
         change,
     }
+}
+
+/// "delivered nothing in 1 of 5 trials": why a cell has no ratio to or from another.
+fn zeros(entry: Option<&Entry<'_>>, metric: Metric) -> Option<String> {
+    let values = entry?.values(metric);
+    let zeros = values.iter().filter(|v| **v <= 0.0).count();
+    let what = match metric.unit() {
+        Unit::BitsPerSecond | Unit::PacketsPerSecond => "delivered nothing",
+        Unit::TransactionsPerSecond => "completed nothing",
+        _ => "was zero",
+    };
+    (zeros > 0).then(|| format!("{what} in {zeros} of {}", stats::trials(values.len())))
 }
 
 fn nothing(entry: Option<&Entry<'_>>, metric: Metric) -> Content {
@@ -209,7 +239,7 @@ mod tests {
         matrix::{matrix, tint},
         stats::Effect,
     };
-    use cnibench_model::Sample;
+    use cnibench_model::{Placement, Rate, Record, Sample};
 
     fn row<'m>(m: &'m Matrix, series: &str) -> &'m MatrixRow {
         m.rows.iter().find(|r| r.series.0 == series).unwrap()
@@ -222,7 +252,7 @@ mod tests {
         assert_eq!(rr.lines[0].metric, Metric::LatencyP50);
         assert_eq!(rr.lines[1].metric, Metric::LatencyP99);
         let vxlan = rr.lines[0].cells[1].change().unwrap();
-        assert!((vxlan.ratio - 1.31).abs() < 0.03, "{vxlan:?}");
+        assert!((vxlan.size - 1.31).abs() < 0.03, "{vxlan:?}");
         let Against::Change { effect, words, .. } = &rr.lines[0].cells[1].value().unwrap().against
         else {
             panic!("no change")
@@ -236,7 +266,7 @@ mod tests {
         };
         assert_eq!(*effect, Effect::Worse);
         assert!(words.ends_with("% less throughput"), "{words}");
-        assert!(tint(Metric::Throughput, &stream.cells[1].value().unwrap().against) > 0.2);
+        assert!(tint(stream, &stream.cells[1].value().unwrap().against) > 0.2);
         assert!(m.remarks.is_empty());
     }
 
@@ -273,7 +303,7 @@ mod tests {
         let line = &row(&m, "tcp_stream/cross-node").lines[0];
         assert_eq!(
             line.cells[1].value().unwrap().against,
-            Against::None { why: "no host value".into() }
+            Against::None { why: "no host value".into(), side: Side::Baseline }
         );
         assert!(
             matches!(&line.cells[0].content, Content::Nothing { short, .. } if short == "a b c")
@@ -300,11 +330,66 @@ mod tests {
         let cells = &row(&m, "tcp_rr/cross-node").lines[0].cells;
         assert_eq!(
             cells[4].value().unwrap().against,
-            Against::None { why: "a zero has no ratio".into() }
+            Against::None { why: "was zero in 6 of 6 trials".into(), side: Side::Candidate }
         );
         assert!(matches!(cells[1].content, Content::Nothing { end: End::Absent, .. }));
-        assert!(cells[2].change().unwrap().ratio > 1e200);
+        assert!(cells[2].change().unwrap().size > 1e200);
         serde_json::to_string(&m).unwrap();
+    }
+
+    #[test]
+    fn loss_changes_by_points_and_judges_only_a_held_rate() {
+        let mut record = Builder {
+            series: vec![(Workload::UdpStream, Placement::CrossNode)],
+            ..Builder::default()
+        }
+        .build();
+        for trial in &mut record.trials {
+            let lost = match trial.case.0.contains("/flannel-vxlan/") {
+                true => 0.05 + f64::from(trial.block) * 0.0012,
+                false => 0.0,
+            };
+            let loss = trial.samples.iter_mut().find(|s| s.metric == Metric::Loss).unwrap();
+            loss.value = lost;
+        }
+        let words = |m: &Matrix, column: usize| match &m.rows[0].lines[1].cells[column]
+            .value()
+            .unwrap()
+            .against
+        {
+            Against::Change { words, .. } => words.clone(),
+            other => panic!("{other:?}"),
+        };
+        let flat_out = matrix(std::slice::from_ref(&record));
+        assert_eq!(words(&flat_out, 1), "5.3 points more loss");
+        assert_eq!(words(&flat_out, 4), "no difference shown");
+        let line = &flat_out.rows[0].lines[1];
+        assert_eq!(tint(line, &line.cells[1].value().unwrap().against), 0.0);
+        for case in &mut record.header.cases {
+            case.params.rate = Some(Rate(2e9));
+        }
+        let held = matrix(&[record]);
+        let line = &held.rows[0].lines[1];
+        let tinted = tint(line, &line.cells[1].value().unwrap().against);
+        assert!((tinted - 0.53).abs() < 1e-9, "{tinted}");
+    }
+
+    #[test]
+    fn lost_requests_are_shown_where_there_are_any() {
+        let mut record =
+            Builder { series: vec![(Workload::UdpRr, Placement::CrossNode)], ..Builder::default() }
+                .build();
+        let metrics = |record: &Record| -> Vec<Metric> {
+            let m = matrix(std::slice::from_ref(record));
+            m.rows[0].lines.iter().map(|l| l.metric).collect()
+        };
+        for trial in &mut record.trials {
+            trial.samples.push(Sample { metric: Metric::Loss, value: 0.0 });
+        }
+        assert_eq!(metrics(&record), [Metric::LatencyP50, Metric::LatencyP99]);
+        let last = record.trials[7].samples.last_mut().unwrap();
+        last.value = 0.001;
+        assert_eq!(metrics(&record), [Metric::LatencyP50, Metric::LatencyP99, Metric::Loss]);
     }
 
     #[test]

@@ -9,10 +9,12 @@ pub(crate) use build::{change_between, from_book};
 
 use crate::{
     book::Book,
-    stats::{Centre, Change, Effect},
+    stats::{Basis, Centre, Change, Effect},
     units::Scale,
 };
-use cnibench_model::{CaseId, Clock, Direction, Metric, Placement, Record, SeriesKey, Workload};
+use cnibench_model::{
+    CaseId, Clock, Direction, Metric, Placement, Record, SeriesKey, Unit, Workload,
+};
 use serde::Serialize;
 
 /// The whole matrix.
@@ -63,11 +65,24 @@ pub struct MatrixLine {
     pub metric: Metric,
     /// The unit in which texts are written.
     pub unit: String,
+    /// Whether a change speaks of the datapath enough to be tinted.
+    pub weight: Weight,
     /// One for each column.
     pub cells: Vec<MatrixCell>,
     /// How numbers are written.
     #[serde(skip)]
     pub scale: Scale,
+}
+
+/// Whether a metric's change judges a datapath.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Weight {
+    /// It does.
+    Judges,
+    /// It is shown and not tinted: the loss of a UDP stream sent flat out is set by the size of the
+    /// receive buffer and the speed of the sender.
+    Informs,
 }
 
 /// One cell.
@@ -136,7 +151,7 @@ pub enum Against {
     Baseline,
     /// A change.
     Change {
-        /// The ratio and its interval.
+        /// Its size and interval.
         change: Change,
         /// Better, worse or not shown.
         effect: Effect,
@@ -145,11 +160,23 @@ pub enum Against {
         /// The interval in the same terms.
         interval_words: Option<String>,
     },
-    /// There is nothing to compare with, and why.
+    /// No comparison, and why.
     None {
         /// A few words.
         why: String,
+        /// Which side stands in its way.
+        side: Side,
     },
+}
+
+/// One of the two sides of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The cell itself.
+    Candidate,
+    /// What it is compared with.
+    Baseline,
 }
 
 impl MatrixCell {
@@ -197,24 +224,48 @@ pub(crate) fn primary(workload: Workload) -> &'static [Metric] {
     }
 }
 
-/// Metrics shown beside the primary one.
+/// Metrics shown beside the primary one where they were measured; see also [`only_if_any`].
 pub(crate) fn secondary(workload: Workload) -> &'static [Metric] {
     match workload {
         Workload::TcpStream => &[],
         Workload::UdpStream => &[Metric::Loss],
-        Workload::TcpRr | Workload::TcpCrr | Workload::UdpRr => &[Metric::LatencyP99],
+        Workload::TcpRr | Workload::TcpCrr => &[Metric::LatencyP99],
+        Workload::UdpRr => &[Metric::LatencyP99, Metric::Loss],
     }
 }
 
+/// Metrics worth a line only where a trial had any: a request that is lost is rare, and then it
+/// explains the latency.
+pub(crate) fn only_if_any(workload: Workload, metric: Metric) -> bool {
+    (workload, metric) == (Workload::UdpRr, Metric::Loss)
+}
+
+/// What changes of a metric count in.
+pub(crate) fn basis(metric: Metric) -> Basis {
+    match metric.unit() {
+        Unit::Ratio => Basis::Difference,
+        _ => Basis::Ratio,
+    }
+}
+
+/// Percentage points of difference at which the tint is full.
+const FULL_TINT: f64 = 0.1;
+
 /// How far a change is to the bad side, as a tint: -1 (much better) to 1 (much worse), 0 where no
-/// difference is shown. Ten times as bad, or a tenth as good, is full tint, on a logarithmic scale.
-pub(crate) fn tint(metric: Metric, against: &Against) -> f64 {
+/// difference is shown. Ten times as bad, or a tenth as good, is full tint, on a logarithmic scale;
+/// of shares ten percentage points, on a linear one.
+pub(crate) fn tint(line: &MatrixLine, against: &Against) -> f64 {
     let Against::Change { change, effect: Effect::Better | Effect::Worse, .. } = against else {
         return 0.0;
     };
-    let bad = match metric.direction() {
-        Direction::HigherIsBetter => -change.ratio.ln(),
-        Direction::LowerIsBetter => change.ratio.ln(),
+    let size = match (line.weight, change.basis) {
+        (Weight::Informs, _) => 0.0,
+        (_, Basis::Ratio) => change.size.log10(),
+        (_, Basis::Difference) => change.size / FULL_TINT,
     };
-    (bad / std::f64::consts::LN_10).clamp(-1.0, 1.0)
+    let bad = match line.metric.direction() {
+        Direction::HigherIsBetter => -size,
+        Direction::LowerIsBetter => size,
+    };
+    bad.clamp(-1.0, 1.0)
 }

@@ -10,11 +10,13 @@
 //! | centre of one cell | 1 and 2 | none | of two values t makes an interval orders of magnitude wide that bimodal trials still escape |
 //! | | 3-5 | Student t on ln(value) | a distribution-free interval cannot reach 95 % below 6 values |
 //! | | 6 and more | order statistics | Hahn & Meeker, *Statistical Intervals*, 5.2: holds for any shape, so for bimodal trials too |
-//! | change, interleaved | 1 and 2 pairs | none | the same |
+//! | change (a ratio), interleaved | 1 and 2 pairs | none | the same |
 //! | | 3-5 pairs | Student t on ln(ratio) | the exact signed-rank interval cannot reach 95 % below 6 pairs |
 //! | | 6 and more pairs | Hodges-Lehmann, signed rank | Hollander, Wolfe & Chicken, *Nonparametric Statistical Methods*, 3.2-3.3 |
 //! | change, not interleaved | too few for the next line | Welch t on ln(value) | Welch 1947 |
 //! | | enough for 95 % (4 + 4, say) | Hodges-Lehmann, rank sum | the same book, 4.2-4.3 |
+//!
+//! Shares of a whole (loss, reordering) change by a difference: the same intervals on plain values.
 //!
 //! A bootstrap is not used: on fewer than about ten trials its percentile interval of a median covers
 //! far less than it promises, and where trials are many the rank intervals are exact without a seed.
@@ -25,7 +27,7 @@ mod percentiles;
 mod ranks;
 
 pub use centre::{Centre, CentreMethod, centre, median};
-pub use change::{Change, ChangeMethod, Effect, Point, change};
+pub use change::{Basis, Change, ChangeMethod, Effect, Point, change};
 pub use percentiles::{Curve, CurvePoint, Merged, curve, merge};
 
 use serde::Serialize;
