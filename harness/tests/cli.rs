@@ -110,9 +110,19 @@ fn completions_and_the_manual_name_every_visible_command() {
     assert_eq!(code, 0);
     for command in ["run", "report", "doctor", "list", "clean", "schema", "completions", "man"] {
         assert!(bash.contains(command), "completions: {command}");
-        assert!(page.contains(&format!("cnibench\\-{command}")), "man: {command}\n{page}");
+        assert!(
+            page.contains(&format!("\n.SH \"{}\"\n", command.to_uppercase())),
+            "{command}\n{page}"
+        );
     }
-    assert!(!page.contains("wireguard\\-node"), "hidden commands stay out of the manual");
+    for text in [&page, &bash] {
+        assert!(!text.contains("wireguard"), "hidden commands are not for people:\n{text}");
+    }
+    assert!(!bash.contains("agent"), "hidden commands are not offered:\n{bash}");
+    assert!(page.contains("\\-\\-allow\\-failed") && page.contains("\\-\\-verbose"), "{page}");
+    // One page, which refers to no others.
+    assert_eq!(page.matches("\n.TH ").count(), 1, "{page}");
+    assert!(!page.contains("cnibench\\-run"), "{page}");
 }
 
 #[test]

@@ -42,7 +42,26 @@ install_missing() {
     missing_reasons=()
 }
 
+# Under sudo, HOME and PATH are root's: rustup and the tree are likely those of the user who called
+# it. Crates that root builds go to root's own CARGO_HOME. as_owner: before a command that is better
+# run as that user, who owns everything that it would write.
+as_owner=()
+users_rust() {
+    local user=${SUDO_USER:-root} home target=${CARGO_TARGET_DIR:-$root/target}
+    [ "$(id -u)" -eq 0 ] && [ "$user" != root ] || return 0
+    home=$(getent passwd "$user" | cut -d: -f6)
+    if [ -x "$home/.cargo/bin/cargo" ]; then
+        PATH=$home/.cargo/bin:$PATH
+        export RUSTUP_HOME=${RUSTUP_HOME:-$home/.rustup}
+    fi
+    if [ "$(stat -c %U "$root")" = "$user" ] &&
+        { [ ! -e "$target" ] || [ -z "$(find "$target" ! -user "$user" -print -quit)" ]; }; then
+        as_owner=(sudo -H -u "$user" env "PATH=$PATH" "CARGO_TARGET_DIR=$target")
+    fi
+}
+
 need_rust() {
+    users_rust
     # rustup puts cargo where a shell that was started before does not look.
     # shellcheck disable=SC1091
     have cargo >/dev/null || { [ -r "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"; }

@@ -24,8 +24,8 @@ struct Check {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    let in_user_namespace = super::become_able()?;
-    let checks = super::runtime()?.block_on(checks(in_user_namespace))?;
+    let privilege = super::become_able().map_err(|e| format!("{e:#}"));
+    let checks = super::runtime()?.block_on(checks(privilege))?;
     match args.format {
         TableFormat::Json => print_json(&checks)?,
         TableFormat::Table => {
@@ -49,7 +49,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
 
 const CNIS: &str = "cnis on netns";
 
-async fn checks(in_user_namespace: bool) -> Result<Vec<Check>> {
+/// `privilege`: whether it took a user namespace, or why there is none.
+async fn checks(privilege: Result<bool, String>) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
     let mut add = |area, name: &str, ok, detail: String| {
         checks.push(Check { area, name: name.to_owned(), ok, detail });
@@ -69,23 +70,27 @@ async fn checks(in_user_namespace: bool) -> Result<Vec<Check>> {
     add(
         "machine",
         "privilege",
-        !in_user_namespace,
-        if in_user_namespace {
-            format!("user namespace: {}", netns::user_namespace::LIMITS.join("; "))
-        } else {
-            "root".to_owned()
+        privilege == Ok(false),
+        match &privilege {
+            Ok(false) => "root".to_owned(),
+            Ok(true) => format!("user namespace: {}", netns::user_namespace::LIMITS.join("; ")),
+            Err(reason) => reason.clone(),
         },
     );
-    for capability in netns::capabilities::capabilities().await {
-        add(
-            "kernel features (each tried in a scratch namespace)",
-            capability.name,
-            capability.ok,
-            capability.detail,
-        );
-    }
-    let provider = NetnsProvider::new(Owner::acquire()?)?;
-    for offer in provider.cnis().await {
+    let offers = if privilege.is_ok() {
+        for capability in netns::capabilities::capabilities().await {
+            add(
+                "kernel features (each tried in a scratch namespace)",
+                capability.name,
+                capability.ok,
+                capability.detail,
+            );
+        }
+        NetnsProvider::new(Owner::acquire()?)?.cnis().await
+    } else {
+        netns::untried("not tried: see privilege")
+    };
+    for offer in offers {
         let ok = offer.missing.is_none();
         add(CNIS, &offer.name, ok, offer.missing.unwrap_or(offer.description));
     }

@@ -72,7 +72,11 @@ enum Command {
     Agent(agent::Args),
     /// A userspace WireGuard node; started by the controller inside a node.
     #[command(hide = true)]
-    WireguardNode,
+    WireguardNode {
+        /// Whose it is, for those who look at processes.
+        #[arg(long)]
+        node: Option<String>,
+    },
 }
 
 /// How a table is printed.
@@ -97,7 +101,10 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Completions(args) => reference::completions(&args),
         Command::Man(args) => reference::man(&args),
         Command::Agent(args) => agent::run(&args),
-        Command::WireguardNode => agent::wireguard_node(),
+        Command::WireguardNode { node } => {
+            tracing::debug!(node, "userspace WireGuard");
+            agent::wireguard_node()
+        }
     };
     match outcome {
         Ok(outcome) => outcome.into(),

@@ -37,25 +37,50 @@ pub fn schema(args: &SchemaArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// The command line without what only the controller starts: hiding keeps subcommands out of
+/// `--help`, not out of what is generated from it.
+fn visible() -> clap::Command {
+    let all = Cli::command();
+    let mut shown = clap::Command::new("cnibench").version(env!("CARGO_PKG_VERSION"));
+    shown = shown.args(all.get_arguments().cloned());
+    shown = shown.subcommands(all.get_subcommands().filter(|c| !c.is_hide_set()).cloned());
+    if let Some(about) = all.get_about() {
+        shown = shown.about(about.clone());
+    }
+    if let Some(about) = all.get_long_about() {
+        shown = shown.long_about(about.clone());
+    }
+    shown.subcommand_required(true)
+}
+
 pub fn completions(args: &CompletionsArgs) -> Result<Outcome> {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "cnibench", &mut text);
+    clap_complete::generate(args.shell, &mut visible(), "cnibench", &mut text);
     print(&String::from_utf8_lossy(&text))?;
     Ok(Outcome::Done)
 }
 
 pub fn man(_: &ManArgs) -> Result<Outcome> {
     let mut text = Vec::new();
-    let mut command = Cli::command();
+    let mut command = visible();
     command.build();
-    clap_mangen::Man::new(command.clone()).render(&mut text)?;
-    for sub in command.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {
-        let name = format!("cnibench-{}", sub.get_name());
-        let page = clap_mangen::Man::new(sub.clone()).title(name);
-        page.render_description_section(&mut text)?;
-        page.render_synopsis_section(&mut text)?;
-        page.render_options_section(&mut text)?;
+    let page = clap_mangen::Man::new(command.clone());
+    page.render_title(&mut text)?;
+    page.render_name_section(&mut text)?;
+    page.render_synopsis_section(&mut text)?;
+    page.render_description_section(&mut text)?;
+    page.render_options_section(&mut text)?;
+    // One page: what clap_mangen makes a page of its own becomes a section.
+    for sub in command.get_subcommands().filter(|c| c.get_name() != "help") {
+        let mut section = Vec::new();
+        let page = clap_mangen::Man::new(sub.clone());
+        page.render_synopsis_section(&mut section)?;
+        page.render_description_section(&mut section)?;
+        page.render_options_section(&mut section)?;
+        let section = String::from_utf8_lossy(&section).replace(".SH ", ".SS ");
+        text.extend(format!(".SH \"{}\"\n{section}", sub.get_name().to_uppercase()).into_bytes());
     }
+    page.render_version_section(&mut text)?;
     print(&String::from_utf8_lossy(&text))?;
     Ok(Outcome::Done)
 }

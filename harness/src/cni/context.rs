@@ -114,6 +114,14 @@ pub enum Claim {
 }
 
 impl Claim {
+    /// What it speaks of.
+    pub fn device(&self) -> (Side, &str) {
+        let (Self::Carries { side, device }
+        | Self::Silent { side, device }
+        | Self::Absent { side, device }) = self;
+        (*side, device)
+    }
+
     /// The device carries the traffic on both nodes.
     pub fn carried_by(device: &str) -> [Self; 2] {
         [Side::Client, Side::Server].map(|side| Self::Carries { side, device: device.to_owned() })

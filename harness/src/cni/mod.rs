@@ -110,6 +110,12 @@ pub trait Cni: Send + Sync {
     /// an address of this family, and devices that must not see it.
     fn path(&self, placement: Placement, to: IpAddr) -> Vec<Claim>;
 
+    /// True when [`path`](Self::path) names every device that carries packets between the pods' own
+    /// veth pairs, so that all others must be silent.
+    fn names_whole_path(&self) -> bool {
+        true
+    }
+
     /// What packets of pods are wrapped in between nodes, for the encryption proof. A profile that
     /// says `encrypted` says this too.
     fn wrapping(&self) -> Option<Wrapping> {
@@ -166,6 +172,10 @@ pub trait NodeAgent: Send + Sync {
         let _ = pod;
         Ok(())
     }
+
+    /// Gives up at once what the agent may still be doing for a caller that no longer waits, without
+    /// waiting for its end. Called on all agents of a cluster before it is taken down or dropped.
+    fn abandon(&self) {}
 
     /// Stops the agent: ends its processes and tasks, removes files. Devices, routes and rules of
     /// the node's namespace go away with it. Idempotent.

@@ -34,6 +34,8 @@ pub struct Link {
     pub kind: String,
     /// Index of the bridge it belongs to.
     pub controller: Option<u32>,
+    /// Index of a veth's other end, or of the device that it stands on, in the namespace of that one.
+    pub peer: Option<u32>,
     /// True when it is up and has a carrier.
     pub running: bool,
     /// Counters since it was made.
@@ -207,6 +209,7 @@ fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
         mac: [0; 6],
         kind: String::new(),
         controller: None,
+        peer: None,
         running: message.header.flags.contains(LinkFlags::Up | LinkFlags::Running),
         counters: Counters::default(),
     };
@@ -217,6 +220,7 @@ fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Address(bytes) => {
                 link.mac = bytes.as_slice().try_into().unwrap_or_default();
             }
+            LinkAttribute::Link(index) => link.peer = Some(*index),
             LinkAttribute::Controller(index) => link.controller = Some(*index),
             LinkAttribute::OperState(State::LowerLayerDown | State::Down) => link.running = false,
             LinkAttribute::Stats64(stats) => {

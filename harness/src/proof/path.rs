@@ -1,5 +1,8 @@
-//! Path: counted packets show in the counters of the devices that the cni claims to use, and not
-//! in those it claims to leave alone.
+//! Path: counted packets show in the counters of the devices that the cni claims to use and of the
+//! pods' own veth pairs, and of no other device of their nodes.
+//!
+//! A cni that cannot name all of its devices (plugins of a conflist) is held to what it names; of
+//! the others the evidence tells which carried packets as well.
 
 use super::{
     Finding, Scene, Way,
@@ -28,8 +31,13 @@ pub(super) async fn prove(scene: &Scene) -> Proof {
             Err(e) => findings.push(Err(format!("{way}: {e:#}"))),
         }
     }
+    let others = if scene.cni.names_whole_path() {
+        ", and on no other device of the nodes"
+    } else {
+        "; other devices were not claimed"
+    };
     let passed = format!(
-        "{EXCHANGES} requests and answers on each of {} ways showed on the devices claimed, and on no other",
+        "{EXCHANGES} requests and answers on each of {} ways showed on the devices claimed{others}",
         scene.ways.len()
     );
     proof(scene, ProofKind::Path, &passed, findings)
@@ -41,63 +49,164 @@ async fn look(scene: &Scene, way: &Way) -> anyhow::Result<Vec<Finding>> {
     let mut udp = Udp::connect(&way.client, to).await?;
     // One before counting: neighbours are resolved, connections tracked.
     udp.exchange(64, 10).await?;
-    let before = Counters::read(way).await?;
+    let pods = [links(&way.client).await?, links(&way.server).await?];
+    let before = Nodes::read(way).await?;
     for _ in 0..EXCHANGES {
         udp.exchange(64, 10).await?;
     }
-    let after = Counters::read(way).await?;
+    let after = Nodes::read(way).await?;
+    let counted = Counted { way, before, after };
     let claims = scene.cni.path(way.placement, way.ends.server_addr);
-    Ok(claims.iter().map(|claim| judge(way, claim, &before, &after)).collect())
+    let mut findings: Vec<Finding> = claims.iter().map(|claim| counted.judge(claim)).collect();
+    let mut known = claims;
+    for (side, pod) in [Side::Client, Side::Server].into_iter().zip(&pods) {
+        let (finding, port) = counted.port(side, pod);
+        findings.extend(finding);
+        known.extend(port);
+    }
+    findings.extend(counted.others(&known, scene.cni.names_whole_path()));
+    Ok(findings)
+}
+
+async fn links(netns: &Netns) -> anyhow::Result<Vec<Link>> {
+    netns.run(|| Rtnl::open()?.links()).await
 }
 
 /// The links of both nodes at one moment.
-struct Counters {
+struct Nodes {
     client: Vec<Link>,
     server: Vec<Link>,
 }
 
-impl Counters {
+impl Nodes {
     async fn read(way: &Way) -> anyhow::Result<Self> {
-        let links = async |netns: &Netns| netns.run(|| Rtnl::open()?.links()).await;
         let client = links(&way.client_node).await.context("links of the client's node")?;
         let server = links(&way.server_node).await.context("links of the server's node")?;
         Ok(Self { client, server })
     }
 
-    fn of(&self, side: Side, device: &str) -> Option<&Link> {
-        let links = match side {
+    fn of(&self, side: Side) -> &[Link] {
+        match side {
             Side::Client => &self.client,
             Side::Server => &self.server,
-        };
-        links.iter().find(|l| l.name == device)
+        }
     }
 }
 
-fn judge(way: &Way, claim: &Claim, before: &Counters, after: &Counters) -> Finding {
-    let (Claim::Carries { side, device }
-    | Claim::Silent { side, device }
-    | Claim::Absent { side, device }) = claim;
-    let node = match side {
-        Side::Client => "client's node",
-        Side::Server => "server's node",
-    };
-    let line = format!("{way}: {device} on the {node}");
-    let rise = |l: &Link| {
-        let then = before.of(*side, device).map(|b| b.counters).unwrap_or_default();
-        let rx = l.counters.rx_packets.saturating_sub(then.rx_packets);
-        (rx, l.counters.tx_packets.saturating_sub(then.tx_packets))
-    };
-    match (claim, after.of(*side, device).map(rise)) {
-        (Claim::Absent { .. }, None) => Ok(format!("{line}: not there, as claimed")),
-        (Claim::Absent { .. }, Some(_)) => Err(format!("{line}: is there")),
-        (_, None) => Err(format!("{line}: not there")),
-        (Claim::Carries { .. }, Some((rx, tx))) => {
-            let counted = format!("{line}: {tx} sent, {rx} received, of {EXCHANGES} each way");
-            if rx >= EXCHANGES && tx >= EXCHANGES { Ok(counted) } else { Err(counted) }
-        }
-        (Claim::Silent { .. }, Some((rx, tx))) => {
-            let counted = format!("{line}: {} packets, should be silent", rx + tx);
-            if rx + tx <= BACKGROUND { Ok(counted) } else { Err(counted) }
+/// Packets of a device while they were counted.
+#[derive(Debug, Clone, Copy)]
+struct Rise {
+    rx: u64,
+    tx: u64,
+}
+
+impl Rise {
+    fn carried(self) -> bool {
+        self.rx >= EXCHANGES && self.tx >= EXCHANGES
+    }
+
+    fn silent(self) -> bool {
+        self.rx + self.tx <= BACKGROUND
+    }
+}
+
+struct Counted<'a> {
+    way: &'a Way,
+    before: Nodes,
+    after: Nodes,
+}
+
+impl Counted<'_> {
+    /// None when there is no such device.
+    fn rise(&self, side: Side, device: &str) -> Option<Rise> {
+        let find = |nodes: &Nodes| nodes.of(side).iter().find(|l| l.name == device).cloned();
+        let now = find(&self.after)?.counters;
+        let then = find(&self.before).map(|l| l.counters).unwrap_or_default();
+        Some(Rise {
+            rx: now.rx_packets.saturating_sub(then.rx_packets),
+            tx: now.tx_packets.saturating_sub(then.tx_packets),
+        })
+    }
+
+    fn line(&self, side: Side, device: &str) -> String {
+        let node = match side {
+            Side::Client => "client's node",
+            Side::Server => "server's node",
+        };
+        format!("{}: {device} on the {node}", self.way)
+    }
+
+    fn judge(&self, claim: &Claim) -> Finding {
+        let (side, device) = claim.device();
+        let line = self.line(side, device);
+        match (claim, self.rise(side, device)) {
+            (Claim::Absent { .. }, None) => Ok(format!("{line}: not there, as claimed")),
+            (Claim::Absent { .. }, Some(_)) => Err(format!("{line}: is there")),
+            (_, None) => Err(format!("{line}: not there")),
+            (Claim::Carries { .. }, Some(rise)) => carried(&line, rise),
+            (Claim::Silent { .. }, Some(rise)) => {
+                let text = format!("{line}: {} packets, should be silent", rise.rx + rise.tx);
+                if rise.silent() { Ok(text) } else { Err(text) }
+            }
         }
     }
+
+    /// The node's end of the pod's veth pair must carry, whatever the cni calls it. Nothing to find
+    /// where the end is the node itself.
+    fn port(&self, side: Side, pod: &[Link]) -> (Option<Finding>, Option<Claim>) {
+        let (end, node) = match side {
+            Side::Client => (&self.way.client, &self.way.client_node),
+            Side::Server => (&self.way.server, &self.way.server_node),
+        };
+        if end.path() == node.path() {
+            return (None, None);
+        }
+        // Indexes are of two namespaces: only pairs that name each other are one.
+        let paired = |port: &&Link| {
+            let inner = |l: &Link| l.peer == Some(port.index) && port.peer == Some(l.index);
+            port.kind == "veth" && pod.iter().any(inner)
+        };
+        let ports = self.after.of(side).iter().filter(paired);
+        let ports = ports.filter_map(|l| Some((&l.name, self.rise(side, &l.name)?)));
+        let Some((device, rise)) = ports.max_by_key(|(_, rise)| rise.rx.min(rise.tx)) else {
+            let text = self.line(side, "the pod's interface");
+            return (Some(Ok(format!("{text}: no veth, so it has no counters there"))), None);
+        };
+        let finding = carried(&format!("{} (the pod's port)", self.line(side, device)), rise);
+        (Some(finding), Some(Claim::Carries { side, device: device.clone() }))
+    }
+
+    /// Devices that nobody claims: silent where everything is claimed, else told.
+    fn others(&self, known: &[Claim], all_are_named: bool) -> Vec<Finding> {
+        let one_node = self.way.client_node.path() == self.way.server_node.path();
+        let sides: &[Side] = if one_node { &[Side::Client] } else { &[Side::Client, Side::Server] };
+        let mut findings = Vec::new();
+        for &side in sides {
+            let is_known = |device: &str| {
+                known.iter().any(|c| {
+                    let (of, name) = c.device();
+                    name == device && (one_node || of == side)
+                })
+            };
+            for link in self.after.of(side).iter().filter(|l| !is_known(&l.name)) {
+                let Some(rise) = self.rise(side, &link.name) else { continue };
+                let line = self.line(side, &link.name);
+                let packets = rise.rx + rise.tx;
+                findings.extend(match (rise.silent(), all_are_named) {
+                    (true, true) => Some(Ok(format!("{line}: {packets} packets, not claimed"))),
+                    (true, false) => None,
+                    (false, true) => {
+                        Some(Err(format!("{line}: {packets} packets, but nothing claims it")))
+                    }
+                    (false, false) => Some(Ok(format!("{line}: also carried, {packets} packets"))),
+                });
+            }
+        }
+        findings
+    }
+}
+
+fn carried(line: &str, rise: Rise) -> Finding {
+    let text = format!("{line}: {} sent, {} received, of {EXCHANGES} each way", rise.tx, rise.rx);
+    if rise.carried() { Ok(text) } else { Err(text) }
 }

@@ -5,7 +5,7 @@ use super::{
     support::{down, provider, topology, traces, up},
 };
 use cnibench::{
-    cluster::IpFamily,
+    cluster::{IpFamily, Provider as _},
     cni::conflist::{
         config::ConfList,
         node::NodeThread,
@@ -14,7 +14,7 @@ use cnibench::{
     netlink::{Batch, Rtnl},
     proof::payload::deliver,
 };
-use cnibench_model::ProofOutcome;
+use cnibench_model::{ProofKind, ProofOutcome};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -153,9 +153,79 @@ async fn a_cluster_of_the_example_passes_every_proof_and_leaves_nothing() {
     for proof in &proofs {
         assert_eq!(proof.outcome, ProofOutcome::Passed, "{proof:#?}");
     }
+    let path = proofs.iter().find(|p| p.kind == ProofKind::Path).unwrap();
+    assert!(path.summary.ends_with("other devices were not claimed"), "{path:#?}");
+    let says = |way: &str, text: &str| {
+        assert!(path.evidence.iter().any(|e| e.starts_with(way) && e.contains(text)), "{path:#?}");
+    };
+    says("same-node", "(the pod's port)");
+    says("cross-node", "cni0 on the client's node: also carried");
     cluster.check().await.unwrap();
     down(cluster).await;
     assert_eq!(traces(&run), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ipv4_conflist_in_a_dual_cluster_is_told_what_to_add() {
+    assert_plugins();
+    let example =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/conflists/bridge-host-local.conflist");
+    let provider = provider();
+    let run = provider.run_id().as_str().to_owned();
+    let spec = format!("conflist:path={example}").parse().unwrap();
+    for (family, name) in [(IpFamily::Dual, "dual"), (IpFamily::V6, "v6")] {
+        let error = provider.up(0, &spec, &topology(2, 1, family)).await.err().unwrap().to_string();
+        if family == IpFamily::Dual {
+            let words = format!("no IPv6 address, the suite's family is {name}: add an IPv6 range");
+            assert!(error.contains(&words), "{error}");
+        }
+        assert!(!error.contains("service") && !error.contains("cnb-"), "{error}");
+        assert_eq!(traces(&run), [""; 0]);
+    }
+}
+
+/// Processes whose command line has this text.
+fn running(text: &str) -> Vec<String> {
+    let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let lines = entries.filter_map(|e| fs::read_to_string(e.path().join("cmdline")).ok());
+    lines.filter(|l| l.contains(text)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bringing_up_can_be_dropped_while_plugins_hang() {
+    // In ADD, then also in the DEL that follows it.
+    for body in ["[ $CNI_COMMAND = ADD ] && sleep 600; exit 0", "sleep 600"] {
+        let scripts = Scripts::new(&[("hang", body)]);
+        let list = write_list(
+            scripts.dir.path(),
+            r#"{"cniVersion": "1.0.0", "name": "m", "plugins": [{"type": "hang"}]}"#,
+        );
+        let bin = scripts.dir.path().display();
+        let spec = format!("conflist:path={},bin={bin},deadline=600", list.display());
+        let provider = provider();
+        let run = provider.run_id().as_str().to_owned();
+        let (spec, shape) = (spec.parse().unwrap(), topology(3, 1, IpFamily::V4));
+        let all_hang = async {
+            while scripts.log().iter().filter(|l| l.starts_with("hang ADD")).count() < 3 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            up = provider.up(0, &spec, &shape) => panic!("it came up or failed: {:?}", up.err()),
+            () = all_hang => {}
+        }
+        let until = tokio::time::Instant::now() + Duration::from_secs(30);
+        let left = || [traces(&run), running(&bin.to_string())].concat();
+        while !left().is_empty() {
+            assert!(tokio::time::Instant::now() < until, "{:?}", left());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // It was a thread of this process that had the plugins' state mounted.
+        let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
+        let names = threads.filter_map(|t| fs::read_to_string(t.path().join("comm")).ok());
+        let ours = names.filter(|n| n.starts_with(&format!("cni cnb-{run}"))).count();
+        assert_eq!(ours, 0, "threads of nodes are still there");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use crate::support::{down, provider, space, topology, traces, up};
 use cnibench::cluster::{IpFamily, Provider as _, netns::clean_leftovers};
-use cnibench_model::Placement;
+use cnibench_model::{Placement, ProofOutcome};
 use std::{
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
@@ -88,7 +88,9 @@ async fn down_twice_and_a_dropped_cluster_leave_nothing() {
     let mut cluster = up(&provider, "host", &topology(2, 1, IpFamily::V4)).await;
     assert!(cluster.down().await.is_empty());
     assert!(cluster.down().await.is_empty());
-    assert!(cluster.prove().await.is_empty());
+    let [proof] = &cluster.prove().await[..] else { panic!("one proof of what is down") };
+    assert_eq!(proof.outcome, ProofOutcome::Failed);
+    assert!(proof.summary.contains("the cluster is down"), "{proof:?}");
     assert!(cluster.ends(Placement::HostHost).is_err());
     drop(up(&provider, "flannel-vxlan", &topology(2, 1, IpFamily::V4)).await);
     assert_eq!(traces(&run), [""; 0]);

@@ -6,7 +6,8 @@ use cnibench::{
     netlink::{Batch, Netns, Rtnl},
 };
 use cnibench_model::{Proof, ProofKind, ProofOutcome};
-use rtnetlink::LinkUnspec;
+use netlink_packet_route::link::MacVlanMode;
+use rtnetlink::{LinkMacVlan, LinkUnspec};
 
 fn find(proofs: &[Proof], kind: ProofKind) -> &Proof {
     proofs.iter().find(|p| p.kind == kind).unwrap()
@@ -39,6 +40,51 @@ async fn routes_that_bypass_the_tunnel_fail_the_path_proof() {
     let path = find(&proofs, ProofKind::Path);
     assert_eq!(path.outcome, ProofOutcome::Failed, "{path:#?}");
     assert!(path.summary.contains("flannel.1"), "{}", path.summary);
+    down(cluster).await;
+}
+
+/// Traffic of a node that no claim covers, here a second link between the nodes' namespaces.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_carries_unclaimed_fails_the_path_proof() {
+    let provider = provider();
+    let run = provider.run_id().as_str().to_owned();
+    let cluster = up(&provider, "flannel-host-gw", &topology(2, 2, IpFamily::V4)).await;
+    let passed = cluster.prove().await;
+    let path = find(&passed, ProofKind::Path);
+    assert_eq!(path.outcome, ProofOutcome::Passed, "{path:#?}");
+    assert!(path.summary.ends_with("on no other device of the nodes"), "{path:#?}");
+    let ports =
+        path.evidence.iter().filter(|e| e.starts_with("same-node") && e.contains("pod's port"));
+    assert_eq!(ports.count(), 2, "{path:#?}");
+    // A MACVLAN on eth0 that takes the route: eth0 and cni0 carry as claimed, and so does this.
+    for (node, other, own, via) in [
+        ("n0", "10.244.1.0/24", "10.67.0.1/24", "10.67.0.2"),
+        ("n1", "10.244.0.0/24", "10.67.0.2/24", "10.67.0.1"),
+    ] {
+        let node = space(&run, node);
+        change(&node, |rtnl, batch| {
+            let eth0 = rtnl.link("eth0")?.index;
+            batch.add_link(LinkMacVlan::new("extra", eth0, MacVlanMode::Bridge).up().build());
+            Ok(())
+        });
+        change(&node, |rtnl, batch| {
+            let extra = rtnl.link("extra")?.index;
+            batch.add_addr(extra, own.parse()?);
+            Ok(())
+        });
+        change(&node, |rtnl, batch| {
+            batch.route_via(other.parse()?, via.parse()?, rtnl.link("extra")?.index, false);
+            Ok(())
+        });
+    }
+    let proofs = cluster.prove().await;
+    assert_eq!(find(&proofs, ProofKind::Connectivity).outcome, ProofOutcome::Passed);
+    let path = find(&proofs, ProofKind::Path);
+    assert_eq!(path.outcome, ProofOutcome::Failed, "{path:#?}");
+    let named = |e: &String| {
+        e.starts_with("failed: ") && e.contains("extra on the") && e.contains("nothing claims it")
+    };
+    assert!(path.evidence.iter().any(named), "{path:#?}");
     down(cluster).await;
 }
 

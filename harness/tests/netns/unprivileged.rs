@@ -52,7 +52,8 @@ async fn child_measures_in_a_user_namespace() {
     user_namespace::try_user_namespace().unwrap();
     std::fs::write("/proc/sys/user/max_user_namespaces", "0").unwrap();
     let e = format!("{:#}", user_namespace::try_user_namespace().unwrap_err());
-    assert!(e.contains("run with sudo"), "{e}");
+    assert!(e.starts_with("user.max_user_namespaces is 0 or used up"), "{e}");
+    assert!(e.contains("run with sudo") && !e.contains("space left"), "{e}");
     println!("run {} was carried", provider.run_id());
 }
 
@@ -76,6 +77,35 @@ fn nobody_measures_in_a_user_namespace() {
     let run = said.lines().find_map(|l| l.split_once("run ")?.1.split(' ').next()).unwrap();
     assert!(crate::support::traces(run).is_empty());
     assert!(!std::path::Path::new(&format!("/run/cnibench/{run}.lock")).exists());
+}
+
+/// Without any privilege, and where none can be had: what can be said is still said.
+#[test]
+fn without_user_namespaces_doctor_and_list_still_answer() {
+    drop(provider());
+    let run = |args: &[&str]| {
+        // A user namespace in which no further one may be made, and then no capabilities in it.
+        let script = "echo 0 > /proc/sys/user/max_user_namespaces; \
+            exec setpriv --bounding-set=-all --inh-caps=-all \"$@\"";
+        let program = ["--user", "--map-root-user", "sh", "-ec", script, "sh"];
+        let output = Command::new("unshare")
+            .args(program)
+            .arg(env!("CARGO_BIN_EXE_cnibench"))
+            .args(args)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = run(&["doctor"]);
+    assert_eq!(code, Some(2), "{said}");
+    let privilege = said.lines().find(|l| l.contains("privilege")).unwrap();
+    assert!(privilege.contains("missing") && privilege.contains("max_user_namespaces"), "{said}");
+    for row in ["kernel  ", "cpus", "missing  flannel-vxlan", "netns", "kubeconfig"] {
+        assert!(said.contains(row), "{row}: {said}");
+    }
+    let (code, said) = run(&["list", "cnis"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("flannel-vxlan") && said.contains("not tried: "), "{said}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     rig::{Attached, Rig, addr_of, apply, carry, links},
-    support::{provider, space, topology, traces, up},
+    support::{down, provider, space, topology, traces, up},
 };
 use cnibench::{
     cluster::{Cluster, IpFamily},
@@ -142,7 +142,9 @@ async fn a_process_that_dies_is_named_and_its_key_is_nowhere_to_be_read() {
     let pids: Vec<u32> = processes_in(&node.netns);
     let [pid] = pids[..] else { panic!("one process per node, found {pids:?}") };
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
-    assert!(command.ends_with(b"\0wireguard-node\0"), "{}", String::from_utf8_lossy(&command));
+    let command = String::from_utf8_lossy(&command);
+    let expected = format!("\0wireguard-node\0--node\0{}\0", node.name);
+    assert!(command.ends_with(&expected), "{command:?} does not end with {expected:?}");
 
     kill(pid);
     let end = Instant::now() + Duration::from_secs(30);
@@ -152,10 +154,10 @@ async fn a_process_that_dies_is_named_and_its_key_is_nowhere_to_be_read() {
             Ok(()) => assert!(Instant::now() < end, "its death was not noticed"),
         }
     };
-    assert!(error.contains(&node.name) && error.contains("signal: 9"), "{error}");
+    assert!(error.contains("WireGuard of node 0 ended") && error.contains("signal: 9"), "{error}");
     attached.agents[1].check().await.unwrap();
     let errors = rig.detach(&mut attached).await;
-    assert_eq!(errors.len(), 1, "the dead one is reported once: {errors:?}");
+    assert_eq!(errors, [""; 0], "what was reported once is not reported again");
 }
 
 #[test]
@@ -208,17 +210,15 @@ async fn a_cluster_proves_itself_encrypted_and_names_a_process_that_died() {
         }
         assert!(proofs.iter().any(|p| p.kind == ProofKind::Encryption), "{proofs:#?}");
         cluster.check().await.unwrap();
-        let errors = if family == IpFamily::Dual {
+        if family == IpFamily::Dual {
             let pids = processes_in(&space(&run, "n1"));
             let [pid] = pids[..] else { panic!("one process per node, found {pids:?}") };
             kill(pid);
             let error = format!("{:#}", died(&mut *cluster).await);
-            assert!(error.contains("-n1") && error.contains("signal: 9"), "{error}");
-            1
-        } else {
-            0
-        };
-        assert_eq!(cluster.down().await.len(), errors);
+            assert!(error.starts_with("node 1: ") && error.contains("signal: 9"), "{error}");
+            assert!(!error.contains("cnb-"), "{error}");
+        }
+        down(cluster).await;
         assert_eq!(traces(&run), [""; 0]);
     }
 }

@@ -33,7 +33,7 @@ impl NetnsCluster {
         self.start_agents().await?;
         self.join_peers().await?;
         self.add_pods().await?;
-        self.add_service().await?;
+        self.add_service().await;
         self.note_settings().await?;
         proof::reachable(&self.scene()?).await
     }
@@ -180,14 +180,15 @@ impl NetnsCluster {
         .await
     }
 
-    /// The service of `pod-service` on every node, where the cni offers it.
-    async fn add_service(&mut self) -> anyhow::Result<()> {
+    /// The service of `pod-service` on every node, where the cni offers it. A cluster without it
+    /// still carries everything else, and says why that one placement is not there.
+    async fn add_service(&mut self) {
         let backends: Vec<IpAddr> = match self.nodes.get(1).and_then(|n| n.pods.first()) {
             Some(pod) if self.cni.refuses(Placement::PodService).is_none() => pod.net.addrs.clone(),
-            _ => return Ok(()),
+            _ => return,
         };
         let services = self.plan.service_addrs();
-        for_each(&mut self.nodes, |node| {
+        let added = for_each(&mut self.nodes, |node| {
             let (services, backends) = (services.clone(), backends.clone());
             let add = move || {
                 for service in services {
@@ -195,10 +196,11 @@ impl NetnsCluster {
                 }
                 Ok(())
             };
-            async move { node.ctx.netns.run(add).await.context("the service of pod-service") }
-                .boxed()
-        })
-        .await
+            async move { node.ctx.netns.run(add).await }.boxed()
+        });
+        let added = added.await;
+        self.no_service =
+            added.err().map(|e| format!("the service could not be programmed: {e:#}"));
     }
 
     /// Writes down what is the host's doing and moves numbers between pods of one node.

@@ -9,7 +9,7 @@ use crate::{
 };
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
-use cnibench_model::{CniInfo, Placement, Proof};
+use cnibench_model::{CniInfo, Placement, Proof, ProofKind, ProofOutcome};
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 /// How long one step of taking down may take before it is given up and reported.
@@ -25,6 +25,8 @@ pub struct NetnsCluster {
     // Agents before namespaces: fields are dropped in this order.
     pub(super) nodes: Vec<Node>,
     pub(super) underlay: Option<Netns>,
+    /// Why the service of `pod-service` is not there, when it could not be programmed.
+    pub(super) no_service: Option<String>,
     pub(super) spaces: Arc<Spaces>,
     /// Keeps the run's lock for as long as anything of it may be there.
     pub(super) _owner: Arc<Owner>,
@@ -83,6 +85,11 @@ impl NetnsCluster {
         })
     }
 
+    /// What agents still do for a step that failed or was dropped ends, on all nodes at a time.
+    fn abandon(&self) {
+        self.nodes.iter().filter_map(|n| n.agent.as_ref()).for_each(|a| a.abandon());
+    }
+
     fn too_few(&self, what: &str, index: usize) -> String {
         let have = if what == "nodes" { self.topology.nodes } else { self.topology.pods_per_node };
         format!("needs at least {} {what}; this cluster has {have}", index + 1)
@@ -92,6 +99,11 @@ impl NetnsCluster {
     fn way(&self, placement: Placement, v4: bool) -> Result<Way, String> {
         if let Some(reason) = self.cni.refuses(placement) {
             return Err(reason);
+        }
+        if let Some(reason) =
+            self.no_service.as_ref().filter(|_| placement == Placement::PodService)
+        {
+            return Err(reason.clone());
         }
         let (client, server) = match placement {
             Placement::SameNode if self.cni.host_network() => {
@@ -160,14 +172,21 @@ impl Cluster for NetnsCluster {
     async fn prove(&self) -> Vec<Proof> {
         match self.scene() {
             Ok(scene) => proof::all(&scene).await,
-            Err(_) => Vec::new(),
+            // A cluster that cannot be looked at is not one without claims.
+            Err(e) => vec![Proof {
+                kind: ProofKind::Connectivity,
+                cni: self.info.spec.clone(),
+                outcome: ProofOutcome::Failed,
+                summary: format!("nothing could be looked at: {e:#}"),
+                evidence: Vec::new(),
+            }],
         }
     }
 
     async fn check(&mut self) -> anyhow::Result<()> {
         for node in &mut self.nodes {
             let Some(agent) = &mut node.agent else { continue };
-            let step = format!("{}: asking the cni's agent", node.ctx.name);
+            let step = format!("node {}: asking the cni's agent", node.ctx.index);
             in_time(step, agent.check()).await?;
         }
         Ok(())
@@ -175,13 +194,14 @@ impl Cluster for NetnsCluster {
 
     async fn down(&mut self) -> Vec<anyhow::Error> {
         let mut errors = Vec::new();
+        self.abandon();
         for node in self.nodes.iter_mut().rev() {
             let Some(agent) = &mut node.agent else { continue };
             for pod in node.pods.iter().rev() {
-                let step = format!("{}: disconnecting {}", node.ctx.name, pod.ctx.name);
+                let step = format!("node {}: disconnecting pod {}", node.ctx.index, pod.ctx.index);
                 errors.extend(in_time(step, agent.remove_pod(&pod.ctx)).await.err());
             }
-            let step = format!("{}: stopping the cni's agent", node.ctx.name);
+            let step = format!("node {}: stopping the cni's agent", node.ctx.index);
             errors.extend(in_time(step, agent.stop()).await.err());
         }
         // Handles are dropped before names are removed: the kernel frees what nobody holds.
@@ -193,6 +213,12 @@ impl Cluster for NetnsCluster {
             Err(e) => errors.push(anyhow!(e).context("removing namespaces panicked")),
         }
         errors
+    }
+}
+
+impl Drop for NetnsCluster {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
 

@@ -17,4 +17,4 @@ pub mod user_namespace;
 pub use clean::{CleanReport, clean_leftovers};
 pub use cluster::NetnsCluster;
 pub use owner::{Owner, RunId};
-pub use provider::NetnsProvider;
+pub use provider::{NetnsProvider, untried};

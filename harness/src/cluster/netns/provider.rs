@@ -90,11 +90,11 @@ impl Provider for NetnsProvider {
             plan,
             nodes: Vec::new(),
             underlay: None,
+            no_service: None,
             spaces: Arc::new(Spaces::default()),
             _owner: self.owner.clone(),
         };
-        if let Err(e) = cluster.build(self.run_id(), index).await {
-            let mut e = e.context(format!("cni {cni} did not come up"));
+        if let Err(mut e) = cluster.build(self.run_id(), index).await {
             for more in cluster.down().await {
                 e = e.context(format!("and taking it down again failed: {more:#}"));
             }
@@ -116,14 +116,25 @@ async fn carried(profile: &'static Profile, cni: &CniSpec) -> Result<(), Cluster
     checked.map_err(|reason| ClusterError::Unsupported { cni: cni.clone(), reason })
 }
 
+/// The cnis by name where nothing can be tried, each with the reason.
+pub fn untried(reason: &str) -> Vec<CniOffer> {
+    offers_with(|_| Some(reason.to_owned()))
+}
+
 fn offers() -> Vec<CniOffer> {
     let wire = capabilities::require(&[capabilities::VETH, capabilities::BRIDGE]);
+    offers_with(|profile| {
+        wire.clone().and_then(|()| (profile.check)(&CniSpec::named(profile.name))).err()
+    })
+}
+
+fn offers_with(missing: impl Fn(&Profile) -> Option<String>) -> Vec<CniOffer> {
     let offer = |profile: &&Profile| CniOffer {
         name: profile.name.to_owned(),
         description: profile.description.to_owned(),
         params: profile.params.iter().map(|p| (p.name.to_owned(), p.help.to_owned())).collect(),
         automatic: profile.automatic,
-        missing: wire.clone().and_then(|()| (profile.check)(&CniSpec::named(profile.name))).err(),
+        missing: missing(profile),
     };
     PROFILES.iter().map(offer).collect()
 }

@@ -18,8 +18,7 @@ use std::{
 
 /// What cannot be done in a user namespace, a sentence each.
 pub const LIMITS: &[&str] = &[
-    "eBPF probes are not loaded: the kernel wants capabilities of the host for them",
-    "the host is not tuned, and its files that only root may read are left out of the record",
+    "files of the host that only root may read are left out of the record",
     "CNI plugins of a conflist that need the host's devices or cgroups fail",
     "namespaces are not seen by `ip netns` of the host: use `nsenter -t PID -U -m -n`",
 ];
@@ -43,7 +42,7 @@ pub fn enter_user_namespace() -> anyhow::Result<()> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     new_namespaces().map_err(|e| match e {
         Errno::INVAL => anyhow!("a user namespace must be entered before threads are started"),
-        e => anyhow!(e).context(format!("user namespaces are not allowed here: {NEXT}")),
+        e => refused(e),
     })?;
     let write = |file: &str, text: String| {
         fs::write(file, text)
@@ -75,9 +74,19 @@ pub fn try_user_namespace() -> anyhow::Result<()> {
     }
     match child.spawn() {
         Err(e) if e.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) => Ok(()),
-        Err(e) => Err(e).context(NEXT),
+        Err(e) => Err(Errno::from_io_error(&e).map_or_else(|| anyhow!(e).context(NEXT), refused)),
         // Not reached: the closure above always fails.
         Ok(mut child) => child.wait().map(drop).context("a child that should not run"),
+    }
+}
+
+/// What the kernel's refusal means (create_user_ns, copy_net_ns: ENOSPC is a count, not a disk).
+fn refused(e: Errno) -> anyhow::Error {
+    match e {
+        Errno::NOSPC => anyhow!(
+            "user.max_user_namespaces is 0 or used up (or max_net_namespaces, max_mnt_namespaces): {NEXT}"
+        ),
+        e => anyhow!(e).context(format!("user namespaces are not allowed here: {NEXT}")),
     }
 }
 

@@ -57,6 +57,8 @@ pub enum Fault {
     },
     /// Not finished within the deadline; it and its process group were killed.
     Deadline(Duration),
+    /// Given up by the harness before it was done; it and its process group were killed.
+    Interrupted,
     /// It printed more than this many bytes; it and its process group were killed.
     TooMuch(usize),
     /// It said what is wrong.
@@ -119,6 +121,7 @@ impl fmt::Display for PluginError {
                 "did not finish within {} s and was killed; give it longer with deadline=SECONDS if it is just slow",
                 limit.as_secs_f64()
             )?,
+            Fault::Interrupted => f.write_str("was given up before it was done, and killed")?,
             Fault::TooMuch(limit) => {
                 write!(f, "printed more than {limit} bytes on standard output and was killed")?;
             }

@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod error;
+pub mod interrupt;
 pub mod node;
 pub mod process;
 pub mod profile;

@@ -6,7 +6,10 @@
 //! both; everything in it ends with the thread, however the harness ends. The configuration of a
 //! plugin is not rewritten for that. /run/netns and all other files are the machine's.
 
-use super::sys;
+use super::{
+    interrupt::{Interrupt, Token},
+    sys,
+};
 use anyhow::{Context, anyhow};
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
@@ -32,6 +35,7 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Debug)]
 pub struct NodeThread {
     jobs: Option<mpsc::Sender<Job>>,
+    interrupt: Interrupt,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -55,13 +59,23 @@ impl NodeThread {
                 queue.into_iter().for_each(|job| job());
             })
             .context("starting a thread for CNI plugins")?;
-        let this = Self { jobs: Some(jobs), thread: Some(thread) };
+        let this = Self { jobs: Some(jobs), interrupt: Interrupt::default(), thread: Some(thread) };
         entered
             .recv()
             .map_err(|_| anyhow!("the thread ended at once"))
             .flatten()
-            .with_context(|| format!("preparing {name} ({}) for CNI plugins", netns.display()))?;
+            .with_context(|| format!("preparing {} for CNI plugins", netns.display()))?;
         Ok(this)
+    }
+
+    /// For a job that is to end when [`NodeThread::interrupt`] is called.
+    pub fn token(&self) -> Token {
+        self.interrupt.token()
+    }
+
+    /// Gives up the jobs that were submitted before; does not wait for their end.
+    pub fn interrupt(&self) {
+        self.interrupt.now();
     }
 
     /// Runs `work` on the node; jobs of one node run one after the other.
@@ -105,6 +119,7 @@ impl NodeThread {
 
 impl Drop for NodeThread {
     fn drop(&mut self) {
+        self.interrupt();
         drop(self.jobs.take());
         if let Some(thread) = self.thread.take() {
             // A panic of a job was reported to the one who asked for it.

@@ -3,7 +3,7 @@
 //! Knows nothing of networks and results. The process inherits the namespaces of the calling
 //! thread; `runtime` calls this from the thread of a node (`node.rs`).
 
-use super::error::Fault;
+use super::{error::Fault, interrupt::Token};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -34,6 +34,8 @@ const STDERR_TAIL: usize = 2048;
 const EXCERPT: usize = 400;
 /// How long output of a process that has ended is waited for, where a child of it still holds the pipe.
 const DRAIN: Duration = Duration::from_millis(200);
+/// How often a running plugin's call is asked whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A CNI operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,16 +118,27 @@ impl Output {
     }
 }
 
-/// Runs `path` with exactly these extra variables, `input` on standard input, for at most `deadline`.
+/// How long a call may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// From its beginning.
+    pub deadline: Duration,
+    /// Is it still wanted?
+    pub token: Token,
+    /// What is left to it when it is no longer wanted.
+    pub grace: Duration,
+}
+
+/// Runs `path` with exactly these extra variables and `input` on standard input, within `limits`.
 ///
 /// # Errors
-/// The fault and the end of standard error. After `Deadline` and `TooMuch` the process and its
-/// process group are dead and reaped.
+/// The fault and the end of standard error. After `Deadline`, `Interrupted` and `TooMuch` the
+/// process and its process group are dead and reaped.
 pub fn run(
     path: &Path,
     env: &[(&str, String)],
     input: &[u8],
-    deadline: Duration,
+    limits: &Limits,
 ) -> Result<Output, (Fault, String)> {
     let mut command = Command::new(path);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
@@ -142,13 +155,14 @@ pub fn run(
     };
     let child = spawn(&mut command).map_err(start)?;
     let mut running = Running { child, stdout: Vec::new(), stderr: Tail::default() };
-    let result = running.pump(input, Instant::now() + deadline);
+    let result = running.pump(input, limits);
     let stderr = running.stderr.text();
     match result {
         Ok(End::Exited(status)) => {
             Ok(Output { status, stdout: std::mem::take(&mut running.stdout), stderr })
         }
-        Ok(End::Deadline) => Err((Fault::Deadline(deadline), stderr)),
+        Ok(End::Deadline) => Err((Fault::Deadline(limits.deadline), stderr)),
+        Ok(End::Interrupted) => Err((Fault::Interrupted, stderr)),
         Ok(End::TooMuch) => Err((Fault::TooMuch(MAX_STDOUT), stderr)),
         Err(cause) => {
             Err((Fault::Start { path: path.to_owned(), cause: cause.to_string() }, stderr))
@@ -173,6 +187,7 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
 enum End {
     Exited(ExitStatus),
     Deadline,
+    Interrupted,
     TooMuch,
 }
 
@@ -184,7 +199,9 @@ struct Running {
 
 impl Running {
     /// Feeds and reads until the process has ended and its output is read, or a limit is hit.
-    fn pump(&mut self, mut input: &[u8], deadline: Instant) -> io::Result<End> {
+    fn pump(&mut self, mut input: &[u8], limits: &Limits) -> io::Result<End> {
+        let deadline = Instant::now() + limits.deadline;
+        let mut unwanted: Option<Instant> = None;
         let pid = Pid::from_child(&self.child);
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         let mut stdin = self.child.stdin.take();
@@ -203,14 +220,18 @@ impl Running {
             if exited.is_some() && stdout.is_none() && stderr.is_none() {
                 break;
             }
-            let limit = exited.map_or(deadline, |at| at + DRAIN);
+            if unwanted.is_none() && limits.token.is_over() {
+                unwanted = Some(Instant::now());
+            }
+            let given_up = unwanted.map(|at| at + limits.grace).filter(|at| *at < deadline);
+            let limit = exited.map_or(given_up.unwrap_or(deadline), |at| at + DRAIN);
             let left = limit.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 if exited.is_some() {
                     break;
                 }
                 self.kill()?;
-                return Ok(End::Deadline);
+                return Ok(given_up.map_or(End::Deadline, |_| End::Interrupted));
             }
             let mut fds = Vec::with_capacity(4);
             if exited.is_none() {
@@ -219,7 +240,8 @@ impl Running {
             stdout.iter().for_each(|fd| fds.push(PollFd::new(fd, PollFlags::IN)));
             stderr.iter().for_each(|fd| fds.push(PollFd::new(fd, PollFlags::IN)));
             stdin.iter().for_each(|fd| fds.push(PollFd::new(fd, PollFlags::OUT)));
-            let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+            let pause = left.min(LOOK);
+            let timeout = Timespec::try_from(pause).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
             match poll(&mut fds, Some(&timeout)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
@@ -323,7 +345,7 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::interrupt::Interrupt, *};
 
     fn script(dir: &Path, name: &str, body: &str) -> PathBuf {
         let path = dir.join(name);
@@ -332,10 +354,14 @@ mod tests {
         path
     }
 
+    fn within(deadline: Duration) -> Limits {
+        Limits { deadline, token: Token::default(), grace: Duration::ZERO }
+    }
+
     fn call(body: &str, input: &[u8], deadline: Duration) -> Result<Output, (Fault, String)> {
         let dir = tempfile::tempdir().unwrap();
         let path = script(dir.path(), "plugin", body);
-        run(&path, &[("CNI_COMMAND", "ADD".into())], input, deadline)
+        run(&path, &[("CNI_COMMAND", "ADD".into())], input, &within(deadline))
     }
 
     const LONG: Duration = Duration::from_secs(60);
@@ -363,7 +389,7 @@ mod tests {
         let pids = dir.path().join("pids");
         let body = format!("echo first >&2; sleep 600 & echo $! > {}; wait", pids.display());
         let path = script(dir.path(), "plugin", &body);
-        let (fault, stderr) = run(&path, &[], b"", Duration::from_secs(2)).unwrap_err();
+        let (fault, stderr) = run(&path, &[], b"", &within(Duration::from_secs(2))).unwrap_err();
         assert_eq!(fault, Fault::Deadline(Duration::from_secs(2)));
         assert_eq!(stderr, "first\n");
         let grandchild = std::fs::read_to_string(pids).unwrap();
@@ -375,6 +401,31 @@ mod tests {
             assert!(Instant::now() < end, "the plugin's child is still alive");
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    #[test]
+    fn a_call_that_nobody_wants_any_more_is_killed_after_its_grace() {
+        let dir = tempfile::tempdir().unwrap();
+        let begun = dir.path().join("begun");
+        let path = script(dir.path(), "plugin", &format!("touch {}; sleep 600", begun.display()));
+        for grace in [Duration::ZERO, Duration::from_millis(300)] {
+            let interrupt = Interrupt::default();
+            let limits = Limits { deadline: LONG * 9, token: interrupt.token(), grace };
+            let _ = std::fs::remove_file(&begun);
+            let path = path.clone();
+            let call = std::thread::spawn(move || run(&path, &[], b"", &limits));
+            while !begun.exists() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            interrupt.now();
+            assert_eq!(call.join().unwrap().unwrap_err().0, Fault::Interrupted);
+        }
+        // What is quicker than its grace ends by itself, also when it begins unwanted.
+        let interrupt = Interrupt::default();
+        let limits = Limits { deadline: LONG, token: interrupt.token(), grace: LONG };
+        interrupt.now();
+        let path = script(dir.path(), "quick", "exit 3");
+        assert_eq!(run(&path, &[], b"", &limits).unwrap().status_text(), "exit status 3");
     }
 
     #[test]
@@ -410,7 +461,7 @@ mod tests {
         let path = dir.path().join("plugin");
         std::fs::write(&path, "#!/no/such/interpreter\n").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let (fault, _) = run(&path, &[], b"", LONG).unwrap_err();
+        let (fault, _) = run(&path, &[], b"", &within(LONG)).unwrap_err();
         assert!(matches!(fault, Fault::Start { .. }), "{fault:?}");
     }
 }

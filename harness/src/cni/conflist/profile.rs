@@ -182,6 +182,23 @@ impl Conflist {
     }
 }
 
+/// Did the plugins give an address in every family of the cluster, whose pod ranges these are?
+fn families_covered(addrs: &[IpAddr], pod_cidrs: &[IpNet]) -> anyhow::Result<()> {
+    let v4 = |net: &IpNet| net.addr().is_ipv4();
+    let lacks = |net: &&IpNet| !addrs.iter().any(|a| a.is_ipv4() == v4(net));
+    let Some(net) = pod_cidrs.iter().find(lacks) else { return Ok(()) };
+    let (version, range, other) =
+        if v4(net) { (4, "${POD_CIDR}", "v6") } else { (6, "${POD_CIDR6}", "v4") };
+    let family = match (pod_cidrs.len(), version) {
+        (2.., _) => "dual",
+        (_, 4) => "v4",
+        _ => "v6",
+    };
+    bail!(
+        "the plugins gave no IPv{version} address, the suite's family is {family}: add an IPv{version} range ({range}) or use family = \"{other}\""
+    )
+}
+
 /// Plugins look for others by the same list from wherever they stand.
 fn absolute(dir: &str) -> PathBuf {
     std::path::absolute(dir).unwrap_or_else(|_| PathBuf::from(dir))
@@ -200,6 +217,11 @@ impl Cni for Conflist {
         }
     }
 
+    fn names_whole_path(&self) -> bool {
+        // What plugins make and call it is their own.
+        false
+    }
+
     fn details(&self) -> Vec<String> {
         let dirs: Vec<_> = self.dirs.iter().map(|d| d.display().to_string()).collect();
         let way = match self.routes {
@@ -215,15 +237,17 @@ impl Cni for Conflist {
 
     async fn start(&self, node: Arc<NodeCtx>) -> anyhow::Result<Box<dyn NodeAgent>> {
         let list = self.for_node(&node)?;
-        let mut runtime = Runtime::new(list, self.dirs.clone(), self.deadline);
+        let runtime = Runtime::new(list, self.dirs.clone(), self.deadline);
         let (name, netns) = (node.name.clone(), node.netns.path().to_owned());
         let thread =
             tokio::task::spawn_blocking(move || NodeThread::start(&name, &netns)).await??;
+        let token = thread.token();
         let runtime = thread
             .run(move || -> anyhow::Result<Runtime> {
                 // As on every node of Kubernetes; plugins expect it or set it themselves.
                 sysctl::write("ipv4/ip_forward", "1")?;
                 sysctl::write_if_present("ipv6/conf/all/forwarding", "1")?;
+                let mut runtime = runtime.while_wanted(token);
                 runtime.negotiate()?;
                 runtime.status()?;
                 Ok(runtime)
@@ -232,7 +256,7 @@ impl Cni for Conflist {
         let agent = Agent {
             cni: self.clone(),
             node,
-            runtime: Arc::new(runtime),
+            runtime,
             thread: Some(thread),
             attached: BTreeMap::new(),
         };
@@ -243,14 +267,22 @@ impl Cni for Conflist {
 struct Agent {
     cni: Conflist,
     node: Arc<NodeCtx>,
-    runtime: Arc<Runtime>,
+    runtime: Runtime,
     thread: Option<NodeThread>,
     attached: BTreeMap<u32, (Attachment, Arc<AddResult>)>,
 }
 
 impl Agent {
     fn thread(&self) -> anyhow::Result<&NodeThread> {
-        self.thread.as_ref().ok_or_else(|| anyhow!("{}: its agent was stopped", self.node.name))
+        self.thread.as_ref().context("the cni's agent was stopped")
+    }
+
+    /// The runtime for a job that begins now. An agent is asked one thing at a time, so whatever
+    /// its thread still does was given up by the one who asked for it.
+    fn begin(&self) -> anyhow::Result<(&NodeThread, Runtime)> {
+        let thread = self.thread()?;
+        thread.interrupt();
+        Ok((thread, self.runtime.while_wanted(thread.token())))
     }
 
     fn attachment(&self, pod: &PodCtx) -> Attachment {
@@ -305,8 +337,9 @@ impl NodeAgent for Agent {
     async fn add_pod(&mut self, pod: &PodCtx) -> anyhow::Result<PodNet> {
         let attachment = self.attachment(pod);
         attachment.check().map_err(|e| anyhow!(e))?;
-        let (runtime, to) = (self.runtime.clone(), attachment.clone());
-        let result = self.thread()?.run(move || runtime.add(&to)).await??;
+        let to = attachment.clone();
+        let (thread, runtime) = self.begin()?;
+        let result = thread.run(move || runtime.add(&to)).await??;
         let result = Arc::new(result);
         self.attached.insert(pod.index, (attachment.clone(), result.clone()));
         let sandbox = attachment.netns.display().to_string();
@@ -314,18 +347,17 @@ impl NodeAgent for Agent {
             result.addresses_in(&sandbox).map(|ip| ip.address.addr()).collect();
         ensure!(
             !addrs.is_empty(),
-            "the plugins of {} gave {} no address in its namespace: the chain needs a plugin with IPAM",
-            self.cni.path.display(),
-            pod.name
+            "the plugins of {} gave no address in the pod's namespace: the chain needs a plugin with IPAM",
+            self.cni.path.display()
         );
+        families_covered(&addrs, &self.node.pod_cidrs)?;
         let (ifname, expected) = (self.cni.ifname.clone(), self.cni.mtu);
         let mtu = pod.netns.run(move || Ok(Rtnl::open()?.link(&ifname)?.mtu)).await.context(
             "the plugins reported success, but the pod does not have the interface asked for",
         )?;
         if mtu != expected {
             bail!(
-                "the plugins gave {} an MTU of {mtu}, the cluster counts on {expected}: say mtu={mtu}, or \"mtu\": ${{MTU}} in the conflist",
-                pod.name
+                "the plugins gave the pod an MTU of {mtu}, the cluster counts on {expected}: say mtu={mtu}, or \"mtu\": ${{MTU}} in the conflist"
             );
         }
         self.check_pod(attachment, result).await?;
@@ -341,8 +373,8 @@ impl NodeAgent for Agent {
 
     async fn remove_pod(&mut self, pod: &PodCtx) -> anyhow::Result<()> {
         let Some((attachment, result)) = self.attached.remove(&pod.index) else { return Ok(()) };
-        let runtime = self.runtime.clone();
-        let errors = self.thread()?.run(move || runtime.del(&attachment, Some(&result))).await?;
+        let (thread, runtime) = self.begin()?;
+        let errors = thread.run(move || runtime.del(&attachment, Some(&result))).await?;
         if errors.is_empty() {
             return Ok(());
         }
@@ -350,9 +382,13 @@ impl NodeAgent for Agent {
         bail!("{}", texts.join("; "))
     }
 
+    fn abandon(&self) {
+        self.thread.iter().for_each(NodeThread::interrupt);
+    }
+
     async fn stop(&mut self) -> anyhow::Result<()> {
-        // Ends the thread, and with it the plugins' state. It may still be at a call that was
-        // given up, which ends at its deadline.
+        // Ends the thread, and with it the plugins' state. A call that it is still at was given
+        // up and is ended first.
         let thread = self.thread.take();
         tokio::task::spawn_blocking(|| drop(thread)).await.context("ending the node's thread")
     }
@@ -367,8 +403,8 @@ impl Agent {
         if !self.cni.check {
             return Ok(());
         }
-        let runtime = self.runtime.clone();
-        let checked = self.thread()?.run(move || runtime.check(&attachment, &result)).await?;
+        let (thread, runtime) = self.begin()?;
+        let checked = thread.run(move || runtime.check(&attachment, &result)).await?;
         checked.map(drop).context(
             "the plugins do not find what they made (say check=false if they cannot tell; Kubernetes never asks)",
         )
@@ -390,6 +426,24 @@ mod tests {
 
     const LIST: &str =
         r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"bridge","mtu":${MTU}}]}"#;
+
+    #[test]
+    fn an_address_in_every_family_of_the_suite_is_asked_for() {
+        let nets = |list: &[&str]| list.iter().map(|n| n.parse().unwrap()).collect::<Vec<IpNet>>();
+        let (v4, v6): (IpAddr, IpAddr) =
+            ("10.244.0.2".parse().unwrap(), "fd00:10:244::2".parse().unwrap());
+        let dual = nets(&["10.244.0.0/24", "fd00:10:244::/64"]);
+        let says = |addrs: &[IpAddr], nets: &[IpNet]| {
+            families_covered(addrs, nets).map_err(|e| e.to_string())
+        };
+        assert_eq!(says(&[v4, v6], &dual), Ok(()));
+        assert_eq!(says(&[v4], &dual[..1]), Ok(()));
+        let text = says(&[v4], &dual).unwrap_err();
+        assert!(text.contains("no IPv6 address, the suite's family is dual"), "{text}");
+        assert!(text.ends_with("(${POD_CIDR6}) or use family = \"v4\""), "{text}");
+        assert!(says(&[v4], &dual[1..]).unwrap_err().contains("family is v6"));
+        assert!(says(&[v6], &dual).unwrap_err().ends_with("(${POD_CIDR}) or use family = \"v6\""));
+    }
 
     #[test]
     fn parameters_and_file_are_checked_before_anything_is_touched() {

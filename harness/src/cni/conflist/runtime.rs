@@ -7,12 +7,17 @@
 use super::{
     config::{ConfList, Request, check_identifier},
     error::{Fault, PluginError, Reported},
-    process::{self, CommandName, Output},
+    interrupt::Token,
+    process::{self, CommandName, Limits, Output},
     result::AddResult,
     version::CniVersion,
 };
 use serde_json::{Map, Value, json};
 use std::{path::PathBuf, time::Duration};
+
+/// What a DEL may still take when nobody waits for it any more: plugins may keep state outside of
+/// the node's namespaces, which only they can remove.
+const DEL_GRACE: Duration = Duration::from_secs(2);
 
 /// One container at one network: what the runtime passes with every call.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,13 +85,19 @@ pub struct Runtime {
     version: CniVersion,
     dirs: Vec<PathBuf>,
     deadline: Duration,
+    token: Token,
 }
 
 impl Runtime {
     /// A runtime that looks for plugins in `dirs` and gives each call `deadline`. It speaks the
     /// newest version of the list until [`Runtime::negotiate`] has asked the plugins.
     pub fn new(list: ConfList, dirs: Vec<PathBuf>, deadline: Duration) -> Self {
-        Self { version: list.newest(), list, dirs, deadline }
+        Self { version: list.newest(), list, dirs, deadline, token: Token::default() }
+    }
+
+    /// The same, its calls given up when `token` is over: at once, DEL after a moment of grace.
+    pub fn while_wanted(&self, token: Token) -> Self {
+        Self { token, ..self.clone() }
     }
 
     /// The list.
@@ -310,7 +321,12 @@ impl Runtime {
             env.push(("CNI_IFNAME", a.ifname.clone()));
             env.push(("CNI_ARGS", args.join(";")));
         }
-        let output = process::run(&path, &env, request.to_string().as_bytes(), self.deadline)
+        let limits = Limits {
+            deadline: self.deadline,
+            token: self.token.clone(),
+            grace: if command == CommandName::Del { DEL_GRACE } else { Duration::ZERO },
+        };
+        let output = process::run(&path, &env, request.to_string().as_bytes(), &limits)
             .map_err(|(fault, stderr)| fail(fault, stderr))?;
         if output.status.success() {
             return Ok(output);

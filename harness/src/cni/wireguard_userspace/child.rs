@@ -41,6 +41,8 @@ fn program() -> PathBuf {
 #[derive(Debug)]
 pub struct WireguardChild {
     node: String,
+    /// Its end was reported: stopping it has nothing to add.
+    reported: bool,
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
@@ -49,14 +51,15 @@ pub struct WireguardChild {
 }
 
 impl WireguardChild {
-    /// Starts the process of a node; its devices exist afterwards.
+    /// Starts the process of a node; its devices exist afterwards. `node` names it in messages,
+    /// `netns` on its command line, so that `ps` tells whose it is.
     ///
     /// # Errors
     /// What it said on standard error, or that it said nothing in time.
-    pub async fn start(node: &str, order: &Start) -> anyhow::Result<(Self, Ready)> {
+    pub async fn start(node: &str, netns: &str, order: &Start) -> anyhow::Result<(Self, Ready)> {
         let program = program();
         let mut child = Command::new(&program)
-            .arg(SUBCOMMAND)
+            .args([SUBCOMMAND, "--node", netns])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -81,8 +84,15 @@ impl WireguardChild {
             }
         });
         let stdout = BufReader::new(stdout);
-        let mut this =
-            Self { node: node.to_owned(), child, stdin: Some(stdin), stdout, stderr, reader };
+        let mut this = Self {
+            node: node.to_owned(),
+            reported: false,
+            child,
+            stdin: Some(stdin),
+            stdout,
+            stderr,
+            reader,
+        };
         let ready = this.ask(order).await?;
         Ok((this, ready))
     }
@@ -107,14 +117,18 @@ impl WireguardChild {
     pub async fn check(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
-            Ok(Some(_)) | Err(_) => Err(self.obituary().await),
+            Ok(Some(_)) | Err(_) => {
+                self.reported = true;
+                Err(self.obituary().await)
+            }
         }
     }
 
     /// Ends it by closing its standard input, by force if that does not help.
     ///
     /// # Errors
-    /// When it had to be killed, or had ended with an error before.
+    /// When it had to be killed, or had ended with an error that [`check`](Self::check) has not
+    /// reported.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         if self.stdin.take().is_none() {
             return Ok(());
@@ -126,7 +140,7 @@ impl WireguardChild {
                 bail!("{SUBCOMMAND} of {} did not end by itself and was killed", self.node);
             }
         };
-        if status.success() { Ok(()) } else { Err(self.obituary().await) }
+        if status.success() || self.reported { Ok(()) } else { Err(self.obituary().await) }
     }
 
     async fn ask<T: DeserializeOwned>(&mut self, order: &impl Serialize) -> anyhow::Result<T> {

@@ -180,7 +180,8 @@ impl Cni for WireguardUserspace {
                 .collect(),
             workers: self.workers,
         };
-        let (child, ready) = WireguardChild::start(&node.name, &order).await?;
+        let label = format!("node {}", node.index);
+        let (child, ready) = WireguardChild::start(&label, &node.name, &order).await?;
         let agent = Agent { node, cni: self.clone(), child, public_key: ready.public_key };
         agent.configure_devices().await?;
         bridge::make_bridge(&agent.node, self.mtu.into()).await?;
