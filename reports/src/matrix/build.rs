@@ -215,6 +215,11 @@ fn nothing(entry: Option<&Entry<'_>>, metric: Metric) -> Content {
         Some(Some(CellStatus::Interrupted { reason })) => {
             (End::Interrupted, "cut off", reason.clone())
         }
+        Some(Some(CellStatus::Measured) | None) if metric.unit() == Unit::Nanoseconds => (
+            End::Absent,
+            "too few transactions",
+            format!("every trial had fewer than ten transactions beyond {}", metric.label()),
+        ),
         Some(Some(CellStatus::Measured) | None) => {
             (End::Absent, "no value", format!("no trial has a value of {}", metric.label()))
         }
