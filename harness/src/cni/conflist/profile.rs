@@ -53,7 +53,7 @@ pub const PROFILE: Profile = Profile {
         },
         Param {
             name: "check",
-            help: "true: CHECK pods after ADD and between trials; false for plugins that cannot, as Kubernetes never asks them (default true)",
+            help: "true: CHECK pods after ADD, after a failed trial and at the end; false for plugins that cannot, as Kubernetes never asks them (default true)",
         },
         Param { name: "deadline", help: "seconds that one plugin call may take (default 30)" },
     ],
