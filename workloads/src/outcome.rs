@@ -114,6 +114,16 @@ impl<'a> Ends<'a> {
         }
     }
 
+    /// A cost of zero would look perfect, and is only less than the ticks of /proc/stat can tell.
+    fn cpu_cost(&mut self, metric: Metric, value: f64) {
+        if value > 0.0 {
+            self.push(metric, value);
+        } else {
+            self.warnings
+                .push("the CPU cost is less than the ticks of /proc/stat can tell".to_owned());
+        }
+    }
+
     fn senders(&self) -> Vec<&'a EndReport> {
         self.by_direction(self.client, self.server)
     }
@@ -150,7 +160,7 @@ impl<'a> Ends<'a> {
             // A paced flow spins before it sends; that is the generator's waiting, not a cost.
             let spun: u64 = option_numbers(&[client], SPUN_NS).sum();
             let spun = spun as f64 / 1e9 / client.endpoint.window_s;
-            self.push(Metric::CpuPerTransaction, (self.busy_rate() - spun).max(0.0) / rate);
+            self.cpu_cost(Metric::CpuPerTransaction, (self.busy_rate() - spun) / rate);
         }
         if let Some(asked) = self.task.params.rate {
             // Each flow may have one more or less on either edge of the window.
@@ -196,7 +206,7 @@ impl<'a> Ends<'a> {
         if bits == 0.0 {
             self.warnings.push("nothing arrived in the window".to_owned());
         } else {
-            self.push(Metric::CpuPerGigabit, self.busy_rate() / (bits / 1e9));
+            self.cpu_cost(Metric::CpuPerGigabit, self.busy_rate() / (bits / 1e9));
         }
         if self.task.workload == Workload::UdpStream {
             self.push(Metric::PacketRate, packets);

@@ -182,6 +182,23 @@ fn what_a_paced_flow_spun_is_no_cost() {
 }
 
 #[test]
+fn a_cost_below_the_ticks_is_left_out_and_told_never_zero() {
+    let told = |o: &Outcome| o.warnings.iter().any(|w| w.contains("ticks of /proc/stat"));
+    let mut t = task(Workload::TcpRr);
+    t.params.rate = Some(Rate(500.0));
+    let mut client = end("a", 0.3, transactions(1_000));
+    client.endpoint.flows[0].options.insert("spun_ns".to_owned(), "400000000".to_owned());
+    let out = combine(&t, &client, &end("a", 0.3, vec![]));
+    assert_eq!(value(&out, Metric::CpuPerTransaction), None);
+    assert!(told(&out));
+
+    let stream = task(Workload::TcpStream);
+    let idle = combine(&stream, &end("a", 0.0, sending(1_000)), &end("a", 0.0, receiving(1_000)));
+    assert_eq!(value(&idle, Metric::CpuPerGigabit), None);
+    assert!(told(&idle));
+}
+
+#[test]
 fn no_transaction_is_a_rate_of_zero_and_a_warning() {
     let client = with_latencies(end("a", 1.0, transactions(0)), std::iter::empty());
     let out = combine(&task(Workload::TcpRr), &client, &end("a", 1.0, transactions(0)));
