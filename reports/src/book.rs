@@ -115,9 +115,24 @@ impl<'a> Entry<'a> {
         if self.has_values() { &self.trials } else { &[] }
     }
 
+    /// Trial and value of one metric, in trial order.
+    ///
+    /// A percentile is left out of trials with too few transactions, which are the slow ones: where
+    /// some trials of a cell have it and some do not, those that do are no sample of the cell, and
+    /// it has no value. A trial without any transaction has no latency at all and is no such case.
+    pub fn measured(&self, metric: Metric) -> Vec<(&'a Trial, f64)> {
+        let with = |m: Metric| self.shown().iter().filter_map(move |t| Some((*t, t.value(m)?)));
+        let values: Vec<_> = with(metric).collect();
+        let is_latency = Metric::LatencyMax.unit() == metric.unit() && metric != Metric::Jitter;
+        if is_latency && values.len() < with(Metric::LatencyMax).count() {
+            return Vec::new();
+        }
+        values
+    }
+
     /// The values of one metric, in trial order.
     pub fn values(&self, metric: Metric) -> Vec<f64> {
-        self.shown().iter().filter_map(|t| t.value(metric)).collect()
+        self.measured(metric).into_iter().map(|(_, value)| value).collect()
     }
 
     /// The stored histograms.
@@ -326,6 +341,22 @@ mod tests {
         assert_eq!(book.columns.len(), 10);
         assert_eq!(book.columns[7].baseline, 5);
         assert_eq!(book.columns[7].label, "flannel-host-gw @ r0002");
+    }
+
+    #[test]
+    fn a_percentile_of_the_fast_trials_only_is_none_of_the_cell() {
+        let mut record = Builder::default().build();
+        let case = record.header.cases.iter().find(|c| c.workload == Workload::TcpRr).unwrap();
+        let (id, series) = (case.id.clone(), case.series());
+        let slow = record.trials.iter_mut().find(|t| t.case == id).unwrap();
+        slow.samples.retain(|s| s.metric != Metric::LatencyP99);
+        let records = [record];
+        let book = Book::new(&records);
+        let row = book.rows.iter().position(|r| r.key == series).unwrap();
+        let entry = book.entry(row, 0).unwrap();
+        assert!(entry.values(Metric::LatencyP99).is_empty());
+        assert!(!entry.values(Metric::LatencyP50).is_empty());
+        assert!(!book.entry(row, 1).unwrap().values(Metric::LatencyP99).is_empty());
     }
 
     #[test]

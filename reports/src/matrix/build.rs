@@ -92,11 +92,8 @@ fn remarks(book: &Book<'_>) -> Vec<String> {
 }
 
 fn points(entry: &Entry<'_>, metric: Metric) -> Vec<Point> {
-    entry
-        .shown()
-        .iter()
-        .filter_map(|t| Some(Point { block: t.block, value: t.value(metric)? }))
-        .collect()
+    let measured = entry.measured(metric).into_iter();
+    measured.map(|(trial, value)| Point { block: trial.block, value }).collect()
 }
 
 /// The change of a metric between two columns of a row.
@@ -218,7 +215,7 @@ fn nothing(entry: Option<&Entry<'_>>, metric: Metric) -> Content {
         Some(Some(CellStatus::Measured) | None) if metric.unit() == Unit::Nanoseconds => (
             End::Absent,
             "too few transactions",
-            format!("every trial had fewer than ten transactions beyond {}", metric.label()),
+            format!("not every trial had ten transactions beyond its {}", metric.label()),
         ),
         Some(Some(CellStatus::Measured) | None) => {
             (End::Absent, "no value", format!("no trial has a value of {}", metric.label()))
