@@ -14,6 +14,7 @@ use cnibench_model::{
     FlowResult, Metric, NodeCpu, Placement, Proof, ProofKind, ProofOutcome, ProviderKind, Record,
     SCHEMA_VERSION, Sample, StoredHistogram, Trial, Workload, histogram, record::Header,
     record::SkippedCni,
+    surroundings::Surroundings,
 };
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -104,13 +105,15 @@ impl Builder {
             for &(workload, placement) in &self.series {
                 let params = workload.defaults();
                 let provider = ProviderKind::Netns;
+                let around = Surroundings::default();
                 cases.push(Case {
-                    id: Case::id_of(provider, &path.spec, workload, placement, &params),
+                    id: Case::id_of(provider, &path.spec, workload, placement, &params, &around),
                     provider,
                     cni: path.spec.clone(),
                     workload,
                     placement,
                     params,
+                    surroundings: around,
                     trials: self.trials,
                     duration_s: 0.5,
                     warmup_s: 0.1,
@@ -261,6 +264,7 @@ impl Builder {
             slice_s: 0.1,
             client,
             server,
+            nodes: None,
             server_addr: None,
             window_opened: None,
             datagrams: None,

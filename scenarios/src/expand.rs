@@ -1,7 +1,9 @@
 //! From a suite to cases: the product of its lists, in a stable order, without duplicates.
 
 use crate::suite::{Scenario, Suite, Sweep};
-use cnibench_model::{Case, CniSpec, Placement, ProviderKind, Workload, WorkloadParams};
+use cnibench_model::{
+    Case, CniSpec, Placement, ProviderKind, Surroundings, Workload, WorkloadParams,
+};
 use std::collections::HashSet;
 
 /// What the command line changes in a suite.
@@ -66,7 +68,9 @@ pub fn expand(suite: &Suite, provider: ProviderKind, cnis: &[CniSpec]) -> Vec<Ca
             for &placement in &scenario.placements {
                 for params in sweep(workload, &scenario.sweep) {
                     for cni in cnis {
-                        let id = Case::id_of(provider, cni, workload, placement, &params);
+                        let around = Surroundings::default();
+                        let id =
+                            Case::id_of(provider, cni, workload, placement, &params, &around);
                         if seen.insert(id.clone()) {
                             cases.push(Case {
                                 id,
@@ -75,6 +79,7 @@ pub fn expand(suite: &Suite, provider: ProviderKind, cnis: &[CniSpec]) -> Vec<Ca
                                 workload,
                                 placement,
                                 params: params.clone(),
+                                surroundings: around,
                                 trials: scenario.trials,
                                 duration_s: scenario.duration_s,
                                 warmup_s: scenario.warmup_s,

@@ -3,6 +3,7 @@
 use crate::{
     nearest::did_you_mean,
     spec::CniSpec,
+    surroundings::Surroundings,
     workload::{Workload, WorkloadParams},
 };
 use schemars::JsonSchema;
@@ -69,7 +70,8 @@ named_enum! {
 }
 
 /// The stable key of a series: `provider/cni/workload/placement[/key=value,...]`, where only
-/// parameters that differ from the workload's defaults are written.
+/// parameters that differ from the workload's defaults, and surroundings that are asked for, are
+/// written.
 #[derive(
     Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -110,6 +112,9 @@ pub struct Case {
     pub placement: Placement,
     /// Its shape.
     pub params: WorkloadParams,
+    /// The cluster around it.
+    #[serde(default, skip_serializing_if = "Surroundings::is_default")]
+    pub surroundings: Surroundings,
     /// Planned trials.
     pub trials: u32,
     /// Measured seconds of each trial, warm-up not included.
@@ -126,19 +131,28 @@ impl Case {
         workload: Workload,
         placement: Placement,
         params: &WorkloadParams,
+        surroundings: &Surroundings,
     ) -> CaseId {
-        CaseId(format!("{provider}/{cni}/{}", series_key(workload, placement, params)))
+        CaseId(format!(
+            "{provider}/{cni}/{}",
+            series_key(workload, placement, params, surroundings)
+        ))
     }
 
     /// What this case shares with the same case of another cni.
     pub fn series(&self) -> SeriesKey {
-        SeriesKey(series_key(self.workload, self.placement, &self.params))
+        SeriesKey(series_key(self.workload, self.placement, &self.params, &self.surroundings))
     }
 }
 
-fn series_key(workload: Workload, placement: Placement, params: &WorkloadParams) -> String {
-    let tail: Vec<String> =
-        params.differing(workload).into_iter().map(|(k, v)| format!("{k}={v}")).collect();
+fn series_key(
+    workload: Workload,
+    placement: Placement,
+    params: &WorkloadParams,
+    surroundings: &Surroundings,
+) -> String {
+    let named = params.differing(workload).into_iter().chain(surroundings.named());
+    let tail: Vec<String> = named.map(|(k, v)| format!("{k}={v}")).collect();
     let slash = if tail.is_empty() { "" } else { "/" };
     format!("{workload}/{placement}{slash}{}", tail.join(","))
 }
@@ -151,16 +165,19 @@ mod tests {
     fn only_what_differs_from_the_defaults_is_in_the_id() {
         let cni = "flannel-vxlan:mtu=1400".parse().unwrap();
         let mut params = Workload::TcpStream.defaults();
-        let id = |p: &WorkloadParams| {
-            Case::id_of(ProviderKind::Netns, &cni, Workload::TcpStream, Placement::CrossNode, p).0
+        let mut around = Surroundings::default();
+        let id = |p: &WorkloadParams, s: &Surroundings| {
+            let (workload, placement) = (Workload::TcpStream, Placement::CrossNode);
+            Case::id_of(ProviderKind::Netns, &cni, workload, placement, p, s).0
         };
-        assert_eq!(id(&params), "netns/flannel-vxlan:mtu=1400/tcp_stream/cross-node");
+        assert_eq!(id(&params, &around), "netns/flannel-vxlan:mtu=1400/tcp_stream/cross-node");
         params.streams = 4;
         params.size = 1 << 20;
-        assert_eq!(
-            id(&params),
-            "netns/flannel-vxlan:mtu=1400/tcp_stream/cross-node/size=1048576,streams=4"
-        );
+        let whole = "netns/flannel-vxlan:mtu=1400/tcp_stream/cross-node/size=1048576,streams=4";
+        assert_eq!(id(&params, &around), whole);
+        around.policies = Some(0);
+        around.hubble = Some(true);
+        assert_eq!(id(&params, &around), format!("{whole},hubble=on,policies=0"));
     }
 
     #[test]

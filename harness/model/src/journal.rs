@@ -4,6 +4,7 @@
 
 use crate::{
     case::CaseId,
+    footprint::Footprint,
     proof::Proof,
     record::{Cell, CellStatus, CniInfo, Header, Record, SCHEMA_VERSION},
     trial::Trial,
@@ -23,6 +24,8 @@ pub enum JournalLine {
     Cni(CniInfo),
     /// A proof was taken for a cni.
     Proof(Proof),
+    /// What a pod of a cni cost.
+    Footprint(Footprint),
     /// A trial ended.
     Trial(Box<Trial>),
     /// A case ended.
@@ -100,6 +103,7 @@ pub fn from_events(events: impl IntoIterator<Item = JournalLine>) -> Result<Reco
         cnis: Vec::new(),
         trials: Vec::new(),
         cells: Vec::new(),
+        footprints: Vec::new(),
         proofs: Vec::new(),
         notes: Vec::new(),
     };
@@ -109,6 +113,7 @@ pub fn from_events(events: impl IntoIterator<Item = JournalLine>) -> Result<Reco
             JournalLine::Begin(_) => {}
             JournalLine::Cni(cni) => record.cnis.push(cni),
             JournalLine::Proof(proof) => record.proofs.push(proof),
+            JournalLine::Footprint(footprint) => record.footprints.push(footprint),
             JournalLine::Trial(trial) => record.trials.push(*trial),
             JournalLine::Cell(cell) => {
                 ends.insert(cell.case, cell.status);

@@ -5,6 +5,7 @@
 
 pub mod case;
 pub mod environment;
+pub mod footprint;
 pub mod histogram;
 pub mod journal;
 pub mod metric;
@@ -12,12 +13,14 @@ pub mod nearest;
 pub mod proof;
 pub mod record;
 pub mod spec;
+pub mod surroundings;
 pub mod topology;
 pub mod trial;
 pub mod workload;
 
 pub use case::{Case, CaseId, Placement, ProviderKind, SeriesKey};
 pub use environment::Environment;
+pub use footprint::{Footprint, Phase};
 pub use histogram::StoredHistogram;
 pub use journal::{JournalError, JournalLine};
 pub use metric::{Clock, Direction, Metric, Unit};
@@ -26,6 +29,9 @@ pub use record::{
     Cell, CellStatus, CniInfo, Header, Record, RecordError, SCHEMA_VERSION, SkippedCni,
 };
 pub use spec::{CniSpec, SpecError};
+pub use surroundings::Surroundings;
 pub use topology::{AddressFamily, Topology};
-pub use trial::{CpuTime, DatagramStats, EndpointResult, FlowResult, NodeCpu, Sample, Trial};
+pub use trial::{
+    CpuTime, DatagramStats, EndpointResult, FlowResult, NodeCpu, NodePair, Sample, Trial,
+};
 pub use workload::{FlowDirection, Pinning, Rate, Workload, WorkloadParams};

@@ -18,6 +18,10 @@ pub enum ProofKind {
     Encryption,
     /// The largest packet that the pod's MTU promises crosses unfragmented.
     Mtu,
+    /// A network policy admits the allowed flow and stops the denied one.
+    Policy,
+    /// The cni's own flow observer (Hubble) saw what was sent.
+    Flows,
 }
 
 impl ProofKind {
@@ -28,6 +32,8 @@ impl ProofKind {
             Self::Path => "path",
             Self::Encryption => "encryption",
             Self::Mtu => "mtu",
+            Self::Policy => "policy",
+            Self::Flows => "flows",
         }
     }
 }
@@ -40,6 +46,10 @@ pub enum ProofOutcome {
     Passed,
     /// The claim does not hold: the cells that rest on it are invalid.
     Failed,
+    /// The cni does not do it and does not claim to (network policies under Flannel): a finding.
+    NotEnforced,
+    /// It could not be looked at with the rights that the run was given; nothing rests on it.
+    NotTaken,
 }
 
 /// One proof with its evidence.

@@ -3,6 +3,7 @@
 use crate::{
     case::{Case, CaseId},
     environment::Environment,
+    footprint::Footprint,
     metric::Clock,
     proof::Proof,
     spec::CniSpec,
@@ -133,6 +134,9 @@ pub struct Record {
     pub trials: Vec<Trial>,
     /// The end of every case.
     pub cells: Vec<Cell>,
+    /// What the cnis' own pods cost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub footprints: Vec<Footprint>,
     /// Proofs taken once for a cni (those of single trials are with the trial).
     pub proofs: Vec<Proof>,
     /// Things a reader should know: what could not be cleaned, steal during the run, noisy neighbours.

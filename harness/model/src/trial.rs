@@ -138,6 +138,17 @@ pub struct EndpointResult {
     pub flows: Vec<FlowResult>,
 }
 
+/// The nodes between which a trial ran.
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+pub struct NodePair {
+    /// The client's.
+    pub client: String,
+    /// The server's.
+    pub server: String,
+}
+
 /// One measured run of a case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Trial {
@@ -166,6 +177,9 @@ pub struct Trial {
     pub client: EndpointResult,
     /// Server's end.
     pub server: EndpointResult,
+    /// The nodes of both ends, where a run measures many pairs of nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<NodePair>,
     /// Address and port that the client was sent to; none in records of before it was kept.
     #[serde(default)]
     pub server_addr: Option<String>,

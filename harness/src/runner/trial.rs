@@ -106,6 +106,7 @@ pub async fn measure(
         slice_s: outcome.slice_s,
         client: at_client.endpoint,
         server: at_server.endpoint,
+        nodes: None,
         server_addr: Some(target.to_string()),
         window_opened: outcome.window_opened,
         datagrams: outcome.datagrams,
