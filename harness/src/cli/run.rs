@@ -9,7 +9,7 @@ use crate::{
     crowd::Crowd,
     environment,
     interrupt::{Interrupt, Urgency},
-    plan::{Plan, TrialOrder},
+    plan::{Arrangement, Plan, TrialOrder},
     runner::{self, progress},
     store::{self, Journal},
     tell::tell,
@@ -189,7 +189,7 @@ async fn prepare(
     let suite = overrides.apply(&suite);
     let cases = expand(&suite, args.provider, &cnis);
     let seed = args.seed.unwrap_or_else(rand::random);
-    Ok(Prepared { plan: Plan::new(cases, args.order, seed), suite, skipped })
+    Ok(Prepared { plan: Plan::new(cases, &Arrangement::simple(args.order), seed), suite, skipped })
 }
 
 fn explain(error: ClusterError) -> anyhow::Error {
@@ -248,7 +248,7 @@ async fn execute(
         suite: suite.name.clone(),
         suite_text: suite.text.clone(),
         seed: plan.seed,
-        interleaved: plan.order == TrialOrder::Interleaved,
+        interleaved: plan.interleaved,
         topology: suite.topology.clone(),
         clock: Clock::Wall,
         environment,
