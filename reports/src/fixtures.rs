@@ -176,6 +176,7 @@ impl Builder {
             cnis: self.paths.iter().map(info).collect(),
             trials,
             cells,
+            footprints: Vec::new(),
             proofs: proofs.collect(),
             notes: vec!["steal was 1.2 % of CPU time during the run".to_owned()],
         }

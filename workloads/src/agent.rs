@@ -13,6 +13,7 @@ use crate::{
 };
 use std::{
     io::{self, BufRead, Write},
+    net::SocketAddr,
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex, PoisonError,
@@ -177,8 +178,9 @@ fn perform<W: Write>(
     speaker: &Speaker<W>,
 ) -> Result<EndReport, TrialError> {
     match request {
-        Request::Serve { task, bind } => {
-            trial::serve(&task, bind, reins, &mut |port| speaker.say(&Reply::Listening { port }))
+        Request::Serve { task, bind, port } => {
+            let listening = &mut |port| speaker.say(&Reply::Listening { port });
+            trial::serve(&task, SocketAddr::new(bind, port), reins, listening)
         }
         Request::Drive { task, server } => trial::drive(&task, server, reins),
         Request::Hello | Request::Cancel => {

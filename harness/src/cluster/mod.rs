@@ -53,6 +53,8 @@ pub struct Ends {
     pub server_addr: IpAddr,
     /// The address the server binds (differs from `server_addr` behind a service).
     pub bind_addr: IpAddr,
+    /// The port that the server binds, where a service leads to one; none: any.
+    pub port: Option<u16>,
 }
 
 /// A cluster that is up with one cni.

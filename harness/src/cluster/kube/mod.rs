@@ -5,6 +5,10 @@
 //! API's exec. Knows no CNI but by the claims that it is given.
 
 pub mod access;
+pub mod claims;
+pub mod cluster;
+mod delivery;
+pub mod nodes;
 pub mod objects;
 pub mod ready;
 

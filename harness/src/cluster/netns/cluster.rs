@@ -135,7 +135,13 @@ impl NetnsCluster {
             server: server.netns.clone(),
             client_node: client.node.ctx.netns.clone(),
             server_node: server.node.ctx.netns.clone(),
-            ends: Ends { client: client.place, server: server.place, server_addr, bind_addr },
+            ends: Ends {
+                client: client.place,
+                server: server.place,
+                server_addr,
+                bind_addr,
+                port: None,
+            },
         })
     }
 
