@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a CNI by name. The runner talks to clusters through these traits only.
 
+pub mod kind;
 pub mod kube;
 pub mod netns;
 

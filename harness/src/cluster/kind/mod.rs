@@ -1,0 +1,15 @@
+//! The provider `kind`: real Kubernetes clusters whose nodes are containers of this machine's Docker.
+//!
+//! Owns the tools it calls, the cluster's config, the workload image, installing a cni, waiting until
+//! it is settled, and removing all of it. What runs in the cluster afterwards is `cluster/kube`'s.
+
+pub mod command;
+pub mod config;
+#[cfg(test)]
+mod fake;
+pub mod image;
+pub mod sources;
+pub mod tools;
+
+pub use sources::{CniSources, Sources};
+pub use tools::{Tool, Tools};
