@@ -106,11 +106,8 @@ pub async fn check(access: &Access, namespace: &str, scope: Scope) -> anyhow::Re
         }
     }
     if !lacking.is_empty() {
-        let where_ = if scope.own_namespace {
-            String::new()
-        } else {
-            format!(" in namespace {namespace}")
-        };
+        let where_ =
+            if scope.own_namespace { String::new() } else { format!(" in namespace {namespace}") };
         bail!(
             "cluster {}: this user has no right to {}{where_}; `cnibench rbac` prints what a run needs",
             access.name,
@@ -128,9 +125,7 @@ pub fn manifest(scope: Scope, namespace: &str, subject: &Value) -> Vec<Value> {
     let (cluster, local): (Vec<Right>, Vec<Right>) =
         rights.into_iter().partition(|r| r.cluster_wide || scope.own_namespace);
     let mut all = Vec::new();
-    let reference = |kind: &str| {
-        json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "cnibench"})
-    };
+    let reference = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "cnibench"});
     if !local.is_empty() {
         let metadata = json!({"name": "cnibench", "namespace": namespace});
         all.push(json!({
