@@ -7,10 +7,12 @@
 use crate::{
     cpus,
     error::TrialError,
+    interfaces, node_cpu,
     protocol::{EndReport, FaultKind, PROTOCOL_VERSION, Reply, Request},
     reins::Reins,
     trial,
 };
+use rustix::system::uname;
 use std::{
     io::{self, BufRead, Write},
     panic::{self, AssertUnwindSafe},
@@ -74,6 +76,10 @@ fn obey<W: Write + Send + 'static>(
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             cpus: cpus::allowed(),
+            machine: node_cpu::machine().unwrap_or_default(),
+            kernel: uname().release().to_string_lossy().into_owned(),
+            // A controller that misses them says so; nothing else depends on them.
+            interfaces: interfaces::list().unwrap_or_default(),
         }),
         Request::Cancel => {
             // Between trials there is nothing to give up: the last reply was the answer.

@@ -12,6 +12,7 @@ pub mod cpus;
 mod error;
 mod flow;
 mod hello;
+mod interfaces;
 pub mod meter;
 mod node_cpu;
 mod options;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
 /// Version of this protocol; both ends refuse another one.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// One trial, as both ends are told of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,6 +81,16 @@ pub enum Reply {
         pid: u32,
         /// CPUs it may run on.
         cpus: Vec<u32>,
+        /// The machine's boot id: two agents with the same one share its CPUs and clock. Empty:
+        /// not known.
+        #[serde(default)]
+        machine: String,
+        /// The kernel's release, as `uname -r` prints it; empty: not known.
+        #[serde(default)]
+        kernel: String,
+        /// Its network interfaces that have addresses beyond the link or carry the default route.
+        #[serde(default)]
+        interfaces: Vec<Interface>,
     },
     /// The server can be reached.
     Listening {
@@ -96,6 +106,19 @@ pub enum Reply {
         /// The whole error with its causes.
         message: String,
     },
+}
+
+/// A network interface of the place that an agent runs in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name there.
+    pub name: String,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its addresses, those of the link (fe80::/10, 169.254.0.0/16) left out.
+    pub addrs: Vec<IpAddr>,
+    /// True when a default route leads over it.
+    pub default_route: bool,
 }
 
 /// Why a trial failed at one end.

@@ -1,7 +1,10 @@
 //! One `cnibench agent` in a network namespace, seen from the controller.
 
 use crate::cluster::Place;
-use cnibench_workloads::protocol::{EndReport, FaultKind, PROTOCOL_VERSION, Reply, Request};
+use cnibench_workloads::{
+    cpus::Allowed,
+    protocol::{EndReport, FaultKind, PROTOCOL_VERSION, Reply, Request},
+};
 use std::{collections::VecDeque, process::Stdio, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
@@ -92,6 +95,7 @@ pub struct Agent {
     output: Lines<BufReader<ChildStdout>>,
     stderr: Arc<Mutex<VecDeque<String>>>,
     cpus: Vec<u32>,
+    machine: String,
 }
 
 impl Agent {
@@ -139,18 +143,21 @@ impl Agent {
             output: BufReader::new(output).lines(),
             stderr,
             cpus: Vec::new(),
+            machine: String::new(),
         };
         agent.send(&Request::Hello).await?;
         match agent.reply(HELLO).await? {
-            Reply::Hello { protocol: PROTOCOL_VERSION, cpus, .. } => agent.cpus = cpus,
+            Reply::Hello { protocol: PROTOCOL_VERSION, cpus, machine, .. } => {
+                (agent.cpus, agent.machine) = (cpus, machine);
+            }
             other => return Err(agent.confused(&other)),
         }
         Ok(agent)
     }
 
-    /// CPUs that the agent may use.
-    pub fn cpus(&self) -> &[u32] {
-        &self.cpus
+    /// CPUs that the agent may use, and of which machine.
+    pub fn allowed(&self) -> Allowed<'_> {
+        Allowed { cpus: &self.cpus, machine: &self.machine }
     }
 
     /// Writes one request.
