@@ -25,6 +25,7 @@ mod tcp;
 mod tcp_crr;
 mod tcp_rr;
 mod tcp_stream;
+mod throttle;
 mod transact;
 mod trial;
 mod udp;
