@@ -1,13 +1,15 @@
 //! The traffic generator and the agent that runs it.
 //!
 //! [`agent`] speaks [`protocol`] with the controller and runs one end of a trial; [`outcome`] makes
-//! the samples of a trial from what both ends report; [`cpus`] says where flows run. One OS thread
+//! the samples of a trial from what both ends report; [`cpus`] says where flows run; [`contact`] is
+//! the small traffic of proofs. One OS thread
 //! a flow, blocking system calls, one monotonic clock; nothing asynchronous.
 
 pub mod agent;
 pub mod arrivals;
 pub mod check;
 pub mod clock;
+pub mod contact;
 pub mod cpus;
 mod error;
 mod flow;

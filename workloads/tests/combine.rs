@@ -13,13 +13,15 @@ use cnibench_workloads::{
 use std::collections::BTreeMap;
 
 fn task(workload: Workload) -> Task {
+    let params = workload.defaults();
+    let server_cpu = if params.pinning == Pinning::Same { 0 } else { 1 };
     Task {
         workload,
-        params: workload.defaults(),
+        params,
         duration_s: 2.0,
         warmup_s: 0.1,
         client_cpus: vec![0],
-        server_cpus: vec![1],
+        server_cpus: vec![server_cpu],
         patience_s: 1.0,
         canary: vec![],
     }
@@ -360,7 +362,7 @@ fn a_split_that_could_not_be_is_told() {
 #[test]
 fn a_same_that_could_not_be_is_told() {
     let mut t = task(Workload::TcpStream);
-    t.params.pinning = Pinning::Same;
+    (t.params.pinning, t.server_cpus) = (Pinning::Same, vec![1]);
     let run = |t: &Task, other: &str| {
         combine(t, &end("a", 1.0, sending(1)), &end(other, 1.0, receiving(1)))
             .warnings
