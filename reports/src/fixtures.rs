@@ -13,8 +13,7 @@ use cnibench_model::{
     Case, Cell, CellStatus, Clock, CniInfo, CniSpec, CpuTime, EndpointResult, Environment,
     FlowResult, Metric, NodeCpu, Placement, Proof, ProofKind, ProofOutcome, ProviderKind, Record,
     SCHEMA_VERSION, Sample, StoredHistogram, Trial, Workload, histogram, record::Header,
-    record::SkippedCni,
-    surroundings::Surroundings,
+    record::SkippedCni, surroundings::Surroundings,
 };
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -177,6 +176,7 @@ impl Builder {
             cnis: self.paths.iter().map(info).collect(),
             trials,
             cells,
+            footprints: Vec::new(),
             proofs: proofs.collect(),
             notes: vec!["steal was 1.2 % of CPU time during the run".to_owned()],
         }

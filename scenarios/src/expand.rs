@@ -69,8 +69,7 @@ pub fn expand(suite: &Suite, provider: ProviderKind, cnis: &[CniSpec]) -> Vec<Ca
                 for params in sweep(workload, &scenario.sweep) {
                     for cni in cnis {
                         let around = Surroundings::default();
-                        let id =
-                            Case::id_of(provider, cni, workload, placement, &params, &around);
+                        let id = Case::id_of(provider, cni, workload, placement, &params, &around);
                         if seen.insert(id.clone()) {
                             cases.push(Case {
                                 id,

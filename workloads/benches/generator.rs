@@ -110,7 +110,7 @@ fn trial(workload: Workload) -> Result<f64> {
         canary: vec![],
     };
     let (mut client, mut server) = (Agent::start()?, Agent::start()?);
-    server.ask(&Request::Serve { task: task.clone(), bind: LOCAL })?;
+    server.ask(&Request::Serve { task: task.clone(), bind: LOCAL, port: 0 })?;
     let Reply::Listening { port } = server.reply()? else { return Err("not listening".into()) };
     client.ask(&Request::Drive { task, server: SocketAddr::new(LOCAL, port) })?;
     let (client, server) = (client.finished()?, server.finished()?);

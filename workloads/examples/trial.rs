@@ -107,7 +107,7 @@ fn main() -> Result<()> {
     let address: IpAddr = own.get("address").map_or("127.0.0.1", String::as_str).parse()?;
     let mut server = Agent::start(own.get("server_netns"))?;
     let mut client = Agent::start(own.get("client_netns"))?;
-    server.ask(&Request::Serve { task: task.clone(), bind: address })?;
+    server.ask(&Request::Serve { task: task.clone(), bind: address, port: 0 })?;
     let port = match server.reply()? {
         Reply::Listening { port } => port,
         other => return Err(format!("server: {other:?}").into()),

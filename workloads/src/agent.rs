@@ -186,7 +186,9 @@ fn perform<W: Write>(
     let listening = &mut |port| speaker.say(&Reply::Listening { port });
     let finished = |report| Reply::Finished(Box::new(report));
     match request {
-        Request::Serve { task, bind } => trial::serve(&task, bind, reins, listening).map(finished),
+        Request::Serve { task, bind, port } => {
+            trial::serve(&task, SocketAddr::new(bind, port), reins, listening).map(finished)
+        }
         Request::Drive { task, server } => trial::drive(&task, server, reins).map(finished),
         Request::Echo { bind, port } => {
             let counts = contact::echo(SocketAddr::new(bind, port), reins, listening)?;

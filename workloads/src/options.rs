@@ -146,6 +146,14 @@ pub(crate) fn offload(socket: &Socket, p: &WorkloadParams) -> Result<(), TrialEr
     sys::set_udp_gro(socket).map_err(|e| refused("UDP_GRO", &e))
 }
 
+/// A port that was asked for may still have connections of the last trial in TIME_WAIT.
+pub(crate) fn reuse(socket: &Socket, address: SocketAddr) -> Result<(), TrialError> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    socket.set_reuse_address(true).doing("setting SO_REUSEADDR")
+}
+
 /// Binds to `address`; a wrong address is the task's fault.
 pub(crate) fn bind(socket: &Socket, address: SocketAddr) -> Result<(), TrialError> {
     socket.bind(&SockAddr::from(address)).map_err(|e| match e.kind() {

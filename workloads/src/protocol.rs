@@ -54,8 +54,11 @@ pub enum Request {
     Serve {
         /// The trial.
         task: Task,
-        /// Address to bind; the port is chosen by the kernel.
+        /// Address to bind.
         bind: IpAddr,
+        /// Port to bind, where a service leads to it; 0: the kernel chooses.
+        #[serde(default)]
+        port: u16,
     },
     /// Be the client: [`Reply::Finished`] at the end.
     Drive {

@@ -12,23 +12,21 @@ use rustix::{
     net::{RecvFlags, SendFlags, recv, send},
 };
 use socket2::Socket;
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
 pub(crate) const BACKLOG: i32 = 4096;
 
-/// Listens on a port of the kernel's choice, tells it, and accepts every flow.
+/// Listens (port 0: one of the kernel's choice), tells the port, and accepts every flow.
 pub(crate) fn accept_all(
     task: &Task,
-    bind: IpAddr,
+    bind: SocketAddr,
     reins: &Reins,
     listening: &mut dyn FnMut(u16),
 ) -> Result<Vec<Arc<Socket>>, TrialError> {
-    let listener = options::tcp(bind, &task.params)?;
-    options::bind(&listener, SocketAddr::new(bind, 0))?;
+    let listener = options::tcp(bind.ip(), &task.params)?;
+    options::reuse(&listener, bind)?;
+    options::bind(&listener, bind)?;
     listener.listen(BACKLOG).doing("listening")?;
     let listener = reins.hold(listener);
     listening(options::local_address(&listener)?.port());

@@ -42,7 +42,7 @@ const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 pub(crate) fn serve(
     task: &Task,
-    bind: IpAddr,
+    bind: SocketAddr,
     reins: &Reins,
     listening: &mut dyn FnMut(u16),
 ) -> Result<EndReport, TrialError> {
@@ -66,19 +66,20 @@ pub(crate) fn serve(
 }
 
 /// One listener a flow, all on one port.
-fn listeners(task: &Task, bind: IpAddr, reins: &Reins) -> Result<Vec<Arc<Socket>>, TrialError> {
+fn listeners(task: &Task, bind: SocketAddr, reins: &Reins) -> Result<Vec<Arc<Socket>>, TrialError> {
     let mut listeners: Vec<Arc<Socket>> = Vec::new();
-    let mut port = 0;
+    let mut port = bind.port();
     for _ in 0..task.params.streams {
-        let socket = options::tcp(bind, &task.params)?;
+        let socket = options::tcp(bind.ip(), &task.params)?;
+        options::reuse(&socket, bind)?;
         socket.set_reuse_port(true).doing("setting SO_REUSEPORT")?;
-        options::bind(&socket, SocketAddr::new(bind, port))?;
+        options::bind(&socket, SocketAddr::new(bind.ip(), port))?;
         socket.listen(tcp::BACKLOG).doing("listening")?;
         port = options::local_address(&socket)?.port();
         listeners.push(reins.hold(socket));
     }
     if let [first, _, ..] = listeners.as_slice() {
-        sys::attach_reuseport_selector(&**first, &by_source_port(bind, task.params.streams))
+        sys::attach_reuseport_selector(&**first, &by_source_port(bind.ip(), task.params.streams))
             .doing("attaching the listener selector (SO_ATTACH_REUSEPORT_CBPF)")?;
     }
     Ok(listeners)

@@ -25,7 +25,7 @@ use rustix::{
 };
 use socket2::Socket;
 use std::{
-    net::{IpAddr, Shutdown, SocketAddr},
+    net::{Shutdown, SocketAddr},
     sync::Arc,
 };
 
@@ -34,7 +34,7 @@ const RECEIVE: usize = 128 * 1024;
 
 pub(crate) fn serve(
     task: &Task,
-    bind: IpAddr,
+    bind: SocketAddr,
     reins: &Reins,
     listening: &mut dyn FnMut(u16),
 ) -> Result<EndReport, TrialError> {

@@ -21,7 +21,7 @@ use cnibench_model::{
 use socket2::Socket;
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -61,11 +61,11 @@ pub(crate) struct Cast<'a> {
 /// See [`TrialError`]; every thread and socket of the trial is gone when this returns.
 pub fn serve(
     task: &Task,
-    bind: IpAddr,
+    bind: SocketAddr,
     reins: &Reins,
     listening: &mut dyn FnMut(u16),
 ) -> Result<EndReport, TrialError> {
-    check::check(task, bind)?;
+    check::check(task, bind.ip())?;
     match task.workload {
         Workload::TcpStream => tcp_stream::serve(task, bind, reins, listening),
         Workload::TcpRr => tcp_rr::serve(task, bind, reins, listening),

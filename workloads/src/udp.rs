@@ -10,10 +10,7 @@ use crate::{
 };
 use rustix::io::Errno;
 use socket2::Socket;
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 /// How often a sender says that this was all, and the pause in between. Goodbyes are not
 /// answered: even at 50 % loss all are lost once in a thousand times, and then the receiver goes
@@ -21,15 +18,15 @@ use std::{
 const GOODBYES: u32 = 10;
 const GOODBYE_PAUSE: u64 = SECOND / 500;
 
-/// Binds to a port of the kernel's choice, tells it, and accepts every flow.
+/// Binds (port 0: one of the kernel's choice), tells the port, and accepts every flow.
 pub(crate) fn accept_all(
     task: &Task,
-    bind: IpAddr,
+    bind: SocketAddr,
     reins: &Reins,
     listening: &mut dyn FnMut(u16),
 ) -> Result<Vec<Arc<Socket>>, TrialError> {
-    let listener = options::udp(bind, &task.params)?;
-    options::bind(&listener, SocketAddr::new(bind, 0))?;
+    let listener = options::udp(bind.ip(), &task.params)?;
+    options::bind(&listener, bind)?;
     // Only now, so that the kernel did not choose a port that somebody else shares.
     listener.set_reuse_address(true).doing("setting SO_REUSEADDR")?;
     let listener = reins.hold(listener);

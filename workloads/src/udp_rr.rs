@@ -20,17 +20,14 @@ use rustix::{
     net::{RecvFlags, SendFlags, recv, send},
 };
 use socket2::Socket;
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 /// How long an answer may take before its transaction counts as lost.
 pub const TIMEOUT: Duration = Duration::from_millis(200);
 
 pub(crate) fn serve(
     task: &Task,
-    bind: IpAddr,
+    bind: SocketAddr,
     reins: &Reins,
     listening: &mut dyn FnMut(u16),
 ) -> Result<EndReport, TrialError> {

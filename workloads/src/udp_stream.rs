@@ -30,7 +30,7 @@ use rustix::{
 };
 use socket2::Socket;
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -65,7 +65,7 @@ const PART_SHIFT: u32 = 56;
 
 pub(crate) fn serve(
     task: &Task,
-    bind: IpAddr,
+    bind: SocketAddr,
     reins: &Reins,
     listening: &mut dyn FnMut(u16),
 ) -> Result<EndReport, TrialError> {

@@ -277,7 +277,7 @@ fn tasks_that_cannot_be_done_are_refused_with_the_reason() {
         change(&mut t);
         let mut agent = Agent::start();
         for request in [
-            Request::Serve { task: t.clone(), bind: V4 },
+            Request::Serve { task: t.clone(), bind: V4, port: 0 },
             Request::Drive { task: t.clone(), server: SocketAddr::new(V4, 9) },
         ] {
             agent.ask(&request);
@@ -291,6 +291,7 @@ fn tasks_that_cannot_be_done_are_refused_with_the_reason() {
     agent.ask(&Request::Serve {
         task: task(Workload::UdpRr, |_| {}),
         bind: "192.0.2.1".parse().unwrap(),
+        port: 0,
     });
     let (kind, text) = agent.fault();
     assert_eq!(kind, FaultKind::BadTask);
@@ -316,7 +317,7 @@ fn an_agent_runs_one_trial_at_a_time() {
     let mut server = Agent::start();
     let t = endless(Workload::TcpRr);
     server.serve(&t, V4);
-    server.ask(&Request::Serve { task: t, bind: V4 });
+    server.ask(&Request::Serve { task: t, bind: V4, port: 0 });
     let (kind, text) = server.fault();
     assert_eq!(kind, FaultKind::BadTask);
     assert!(text.contains("one trial at a time"), "{text}");

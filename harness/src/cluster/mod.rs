@@ -2,11 +2,13 @@
 //!
 //! Nothing here knows a CNI by name. The runner talks to clusters through these traits only.
 
+pub mod kube;
 pub mod netns;
 
+use crate::exec::Link;
 use async_trait::async_trait;
 use cnibench_model::{CniInfo, CniSpec, Placement, Proof, ProviderKind};
-use std::{net::IpAddr, path::PathBuf};
+use std::net::IpAddr;
 
 /// The shape of a cluster is the suite's to say.
 pub use cnibench_model::{AddressFamily as IpFamily, Topology};
@@ -30,13 +32,13 @@ pub enum ClusterError {
     Failed(#[from] anyhow::Error),
 }
 
-/// Where one end of a trial runs, opaque to the runner but for the command it becomes.
+/// Where one end of a trial runs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
     /// For people and logs: "node 0", "pod 1 of node 0".
     pub label: String,
-    /// The network namespace to enter (netns provider).
-    pub netns: PathBuf,
+    /// What its cluster knows it by: the path of a network namespace, the name of a pod.
+    pub id: String,
 }
 
 /// The two ends of a placement.
@@ -50,6 +52,8 @@ pub struct Ends {
     pub server_addr: IpAddr,
     /// The address the server binds (differs from `server_addr` behind a service).
     pub bind_addr: IpAddr,
+    /// The port that the server binds, where a service leads to one; none: any.
+    pub port: Option<u16>,
 }
 
 /// A cluster that is up with one cni.
@@ -63,6 +67,12 @@ pub trait Cluster: Send + Sync {
     /// # Errors
     /// A sentence for the skipped cell.
     fn ends(&self, placement: Placement) -> Result<Ends, String>;
+
+    /// Starts `cnibench agent` in a place that [`ends`](Self::ends) named.
+    ///
+    /// # Errors
+    /// Why it could not be started.
+    async fn enter(&self, place: &Place) -> anyhow::Result<Link>;
 
     /// Proofs that hold for the cluster as a whole: connectivity between every pair of ends that
     /// placements use, path, MTU, encryption. Run before the first trial and after the last.

@@ -1,14 +1,13 @@
-//! One `cnibench agent` in a network namespace, seen from the controller.
+//! One `cnibench agent`, seen from the controller.
 
-use crate::cluster::Place;
+use super::{Link, Process};
 use cnibench_workloads::{
     cpus::Allowed,
     protocol::{EndReport, FaultKind, PROTOCOL_VERSION, Reply, Request},
 };
-use std::{collections::VecDeque, process::Stdio, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout, Command},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, Lines},
     sync::Mutex,
     time::timeout,
 };
@@ -87,43 +86,29 @@ impl AgentError {
 }
 
 /// A running agent.
-#[derive(Debug)]
 pub struct Agent {
     place: String,
-    child: Child,
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
+    process: Box<dyn Process>,
+    input: Box<dyn AsyncWrite + Send + Unpin>,
+    output: Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>,
     stderr: Arc<Mutex<VecDeque<String>>>,
     cpus: Vec<u32>,
     machine: String,
 }
 
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
 impl Agent {
-    /// Starts an agent in a place and shakes hands with it.
+    /// Shakes hands with an agent that was just started in a place.
     ///
     /// # Errors
     /// [`AgentError`].
-    pub async fn start(place: &Place) -> Result<Self, AgentError> {
-        let start = |cause: String| AgentError::Start { place: place.label.clone(), cause };
-        // The running binary itself, also when its file was replaced since.
-        let mut child = Command::new("/proc/self/exe")
-            .arg0("cnibench")
-            .arg("agent")
-            .arg("--netns")
-            .arg(&place.netns)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // A signal to the terminal's process group is the controller's to handle.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|e| start(e.to_string()))?;
-        let (Some(input), Some(output), Some(errors)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            return Err(start("no pipes".to_owned()));
-        };
+    pub async fn start(place: &str, link: Link) -> Result<Self, AgentError> {
+        let Link { input, output, errors, process } = link;
         let stderr = Arc::new(Mutex::new(VecDeque::new()));
         let tail = Arc::clone(&stderr);
         tokio::spawn(async move {
@@ -137,8 +122,8 @@ impl Agent {
             }
         });
         let mut agent = Self {
-            place: place.label.clone(),
-            child,
+            place: place.to_owned(),
+            process,
             input,
             output: BufReader::new(output).lines(),
             stderr,
@@ -170,7 +155,11 @@ impl Agent {
             cause: format!("request cannot be written as JSON: {e}"),
         })?;
         line.push(b'\n');
-        match self.input.write_all(&line).await {
+        let written = async {
+            self.input.write_all(&line).await?;
+            self.input.flush().await
+        };
+        match written.await {
             Ok(()) => Ok(()),
             Err(_) => Err(self.died().await),
         }
@@ -200,11 +189,12 @@ impl Agent {
 
     /// Ends the agent: closes its input, and kills it if that is not enough.
     pub async fn stop(self) {
-        let Self { mut child, input, .. } = self;
+        let Self { mut process, mut input, .. } = self;
+        // A pipe closes when it is dropped, an exec connection has to be told.
+        let _ = input.shutdown().await;
         drop(input);
-        if timeout(Duration::from_secs(2), child.wait()).await.is_err() {
-            // It may have ended in between; kill_on_drop reaps it in any case.
-            let _ = child.kill().await;
+        if timeout(Duration::from_secs(2), process.wait()).await.is_err() {
+            process.kill().await;
         }
     }
 
@@ -233,9 +223,8 @@ impl Agent {
     }
 
     async fn died(&mut self) -> AgentError {
-        let status = match timeout(Duration::from_secs(2), self.child.wait()).await {
-            Ok(Ok(status)) => status.to_string(),
-            Ok(Err(e)) => e.to_string(),
+        let status = match timeout(Duration::from_secs(2), self.process.wait()).await {
+            Ok(status) => status,
             Err(_) => "its output was closed, the process lives on".to_owned(),
         };
         let tail: Vec<String> = self.stderr.lock().await.iter().cloned().collect();

@@ -1,7 +1,12 @@
 //! A process in a place, with piped standard input and output that speaks JSON lines.
 //!
-//! Today the place is a local network namespace; the runner sees only [`Agent`].
+//! The place is a network namespace of this machine or a pod of a Kubernetes cluster: whoever owns
+//! the place makes the [`Link`], and [`Agent`] does not know which it is.
 
 mod agent;
+mod link;
+pub mod local;
+pub mod pod;
 
 pub use agent::{Agent, AgentError};
+pub use link::{Link, Process};

@@ -85,7 +85,15 @@ impl Arm {
     async fn agent(&mut self, place: &Place) -> Result<Agent, TrialError> {
         match self.agents.remove(place) {
             Some(agent) => Ok(agent),
-            None => Ok(Agent::start(place).await.map_err(|e: AgentError| Broken::from(e))?),
+            None => {
+                let link = self.cluster.enter(place).await.map_err(|e| {
+                    Broken::from(AgentError::Start {
+                        place: place.label.clone(),
+                        cause: format!("{e:#}"),
+                    })
+                })?;
+                Ok(Agent::start(&place.label, link).await.map_err(Broken::from)?)
+            }
         }
     }
 

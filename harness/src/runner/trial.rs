@@ -82,7 +82,8 @@ pub async fn measure(
         canary: Vec::new(),
     };
     let started = Timestamp::now();
-    server.send(&Request::Serve { task: task.clone(), bind: ends.bind_addr }).await?;
+    let port = ends.port.unwrap_or(0);
+    server.send(&Request::Serve { task: task.clone(), bind: ends.bind_addr, port }).await?;
     let port = server.listening(GRACE).await?;
     let target = SocketAddr::new(ends.server_addr, port);
     client.send(&Request::Drive { task: task.clone(), server: target }).await?;

@@ -62,7 +62,7 @@ impl Agent {
     }
 
     pub fn serve(&mut self, task: &Task, bind: IpAddr) -> u16 {
-        self.ask(&Request::Serve { task: task.clone(), bind });
+        self.ask(&Request::Serve { task: task.clone(), bind, port: 0 });
         match self.reply() {
             Some(Reply::Listening { port }) => port,
             other => panic!("expected Listening, got {other:?}"),

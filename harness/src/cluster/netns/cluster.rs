@@ -4,13 +4,14 @@ use super::{addressing::Plan, owner::Owner, spaces::Spaces};
 use crate::{
     cluster::{Cluster, Ends, IpFamily, Place, Topology},
     cni::{Cni, NodeAgent, NodeCtx, PodCtx, PodNet},
+    exec::{self, Link},
     netlink::Netns,
     proof::{self, Scene, Way},
 };
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
 use cnibench_model::{CniInfo, Placement, Proof, ProofKind, ProofOutcome};
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 /// How long one step of taking down may take before it is given up and reported.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -59,7 +60,7 @@ impl NetnsCluster {
         Ok(End {
             place: Place {
                 label: format!("node {index}"),
-                netns: node.ctx.netns.path().to_owned(),
+                id: node.ctx.netns.path().display().to_string(),
             },
             netns: &node.ctx.netns,
             node,
@@ -77,7 +78,7 @@ impl NetnsCluster {
         Ok(End {
             place: Place {
                 label: format!("pod {index} of node {node_index}"),
-                netns: pod.ctx.netns.path().to_owned(),
+                id: pod.ctx.netns.path().display().to_string(),
             },
             netns: &pod.ctx.netns,
             node,
@@ -134,7 +135,13 @@ impl NetnsCluster {
             server: server.netns.clone(),
             client_node: client.node.ctx.netns.clone(),
             server_node: server.node.ctx.netns.clone(),
-            ends: Ends { client: client.place, server: server.place, server_addr, bind_addr },
+            ends: Ends {
+                client: client.place,
+                server: server.place,
+                server_addr,
+                bind_addr,
+                port: None,
+            },
         })
     }
 
@@ -167,6 +174,10 @@ impl Cluster for NetnsCluster {
 
     fn ends(&self, placement: Placement) -> Result<Ends, String> {
         self.way(placement, self.topology.family != IpFamily::V6).map(|way| way.ends)
+    }
+
+    async fn enter(&self, place: &Place) -> anyhow::Result<Link> {
+        Ok(exec::local::start("agent", Path::new(&place.id))?)
     }
 
     async fn prove(&self) -> Vec<Proof> {

@@ -1,0 +1,227 @@
+//! The way to a cluster's API server, and what its refusals mean.
+//!
+//! Owns the client and the words for its errors. Which objects are made is `objects`' business.
+
+use anyhow::{Context as _, anyhow};
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
+use kube::{
+    Api, Client, Config, Error,
+    api::PostParams,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::json;
+use std::{path::Path, time::Duration};
+
+/// Patience for one answer of the API server.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Patience for a connection to it.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// A cluster's API server.
+#[derive(Clone)]
+pub struct Access {
+    /// The client.
+    pub client: Client,
+    /// For people: the context's name and the server's address.
+    pub name: String,
+    /// The namespace that the context names.
+    pub namespace: String,
+}
+
+impl Access {
+    /// From a kubeconfig: the file given, else `$KUBECONFIG`, else `~/.kube/config`, else the service
+    /// account of the pod that this runs in.
+    ///
+    /// # Errors
+    /// No kubeconfig, no such context, a broken file; the server is not asked yet.
+    pub async fn from_kubeconfig(
+        file: Option<&Path>,
+        context: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let options =
+            KubeConfigOptions { context: context.map(str::to_owned), ..Default::default() };
+        let (mut config, name) = match file {
+            Some(path) => {
+                let kubeconfig = Kubeconfig::read_from(path)
+                    .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
+                let name = context.map(str::to_owned).or(kubeconfig.current_context.clone());
+                (Config::from_custom_kubeconfig(kubeconfig, &options).await?, name)
+            }
+            None => match Kubeconfig::read() {
+                Ok(kubeconfig) => {
+                    let name = context.map(str::to_owned).or(kubeconfig.current_context.clone());
+                    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+                    (config.context("the kubeconfig")?, name)
+                }
+                Err(e) if context.is_none() => match Config::incluster() {
+                    Ok(config) => (config, Some("this pod's own cluster".to_owned())),
+                    Err(_) => {
+                        return Err(anyhow!(e).context(
+                            "no kubeconfig: set KUBECONFIG or give --kubeconfig FILE, or run inside a cluster",
+                        ));
+                    }
+                },
+                Err(e) => return Err(anyhow!(e).context("the kubeconfig")),
+            },
+        };
+        config.connect_timeout = Some(CONNECT);
+        config.read_timeout = None;
+        let name = format!("{} ({})", name.unwrap_or_default(), config.cluster_url);
+        let namespace = config.default_namespace.clone();
+        let client = Client::try_from(config).context("the kubeconfig")?;
+        Ok(Self { client, name, namespace })
+    }
+
+    /// Asks the server for its version.
+    ///
+    /// # Errors
+    /// Why it does not answer, in words.
+    pub async fn version(&self) -> anyhow::Result<String> {
+        match tokio::time::timeout(ANSWER, self.client.apiserver_version()).await {
+            Ok(Ok(version)) => Ok(version.git_version),
+            Ok(Err(e)) => Err(anyhow!("cluster {}: {}", self.name, explain(&e))),
+            Err(_) => Err(anyhow!(
+                "cluster {}: the API server did not answer within {} s",
+                self.name,
+                ANSWER.as_secs()
+            )),
+        }
+    }
+
+    /// May this user do it? Asked of the server (SelfSubjectAccessReview), which every user may.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    pub async fn may(&self, right: &Right, namespace: Option<&str>) -> anyhow::Result<bool> {
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "metadata": {},
+            "spec": {"resourceAttributes": {
+                "namespace": namespace.unwrap_or_default(), "verb": right.verb, "group": right.group,
+                "resource": right.resource, "subresource": right.subresource,
+            }},
+        });
+        let review: SelfSubjectAccessReview = serde_json::from_value(review)?;
+        let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let answer = api.create(&PostParams::default(), &review).await;
+        let answer = answer.map_err(|e| anyhow!("cluster {}: {}", self.name, explain(&e)))?;
+        Ok(answer.status.is_some_and(|s| s.allowed))
+    }
+}
+
+/// A right in a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Right {
+    /// The API group, empty for the core group.
+    pub group: &'static str,
+    /// The resource.
+    pub resource: &'static str,
+    /// The subresource, or empty.
+    pub subresource: &'static str,
+    /// The verb.
+    pub verb: &'static str,
+    /// True for rights that a Role cannot give.
+    pub cluster_wide: bool,
+    /// What needs it.
+    pub needed_for: &'static str,
+}
+
+impl std::fmt::Display for Right {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.verb, self.resource)?;
+        if !self.subresource.is_empty() {
+            write!(f, "/{}", self.subresource)?;
+        }
+        if !self.group.is_empty() {
+            write!(f, ".{}", self.group)?;
+        }
+        Ok(())
+    }
+}
+
+/// What an error of the API means to a person, with the next step where there is one.
+pub fn explain(error: &Error) -> String {
+    match error {
+        Error::Api(status) => match status.code {
+            401 => "the API server does not know this user (401 Unauthorized): the token or certificate has expired or is wrong; renew the kubeconfig's credentials".to_owned(),
+            403 => format!(
+                "not allowed: {} (`cnibench rbac` prints the rights that a run needs)",
+                status.message
+            ),
+            code if status.message.is_empty() => format!("{} (status {code})", status.reason),
+            _ => status.message.clone(),
+        },
+        Error::Auth(e) => format!("cannot log in: {e}"),
+        other if is_unreachable(other) => {
+            format!("the API server cannot be reached: {}", root(other))
+        }
+        other => chain(other),
+    }
+}
+
+/// True when the server could not be reached at all: it may come back.
+pub fn is_unreachable(error: &Error) -> bool {
+    match error {
+        Error::HyperError(_) | Error::Service(_) | Error::ReadEvents(_) => true,
+        // A load balancer before a server that is gone; a server that is starting.
+        Error::Api(status) => matches!(status.code, 502..=504),
+        _ => false,
+    }
+}
+
+/// True for "there is no such object".
+pub fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::Api(status) if status.code == 404)
+}
+
+/// True for "this user may not".
+pub fn is_forbidden(error: &Error) -> bool {
+    matches!(error, Error::Api(status) if status.code == 403)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        let more = e.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = e.source();
+    }
+    text
+}
+
+fn root(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(e) = last.source() {
+        last = e;
+    }
+    last.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api(text: &str) -> Error {
+        let status: kube::core::Status = serde_json::from_str(text).unwrap();
+        Error::Api(Box::new(status))
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let expired = api(
+            r#"{"status":"Failure","reason":"Unauthorized","message":"Unauthorized","code":401}"#,
+        );
+        assert!(explain(&expired).contains("expired"), "{}", explain(&expired));
+        let forbidden = api(
+            r#"{"status":"Failure","reason":"Forbidden","code":403,"message":"pods is forbidden: User \"jane\" cannot create resource \"pods\" in API group \"\" in the namespace \"x\""}"#,
+        );
+        let text = explain(&forbidden);
+        assert!(text.contains("cannot create resource \"pods\"") && text.contains("cnibench rbac"));
+        assert!(is_forbidden(&forbidden) && !is_unreachable(&forbidden));
+        let gone = api(r#"{"status":"Failure","code":503,"message":"apiserver is shutting down"}"#);
+        assert!(is_unreachable(&gone));
+    }
+}

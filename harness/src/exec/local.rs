@@ -1,0 +1,54 @@
+//! This binary as a child process in a network namespace of this machine.
+
+use super::{Link, Process};
+use async_trait::async_trait;
+use std::{io, path::Path, process::Stdio};
+use tokio::process::{Child, Command};
+
+/// Starts `cnibench COMMAND --netns NETNS`.
+///
+/// # Errors
+/// The system call's.
+pub fn start(command: &str, netns: &Path) -> io::Result<Link> {
+    // The running binary itself, also when its file was replaced since.
+    let mut child = Command::new("/proc/self/exe")
+        .arg0("cnibench")
+        .arg(command)
+        .arg("--netns")
+        .arg(netns)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // A signal to the terminal's process group is the controller's to handle.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()?;
+    let (Some(input), Some(output), Some(errors)) =
+        (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        return Err(io::Error::other("no pipes"));
+    };
+    Ok(Link {
+        input: Box::new(input),
+        output: Box::new(output),
+        errors: Box::new(errors),
+        process: Box::new(Local(child)),
+    })
+}
+
+struct Local(Child);
+
+#[async_trait]
+impl Process for Local {
+    async fn wait(&mut self) -> String {
+        match self.0.wait().await {
+            Ok(status) => status.to_string(),
+            Err(e) => e.to_string(),
+        }
+    }
+
+    async fn kill(&mut self) {
+        // It may have ended in between; kill_on_drop reaps it in any case.
+        let _ = self.0.kill().await;
+    }
+}
