@@ -16,7 +16,7 @@ mod flow;
 mod hello;
 mod interfaces;
 pub mod meter;
-mod node_cpu;
+pub mod node_cpu;
 mod options;
 pub mod outcome;
 mod payload;

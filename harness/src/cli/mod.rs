@@ -6,6 +6,7 @@ mod agent;
 mod clean;
 mod doctor;
 mod list;
+mod observe;
 mod reference;
 mod report;
 mod run;
@@ -70,6 +71,9 @@ enum Command {
     /// The traffic agent; started by the controller inside a pod or node.
     #[command(hide = true)]
     Agent(agent::Args),
+    /// The node observer; started by the controller on a node.
+    #[command(hide = true)]
+    Observe(agent::Args),
     /// A userspace WireGuard node; started by the controller inside a node.
     #[command(hide = true)]
     WireguardNode {
@@ -101,6 +105,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Completions(args) => reference::completions(&args),
         Command::Man(args) => reference::man(&args),
         Command::Agent(args) => agent::run(&args),
+        Command::Observe(args) => observe::run(&args),
         Command::WireguardNode { node } => {
             tracing::debug!(node, "userspace WireGuard");
             agent::wireguard_node()
