@@ -6,6 +6,8 @@ mod agent;
 mod clean;
 mod doctor;
 mod list;
+mod provider;
+mod rbac;
 mod reference;
 mod report;
 mod run;
@@ -61,12 +63,20 @@ enum Command {
     List(list::Args),
     /// Remove what interrupted runs left; runs that are alive are left alone.
     Clean(clean::Args),
+    /// Print the rights that a run needs in a cluster, as a manifest to apply.
+    Rbac(rbac::Args),
     /// Print the JSON schema of the record or the journal.
     Schema(reference::SchemaArgs),
     /// Print a completion script for a shell.
     Completions(reference::CompletionsArgs),
     /// Print the manual page.
     Man(reference::ManArgs),
+    /// Does nothing for a while: what a workload pod runs until agents are started in it.
+    #[command(hide = true)]
+    Pause {
+        /// Seconds.
+        seconds: u64,
+    },
     /// The traffic agent; started by the controller inside a pod or node.
     #[command(hide = true)]
     Agent(agent::Args),
@@ -97,10 +107,12 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::List(args) => list::run(&args),
         Command::Clean(args) => clean::run(&args),
+        Command::Rbac(args) => rbac::run(&args),
         Command::Schema(args) => reference::schema(&args),
         Command::Completions(args) => reference::completions(&args),
         Command::Man(args) => reference::man(&args),
         Command::Agent(args) => agent::run(&args),
+        Command::Pause { seconds } => agent::pause(seconds),
         Command::WireguardNode { node } => {
             tracing::debug!(node, "userspace WireGuard");
             agent::wireguard_node()
