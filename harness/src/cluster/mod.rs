@@ -5,6 +5,7 @@
 pub mod kind;
 pub mod kube;
 pub mod netns;
+pub mod owner;
 
 use crate::exec::Link;
 use async_trait::async_trait;

@@ -6,6 +6,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Command,
 };
 use tempfile::TempDir;
 
@@ -27,11 +28,7 @@ impl Fakes {
         let text = format!(
             "#!/bin/sh\nFAKES='{folder}'\nfor word in \"$@\"; do printf '%s ' \"$word\"; done >>\"$FAKES/{name}.calls\"\necho >>\"$FAKES/{name}.calls\"\n{script}\n"
         );
-        // Written beside and moved: a script that is being run is not written to.
-        let new = self.folder().join(format!(".{name}"));
-        fs::write(&new, text).unwrap();
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::rename(&new, self.path(name)).unwrap();
+        install(text.as_bytes(), &self.path(name));
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -48,4 +45,16 @@ impl Fakes {
             fs::read_to_string(self.folder().join(format!("{name}.calls"))).unwrap_or_default();
         text.lines().map(|l| l.trim_end().to_owned()).collect()
     }
+}
+
+/// Makes a program of these bytes. Another process writes it: had this one a descriptor of it for
+/// writing, a test that forks at that moment would have it, too, and running it would be refused (ETXTBSY).
+pub fn install(bytes: &[u8], to: &Path) {
+    let new = to.with_extension("new");
+    fs::write(&new, bytes).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+    let part = to.with_extension("part");
+    let copied = Command::new("cp").args(["--preserve=mode"]).args([&new, &part]).status().unwrap();
+    assert!(copied.success());
+    fs::rename(part, to).unwrap();
 }

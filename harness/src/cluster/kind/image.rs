@@ -227,7 +227,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
+    use crate::cluster::kind::fake::install;
+    use std::{collections::BTreeMap, fs, path::PathBuf};
 
     /// This test itself, which is linked like the product.
     const SELF: &str = "/proc/self/exe";
@@ -282,8 +283,7 @@ mod tests {
         // What came out is a program that still runs.
         let content = entries(layer);
         let program = dir.path().join("program");
-        fs::write(&program, &content[Path::new("cnibench")]).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        install(&content[Path::new("cnibench")], &program);
         assert!(content[Path::new("cnibench")].len() as u64 <= fs::metadata(SELF).unwrap().len());
         let listed = std::process::Command::new(&program).args(["--list", SELF]).output().unwrap();
         assert!(listed.status.success(), "{listed:?}");

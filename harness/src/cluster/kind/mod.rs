@@ -8,6 +8,9 @@ pub mod config;
 #[cfg(test)]
 mod fake;
 pub mod image;
+pub mod leftovers;
+pub mod lifecycle;
+pub mod plugins;
 pub mod sources;
 pub mod tools;
 
