@@ -3,16 +3,20 @@
 //! Owns the tools it calls, the cluster's config, the workload image, installing a cni, waiting until
 //! it is settled, and removing all of it. What runs in the cluster afterwards is `cluster/kube`'s.
 
+pub mod apply;
 pub mod command;
 pub mod config;
+pub mod documents;
 #[cfg(test)]
 mod fake;
 pub mod image;
+pub mod install;
 pub mod leftovers;
 pub mod lifecycle;
 pub mod plugins;
 pub mod sources;
 pub mod tools;
+pub mod wait;
 
 pub use sources::{CniSources, Sources};
 pub use tools::{Tool, Tools};
