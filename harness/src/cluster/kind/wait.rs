@@ -13,7 +13,10 @@ use crate::{
     exec::pod::Container,
 };
 use anyhow::{anyhow, bail};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::{
+    apps::v1::DaemonSet,
+    core::v1::{Node, Pod},
+};
 use kube::{
     Api,
     api::{ListParams, LogParams},
@@ -58,6 +61,48 @@ pub async fn settled(
         agents_settled(access, agent, &profile.settled, until).await?;
     }
     Ok(())
+}
+
+/// Waits until a change of the cni's DaemonSet has reached its pods on every node.
+///
+/// # Errors
+/// How far it got within `patience`.
+pub async fn rolled_out(
+    access: &Access,
+    profile: &KubeProfile,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    let Some(agent) = &profile.agent else { return Ok(()) };
+    let begun = Instant::now();
+    let api: Api<DaemonSet> = Api::namespaced(access.client.clone(), &agent.namespace);
+    loop {
+        let sets = api.list(&ListParams::default().labels(&agent.selector)).await;
+        let why: Vec<String> = match sets {
+            Ok(list) => list.items.iter().filter_map(behind).collect(),
+            Err(e) => vec![explain(&e)],
+        };
+        if why.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() >= patience {
+            bail!("not rolled out after {} s: {}", begun.elapsed().as_secs(), why.join("; "));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// How far behind its specification a DaemonSet is, or None.
+fn behind(set: &DaemonSet) -> Option<String> {
+    let name = set.metadata.name.as_deref().unwrap_or_default();
+    let status = set.status.clone().unwrap_or_default();
+    if status.observed_generation != set.metadata.generation {
+        return Some(format!("DaemonSet {name}: its change was not seen yet"));
+    }
+    let (want, new) =
+        (status.desired_number_scheduled, status.updated_number_scheduled.unwrap_or_default());
+    let ready = status.number_ready;
+    (new < want || ready < want)
+        .then(|| format!("DaemonSet {name}: {new} of {want} pods are new, {ready} are Ready"))
 }
 
 /// Waits until all nodes are Ready.
@@ -243,6 +288,20 @@ mod tests {
         let nodes = [node("a", "True"), node("b", "False")];
         assert_eq!(unready(&nodes[..1], 1), [""; 0]);
         assert_eq!(unready(&nodes, 3), ["b: cni plugin not initialized", "2 of 3 have joined"]);
+    }
+
+    #[test]
+    fn a_change_is_in_force_when_every_pod_is_new_and_ready() {
+        let set = |generation: u32, new: u32, ready: u32| -> DaemonSet {
+            serde_json::from_str(&format!(
+                r#"{{"metadata":{{"name":"cilium","generation":{generation}}},"status":{{"currentNumberScheduled":2,"numberMisscheduled":0,"desiredNumberScheduled":2,"observedGeneration":2,"updatedNumberScheduled":{new},"numberReady":{ready}}}}}"#
+            ))
+            .unwrap()
+        };
+        assert_eq!(behind(&set(2, 2, 2)), None);
+        assert!(behind(&set(3, 2, 2)).unwrap().contains("not seen yet"));
+        assert!(behind(&set(2, 1, 2)).unwrap().contains("1 of 2 pods are new"));
+        assert!(behind(&set(2, 2, 1)).unwrap().contains("1 are Ready"));
     }
 
     #[test]

@@ -60,6 +60,11 @@ impl KubeCluster {
         Self { pods, cni, info, notes }
     }
 
+    /// Tells that the cni was installed with other values.
+    pub fn switched(&mut self, cni: KubeCni) {
+        self.cni = cni;
+    }
+
     fn host_network(&self) -> bool {
         self.cni.profile.host_network
     }
