@@ -10,6 +10,7 @@ pub mod environment;
 pub mod exec;
 pub mod interrupt;
 pub mod netlink;
+pub mod observe;
 pub mod plan;
 pub mod proof;
 pub mod runner;

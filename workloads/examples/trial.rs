@@ -89,7 +89,8 @@ fn main() -> Result<()> {
     let allowed: Vec<u32> =
         allowed.split(',').map(str::parse).collect::<std::result::Result<_, _>>()?;
     let params: cnibench_model::WorkloadParams = serde_json::from_value(params)?;
-    let (client_cpus, server_cpus) = cpus::assign(params.pinning, &allowed);
+    let one_machine = cpus::Allowed { cpus: &allowed, machine: "this" };
+    let (client_cpus, server_cpus) = cpus::assign(params.pinning, one_machine, one_machine);
     if params.pinning == Pinning::None {
         eprintln!("unpinned");
     }

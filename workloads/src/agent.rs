@@ -5,12 +5,14 @@
 //! its standard input and output after it has entered the pod's namespace.
 
 use crate::{
-    cpus,
+    contact, cpus,
     error::TrialError,
-    protocol::{EndReport, FaultKind, PROTOCOL_VERSION, Reply, Request},
+    interfaces, node_cpu,
+    protocol::{FaultKind, PROTOCOL_VERSION, Reply, Request},
     reins::Reins,
     trial,
 };
+use rustix::system::uname;
 use std::{
     io::{self, BufRead, Write},
     net::SocketAddr,
@@ -75,6 +77,10 @@ fn obey<W: Write + Send + 'static>(
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             cpus: cpus::allowed(),
+            machine: node_cpu::machine().unwrap_or_default(),
+            kernel: uname().release().to_string_lossy().into_owned(),
+            // A controller that misses them says so; nothing else depends on them.
+            interfaces: interfaces::list().unwrap_or_default(),
         }),
         Request::Cancel => {
             // Between trials there is nothing to give up: the last reply was the answer.
@@ -82,7 +88,7 @@ fn obey<W: Write + Send + 'static>(
                 running.reins.cancel();
             }
         }
-        request @ (Request::Serve { .. } | Request::Drive { .. }) => {
+        work => {
             if current.as_ref().is_some_and(Running::is_busy) {
                 speaker.fault(
                     FaultKind::BadTask,
@@ -94,7 +100,7 @@ fn obey<W: Write + Send + 'static>(
             if let Some(before) = current.take() {
                 before.end();
             }
-            match Running::start(request, speaker.clone()) {
+            match Running::start(work, speaker.clone()) {
                 Ok(running) => *current = Some(running),
                 Err(e) => {
                     speaker.fault(FaultKind::System, format!("starting the trial's thread: {e}"))
@@ -144,7 +150,7 @@ impl Running {
             // Before the reply: the controller may answer it with the next request.
             drop(guard);
             match result {
-                Ok(Ok(report)) => speaker.say(&Reply::Finished(Box::new(report))),
+                Ok(Ok(reply)) => speaker.say(&reply),
                 Ok(Err(error)) => speaker.fault(error.kind(), error.to_string()),
                 Err(_) => speaker.fault(
                     FaultKind::System,
@@ -176,15 +182,28 @@ fn perform<W: Write>(
     request: Request,
     reins: &Reins,
     speaker: &Speaker<W>,
-) -> Result<EndReport, TrialError> {
+) -> Result<Reply, TrialError> {
+    let listening = &mut |port| speaker.say(&Reply::Listening { port });
+    let finished = |report| Reply::Finished(Box::new(report));
     match request {
         Request::Serve { task, bind, port } => {
-            let listening = &mut |port| speaker.say(&Reply::Listening { port });
-            trial::serve(&task, SocketAddr::new(bind, port), reins, listening)
+            trial::serve(&task, SocketAddr::new(bind, port), reins, listening).map(finished)
         }
-        Request::Drive { task, server } => trial::drive(&task, server, reins),
+        Request::Drive { task, server } => trial::drive(&task, server, reins).map(finished),
+        Request::Echo { bind, port } => {
+            let counts = contact::echo(SocketAddr::new(bind, port), reins, listening)?;
+            Ok(Reply::Echoed { counts })
+        }
+        Request::Probe { server, tcp, interval_ms, for_s } => {
+            let plan = contact::Plan::new(server, tcp, interval_ms, for_s)?;
+            let told = contact::probe(&plan, reins, &mut |reachable, since_ms| {
+                speaker.say(&Reply::Probed { reachable, since_ms });
+            })?;
+            Ok(Reply::ProbeEnd { sent: told.sent, answered: told.answered })
+        }
+        Request::Send(volley) => contact::send(&volley, reins).map(Reply::Sent),
         Request::Hello | Request::Cancel => {
-            Err(TrialError::BadTask("this request is no trial".to_owned()))
+            Err(TrialError::BadTask("this request is no work".to_owned()))
         }
     }
 }

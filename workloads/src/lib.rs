@@ -1,19 +1,22 @@
 //! The traffic generator and the agent that runs it.
 //!
 //! [`agent`] speaks [`protocol`] with the controller and runs one end of a trial; [`outcome`] makes
-//! the samples of a trial from what both ends report; [`cpus`] says where flows run. One OS thread
+//! the samples of a trial from what both ends report; [`cpus`] says where flows run; [`contact`] is
+//! the small traffic of proofs. One OS thread
 //! a flow, blocking system calls, one monotonic clock; nothing asynchronous.
 
 pub mod agent;
 pub mod arrivals;
 pub mod check;
 pub mod clock;
+pub mod contact;
 pub mod cpus;
 mod error;
 mod flow;
 mod hello;
+mod interfaces;
 pub mod meter;
-mod node_cpu;
+pub mod node_cpu;
 mod options;
 pub mod outcome;
 mod payload;
@@ -24,6 +27,7 @@ mod tcp;
 mod tcp_crr;
 mod tcp_rr;
 mod tcp_stream;
+mod throttle;
 mod transact;
 mod trial;
 mod udp;

@@ -124,14 +124,17 @@ fn kthreads() -> HashMap<u32, u64> {
 }
 
 /// A machine's boot id: the same for every container and namespace on it, another after a reboot.
-pub(crate) fn machine() -> io::Result<String> {
+///
+/// # Errors
+/// When it cannot be read.
+pub fn machine() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 /// Measures a window in three steps: [`CpuWindow::prepare`] early, [`CpuWindow::open`] and
 /// [`CpuWindow::close`] at its ends.
 #[derive(Debug)]
-pub(crate) struct CpuWindow {
+pub struct CpuWindow {
     machine: String,
     kthreads: HashMap<u32, u64>,
     /// How long reading the kernel threads takes.
@@ -148,7 +151,10 @@ fn process() -> io::Result<(f64, f64)> {
 
 impl CpuWindow {
     /// Finds the kernel threads and how long reading them takes.
-    pub(crate) fn prepare() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When /proc cannot be read.
+    pub fn prepare() -> io::Result<Self> {
         let mut kthreads = kthreads();
         let began = clock::now();
         kthreads.retain(|&pid, _| kthread(pid).is_some());
@@ -164,17 +170,21 @@ impl CpuWindow {
     }
 
     /// False inside a PID namespace, where kernel threads cannot be told from other system time.
-    pub(crate) fn sees_kthreads(&self) -> bool {
+    pub fn sees_kthreads(&self) -> bool {
         !self.kthreads.is_empty()
     }
 
     /// How much earlier than the window [`CpuWindow::open`] should be called, in nanoseconds.
-    pub(crate) fn lead(&self) -> u64 {
+    pub fn lead(&self) -> u64 {
         self.effort + self.effort / 2 + 100_000
     }
 
-    /// Takes the first readings; the cheap ones exactly `at` the window's beginning.
-    pub(crate) fn open(&mut self, at: u64) -> io::Result<()> {
+    /// Takes the first readings; the cheap ones exactly `at` the window's beginning, in nanoseconds of
+    /// [`clock::now`].
+    ///
+    /// # Errors
+    /// When /proc cannot be read.
+    pub fn open(&mut self, at: u64) -> io::Result<()> {
         for (&pid, ticks) in &mut self.kthreads {
             if let Some(now) = kthread(pid) {
                 *ticks = now;
@@ -190,7 +200,10 @@ impl CpuWindow {
     }
 
     /// Takes the second readings: the process' and the node's time since [`CpuWindow::open`].
-    pub(crate) fn close(self) -> io::Result<(CpuTime, NodeCpu)> {
+    ///
+    /// # Errors
+    /// When /proc cannot be read.
+    pub fn close(self) -> io::Result<(CpuTime, NodeCpu)> {
         let closed = clock::now();
         let stat = Stat::read()?;
         let (user, system) = process()?;

@@ -317,9 +317,13 @@ impl<'a> Ends<'a> {
         }
     }
 
+    fn one_machine(&self) -> bool {
+        self.client.endpoint.node.machine == self.server.endpoint.node.machine
+    }
+
     fn pinning(&mut self) {
         let t = self.task;
-        let one_machine = self.client.endpoint.node.machine == self.server.endpoint.node.machine;
+        let one_machine = self.one_machine();
         let shared = t.client_cpus.iter().find(|c| t.server_cpus.contains(c));
         if t.params.pinning == Pinning::Split
             && one_machine
@@ -329,6 +333,14 @@ impl<'a> Ends<'a> {
                 "split pinning was asked for, but both ends run on CPU {cpu}: no other is allowed"
             ));
         }
+        let apart = !t.client_cpus.is_empty()
+            && t.client_cpus.iter().all(|cpu| !t.server_cpus.contains(cpu));
+        if t.params.pinning == Pinning::Same && one_machine && apart {
+            self.warnings.push(
+                "same pinning was asked for, but the ends share no CPU: each may use its own only"
+                    .to_owned(),
+            );
+        }
     }
 
     /// A closed loop whose two ends share a CPU never idles there: its latency *is* CPU time, so
@@ -336,7 +348,8 @@ impl<'a> Ends<'a> {
     fn is_meant_to_be_full(&self, cpu: u32) -> bool {
         let t = self.task;
         let carries = |cpus: &[u32]| cpus.iter().take(t.params.streams as usize).any(|&c| c == cpu);
-        t.workload.is_transactional()
+        self.one_machine()
+            && t.workload.is_transactional()
             && t.params.rate.is_none()
             && carries(&t.client_cpus)
             && carries(&t.server_cpus)

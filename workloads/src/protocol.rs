@@ -8,6 +8,8 @@
 //! The server is asked first; once it is [`Reply::Listening`] the client is told to drive. Both
 //! ends get the same [`Task`]. The windows of both start at a go on the measured connections and
 //! differ by the path's delay; the server's ends first.
+//!
+//! Beside trials, agents make the small traffic of proofs: `Echo`, `Probe`, `Send`.
 
 use cnibench_model::{DatagramStats, EndpointResult, StoredHistogram, Workload, WorkloadParams};
 use jiff::Timestamp;
@@ -15,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
 /// Version of this protocol; both ends refuse another one.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// One trial, as both ends are told of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,9 +67,55 @@ pub enum Request {
         /// Where the server listens.
         server: SocketAddr,
     },
-    /// Give up the current trial: [`Reply::Fault`] with [`FaultKind::Cancelled`] follows, or
-    /// `Finished` if it was just done. Between trials it is not answered.
+    /// Answer by TCP and UDP on one port with what comes, until `Cancel`: [`Reply::Listening`], at
+    /// the end [`Reply::Echoed`].
+    Echo {
+        /// Address to bind.
+        bind: IpAddr,
+        /// Port to bind; 0: the kernel's choice.
+        #[serde(default)]
+        port: u16,
+    },
+    /// Try again and again whether an echo server answers: a [`Reply::Probed`] for the first state
+    /// and for each change, [`Reply::ProbeEnd`] after `for_s` or `Cancel`. Every try is a flow of its
+    /// own, so none lives on what was allowed before.
+    Probe {
+        /// Where the echo server listens.
+        server: SocketAddr,
+        /// True: a connection and bytes there and back. False: a datagram there and back.
+        tcp: bool,
+        /// From one try to the next, 1 to 60,000 ms; a try waits for its answer meanwhile.
+        interval_ms: u32,
+        /// When to end by itself, in seconds: more than 0, at most a day.
+        for_s: f64,
+    },
+    /// Send a number of datagrams, then open a number of connections, to an echo server, and count
+    /// what is answered: [`Reply::Sent`]. Nothing is sent twice.
+    Send(Volley),
+    /// Give up the current work: [`Reply::Fault`] with [`FaultKind::Cancelled`] follows a trial or a
+    /// `Send`, `Echoed` an `Echo`, `ProbeEnd` a `Probe`; or the reply of what was just done.
+    /// Between requests it is not answered.
     Cancel,
+}
+
+/// What [`Request::Send`] sends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Volley {
+    /// Where the echo server listens.
+    pub server: SocketAddr,
+    /// Datagrams, all from one socket, never fragmented on their way (IP_PMTUDISC_DO).
+    pub datagrams: u32,
+    /// Payload of one, 8 (its number) to 65,507 bytes.
+    pub datagram_bytes: u32,
+    /// Connections, one after the other.
+    pub connects: u32,
+    /// Bytes sent over each and expected back, 1 to 64 MiB.
+    pub stream_bytes: u32,
+    /// The payload, over and over (behind a datagram's number); at most 4096; empty: any bytes.
+    pub canary: Vec<u8>,
+    /// How long the last datagram, and every connection, may wait for an answer: 1 to 60,000 ms.
+    /// Up to 900 each connection that is not answered is one SYN: the second follows after 1 s.
+    pub patience_ms: u32,
 }
 
 /// From the agent to the controller.
@@ -84,6 +132,16 @@ pub enum Reply {
         pid: u32,
         /// CPUs it may run on.
         cpus: Vec<u32>,
+        /// The machine's boot id: two agents with the same one share its CPUs and clock. Empty:
+        /// not known.
+        #[serde(default)]
+        machine: String,
+        /// The kernel's release, as `uname -r` prints it; empty: not known.
+        #[serde(default)]
+        kernel: String,
+        /// Its network interfaces that have addresses beyond the link or carry the default route.
+        #[serde(default)]
+        interfaces: Vec<Interface>,
     },
     /// The server can be reached.
     Listening {
@@ -92,6 +150,28 @@ pub enum Reply {
     },
     /// The trial ended well at this end.
     Finished(Box<EndReport>),
+    /// The end of an `Echo`.
+    Echoed {
+        /// What came, by source address in ascending order.
+        counts: Vec<EchoCount>,
+    },
+    /// A probe's first state, or a change.
+    Probed {
+        /// Does the server answer?
+        reachable: bool,
+        /// How long before this line the try was sent that shows it: the answered one, or the first
+        /// of [`crate::contact::LOST`] in a row that were not.
+        since_ms: f64,
+    },
+    /// The end of a `Probe`.
+    ProbeEnd {
+        /// Tries that were answered or given up; what was on its way at the end is not counted.
+        sent: u64,
+        /// Those that were answered.
+        answered: u64,
+    },
+    /// The end of a `Send`.
+    Sent(Tally),
     /// The trial failed at this end; the agent stays usable.
     Fault {
         /// What kind.
@@ -99,6 +179,57 @@ pub enum Reply {
         /// The whole error with its causes.
         message: String,
     },
+}
+
+/// What an echo server counted from one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EchoCount {
+    /// Whose.
+    pub from: IpAddr,
+    /// Datagrams that arrived.
+    pub datagrams: u64,
+    /// Their payload in bytes.
+    pub datagram_bytes: u64,
+    /// Connections that were accepted.
+    pub connections: u64,
+    /// Bytes that arrived over them.
+    pub stream_bytes: u64,
+}
+
+/// What became of a [`Volley`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Datagrams that the kernel took.
+    pub sent: u32,
+    /// Of these, those that came back as they were sent.
+    pub answered: u32,
+    /// Datagrams that the kernel refused as too long for the path (EMSGSIZE).
+    pub too_long: u32,
+    /// Datagrams that the kernel refused otherwise.
+    pub refused: u32,
+    /// Connections that were tried.
+    pub connects: u32,
+    /// Of these, those over which every byte came back.
+    pub connected: u32,
+    /// Bytes that came back over connections.
+    pub stream_bytes: u64,
+    /// The first thing that went wrong, if anything.
+    pub trouble: Option<String>,
+    /// The address that the datagrams were sent from, if there were any.
+    pub from: Option<SocketAddr>,
+}
+
+/// A network interface of the place that an agent runs in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name there.
+    pub name: String,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its addresses, those of the link (fe80::/10, 169.254.0.0/16) left out.
+    pub addrs: Vec<IpAddr>,
+    /// True when a default route leads over it.
+    pub default_route: bool,
 }
 
 /// Why a trial failed at one end.

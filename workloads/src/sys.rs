@@ -2,7 +2,9 @@
 //! this package; nothing here knows what a trial is.
 
 use std::{
+    ffi::CStr,
     io, mem,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, AsRawFd},
     ptr,
     time::Duration,
@@ -129,6 +131,77 @@ pub(crate) fn process_times() -> io::Result<(Duration, Duration)> {
         Duration::from_secs(t.tv_sec as u64) + Duration::from_micros(t.tv_usec as u64)
     };
     Ok((time(usage.ru_utime), time(usage.ru_stime)))
+}
+
+/// One address of a network interface, or the interface itself where it has none.
+pub(crate) struct InterfaceAddress {
+    pub(crate) name: String,
+    /// IFF_* (netdevice(7)).
+    pub(crate) flags: u32,
+    pub(crate) addr: Option<IpAddr>,
+}
+
+/// All addresses of all interfaces of the calling thread's namespace (getifaddrs(3)).
+pub(crate) fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
+    let mut first: *mut libc::ifaddrs = ptr::null_mut();
+    // SAFETY: `first` is writable; on success it is a list that is freed below.
+    if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut all = Vec::new();
+    let mut next = first;
+    // SAFETY: `next` is null or an element of the list, which lives until freeifaddrs.
+    while let Some(entry) = unsafe { next.as_ref() } {
+        // SAFETY: the name is a string that ends with a zero and lives as long as the list.
+        let name = unsafe { CStr::from_ptr(entry.ifa_name) }.to_string_lossy().into_owned();
+        // SAFETY: the address is null or a sockaddr of the length that its family has.
+        let addr = unsafe { address(entry.ifa_addr) };
+        all.push(InterfaceAddress { name, flags: entry.ifa_flags, addr });
+        next = entry.ifa_next;
+    }
+    // SAFETY: the list came from getifaddrs, is freed once, and nothing points into it any more.
+    unsafe { libc::freeifaddrs(first) };
+    Ok(all)
+}
+
+/// # Safety
+/// `sockaddr` is null or points to a socket address of the size that its family has.
+unsafe fn address(sockaddr: *const libc::sockaddr) -> Option<IpAddr> {
+    // SAFETY: the caller's promise; the family is at the same place in each of them.
+    let family = i32::from(unsafe { sockaddr.as_ref() }?.sa_family);
+    match family {
+        libc::AF_INET => {
+            // SAFETY: AF_INET addresses are sockaddr_in; read whatever its alignment.
+            let v4 = unsafe { sockaddr.cast::<libc::sockaddr_in>().read_unaligned() };
+            Some(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: AF_INET6 addresses are sockaddr_in6; read whatever its alignment.
+            let v6 = unsafe { sockaddr.cast::<libc::sockaddr_in6>().read_unaligned() };
+            Some(Ipv6Addr::from(v6.sin6_addr.s6_addr).into())
+        }
+        _ => None,
+    }
+}
+
+/// The MTU of an interface of the namespace that the socket `fd` belongs to (netdevice(7)).
+pub(crate) fn interface_mtu(fd: impl AsFd, name: &str) -> io::Result<u32> {
+    // SAFETY: an all-zero ifreq is a valid value of that plain C struct.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: `request` is an ifreq with a name that ends with a zero; the kernel writes into it only.
+    let rc =
+        unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::SIOCGIFMTU as _, &raw mut request) };
+    if rc != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: SIOCGIFMTU has set this member of the union.
+    Ok(unsafe { request.ifr_ifru.ifru_mtu } as u32)
 }
 
 /// Room for one control message that carries an int, aligned as `cmsghdr` wants it.

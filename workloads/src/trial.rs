@@ -11,7 +11,9 @@ use crate::{
     options,
     protocol::{EndReport, Task},
     reins::{Cause, Reins},
-    tcp_crr, tcp_rr, tcp_stream, udp_rr, udp_stream,
+    tcp_crr, tcp_rr, tcp_stream,
+    throttle::{THROTTLED, Throttle},
+    udp_rr, udp_stream,
 };
 use cnibench_model::{
     CpuTime, DatagramStats, EndpointResult, FlowResult, NodeCpu, StoredHistogram, Workload,
@@ -195,6 +197,7 @@ impl Watch<'_> {
     ) -> Result<Seen, TrialError> {
         let mut cpu = CpuWindow::prepare().doing("reading CPU times in /proc")?;
         let sees_kthreads = cpu.sees_kthreads();
+        let mut throttle = Throttle::prepare();
         self.gate.wait_ready(threads, self.reins)?;
         let before = clock::now();
         go()?;
@@ -213,6 +216,7 @@ impl Watch<'_> {
         cpu.open(timeline.open).doing("reading CPU times in /proc")?;
         let opened = clock::now();
         let open = self.edge();
+        throttle.open();
         over = over || self.pass(timeline.close, threads, &mut silence)?;
         if over && clock::now() < timeline.close {
             // Every thread ended before the window did: one of them says why, or the peer left.
@@ -225,12 +229,16 @@ impl Watch<'_> {
         let closed = clock::now();
         let (process, node) = cpu.close().doing("reading CPU times in /proc")?;
         let close = self.edge();
+        let throttled = throttle.close();
         if let Some(act) = at_close {
             act();
         }
         let mut warnings = Vec::new();
         if !sees_kthreads {
             warnings.push(KTHREADS_UNSEEN.to_owned());
+        }
+        if throttled {
+            warnings.push(THROTTLED.to_owned());
         }
         let late =
             clock::seconds((closed - timeline.close).max(opened.saturating_sub(timeline.open)));

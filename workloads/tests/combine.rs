@@ -13,13 +13,15 @@ use cnibench_workloads::{
 use std::collections::BTreeMap;
 
 fn task(workload: Workload) -> Task {
+    let params = workload.defaults();
+    let server_cpu = if params.pinning == Pinning::Same { 0 } else { 1 };
     Task {
         workload,
-        params: workload.defaults(),
+        params,
         duration_s: 2.0,
         warmup_s: 0.1,
         client_cpus: vec![0],
-        server_cpus: vec![1],
+        server_cpus: vec![server_cpu],
         patience_s: 1.0,
         canary: vec![],
     }
@@ -300,6 +302,8 @@ fn full_cpus_and_steal_are_told() {
     t = task(Workload::TcpRr);
     t.server_cpus = vec![0];
     assert_eq!(full(&combine(&t, &client, &server)), 0);
+    // CPU 0 of another machine is another one.
+    assert_eq!(full(&combine(&t, &client, &end("b", 1.0, receiving(1_000)))), 1);
     t.params.rate = Some(Rate(10.0));
     assert_eq!(full(&combine(&t, &client, &server)), 1);
 }
@@ -353,6 +357,22 @@ fn a_split_that_could_not_be_is_told() {
     assert!(run(&t, "a"));
     // CPU 0 of two machines are two CPUs.
     assert!(!run(&t, "b"));
+}
+
+#[test]
+fn a_same_that_could_not_be_is_told() {
+    let mut t = task(Workload::TcpStream);
+    (t.params.pinning, t.server_cpus) = (Pinning::Same, vec![1]);
+    let run = |t: &Task, other: &str| {
+        combine(t, &end("a", 1.0, sending(1)), &end(other, 1.0, receiving(1)))
+            .warnings
+            .iter()
+            .any(|w| w.contains("same pinning"))
+    };
+    assert!(run(&t, "a"));
+    assert!(!run(&t, "b"));
+    t.server_cpus = vec![0];
+    assert!(!run(&t, "a"));
 }
 
 #[test]

@@ -329,10 +329,27 @@ fn an_agent_runs_one_trial_at_a_time() {
 fn hello_says_who_it_is() {
     let mut agent = Agent::start();
     agent.ask(&Request::Hello);
-    let Some(Reply::Hello { protocol, pid, cpus, version }) = agent.reply() else {
+    let Some(Reply::Hello { protocol, pid, cpus, version, machine, kernel, interfaces }) =
+        agent.reply()
+    else {
         panic!("no hello")
     };
     assert_eq!(protocol, cnibench_workloads::protocol::PROTOCOL_VERSION);
     assert_eq!(pid, std::process::id());
     assert!(!cpus.is_empty() && !version.is_empty());
+    assert_eq!(machine.len(), 36, "a boot id: {machine:?}");
+    assert!(!kernel.is_empty());
+    assert!(interfaces.iter().all(|i| i.mtu > 0 && i.name != "lo"), "{interfaces:?}");
+}
+
+#[test]
+fn a_hello_of_before_is_still_read() {
+    // So that an agent of another version is refused with its version, not as nonsense.
+    let line = r#"{"reply":"hello","protocol":1,"version":"0.1.0","pid":7,"cpus":[0,1]}"#;
+    let Reply::Hello { protocol: 1, machine, kernel, interfaces, .. } =
+        serde_json::from_str(line).unwrap()
+    else {
+        panic!("no hello")
+    };
+    assert_eq!((machine.as_str(), kernel.as_str(), interfaces.len()), ("", "", 0));
 }

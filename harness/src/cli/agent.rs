@@ -12,13 +12,19 @@ pub struct Args {
     netns: Option<PathBuf>,
 }
 
-pub fn run(args: &Args) -> Result<Outcome> {
+/// Enters the namespace that was asked for, if any.
+pub(super) fn enter(args: &Args) -> Result<()> {
     if let Some(path) = &args.netns {
         let file = File::open(path)
             .with_context(|| format!("cannot open the network namespace {}", path.display()))?;
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
             .with_context(|| format!("cannot enter the network namespace {}", path.display()))?;
     }
+    Ok(())
+}
+
+pub fn run(args: &Args) -> Result<Outcome> {
+    enter(args)?;
     cnibench_workloads::agent::run(std::io::BufReader::new(std::io::stdin()), std::io::stdout())
         .context("agent")?;
     Ok(Outcome::Done)

@@ -8,6 +8,7 @@ mod doctor;
 mod list;
 mod provider;
 mod rbac;
+mod observe;
 mod reference;
 mod report;
 mod run;
@@ -80,6 +81,9 @@ enum Command {
     /// The traffic agent; started by the controller inside a pod or node.
     #[command(hide = true)]
     Agent(agent::Args),
+    /// The node observer; started by the controller on a node.
+    #[command(hide = true)]
+    Observe(agent::Args),
     /// A userspace WireGuard node; started by the controller inside a node.
     #[command(hide = true)]
     WireguardNode {
@@ -113,6 +117,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Man(args) => reference::man(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Pause { seconds } => agent::pause(seconds),
+        Command::Observe(args) => observe::run(&args),
         Command::WireguardNode { node } => {
             tracing::debug!(node, "userspace WireGuard");
             agent::wireguard_node()

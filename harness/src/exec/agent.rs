@@ -1,18 +1,22 @@
 //! One `cnibench agent`, seen from the controller.
 
-use super::{Link, Process};
-use cnibench_workloads::protocol::{EndReport, FaultKind, PROTOCOL_VERSION, Reply, Request};
-use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, Lines},
-    sync::Mutex,
-    time::timeout,
+use super::{Link, wire::Wire};
+use cnibench_workloads::{
+    cpus::Allowed,
+    protocol::{
+        EchoCount, EndReport, FaultKind, Interface, PROTOCOL_VERSION, Reply, Request, Tally, Volley,
+    },
 };
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+use tokio::time::Instant;
 
-/// Lines of an agent's standard error that are kept for error messages.
-const STDERR_LINES: usize = 20;
 /// An agent that has not said hello by then never will.
 const HELLO: Duration = Duration::from_secs(10);
+/// How long an agent may take to say what it has ready at once, over a slow API server too.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Why an agent did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -83,19 +87,33 @@ impl AgentError {
 }
 
 /// A running agent.
+#[derive(Debug)]
 pub struct Agent {
-    place: String,
-    process: Box<dyn Process>,
-    input: Box<dyn AsyncWrite + Send + Unpin>,
-    output: Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>,
-    stderr: Arc<Mutex<VecDeque<String>>>,
+    wire: Wire,
     cpus: Vec<u32>,
+    machine: String,
+    kernel: String,
+    interfaces: Vec<Interface>,
 }
 
-impl fmt::Debug for Agent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Agent").field("place", &self.place).finish_non_exhaustive()
-    }
+/// What a probe tells.
+#[derive(Debug, Clone, Copy)]
+pub enum ProbeEvent {
+    /// Its first state, or a change.
+    Turned {
+        /// Does the server answer?
+        reachable: bool,
+        /// When the try was sent that shows it, by this machine's clock: when the line arrived less
+        /// the age that it told. Late by what the line took to get here.
+        at: Instant,
+    },
+    /// It is over.
+    Ended {
+        /// Tries that ended.
+        sent: u64,
+        /// Those that were answered.
+        answered: u64,
+    },
 }
 
 impl Agent {
@@ -104,38 +122,34 @@ impl Agent {
     /// # Errors
     /// [`AgentError`].
     pub async fn start(place: &str, link: Link) -> Result<Self, AgentError> {
-        let Link { input, output, errors, process } = link;
-        let stderr = Arc::new(Mutex::new(VecDeque::new()));
-        let tail = Arc::clone(&stderr);
-        tokio::spawn(async move {
-            let mut lines = BufReader::new(errors).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                let mut tail = tail.lock().await;
-                if tail.len() == STDERR_LINES {
-                    tail.pop_front();
-                }
-                tail.push_back(line);
-            }
-        });
-        let mut agent = Self {
-            place: place.to_owned(),
-            process,
-            input,
-            output: BufReader::new(output).lines(),
-            stderr,
-            cpus: Vec::new(),
-        };
-        agent.send(&Request::Hello).await?;
-        match agent.reply(HELLO).await? {
-            Reply::Hello { protocol: PROTOCOL_VERSION, cpus, .. } => agent.cpus = cpus,
-            other => return Err(agent.confused(&other)),
+        let mut wire = Wire::new(place, link);
+        wire.say(&Request::Hello).await?;
+        match wire.hear(HELLO).await? {
+            Reply::Hello {
+                protocol: PROTOCOL_VERSION, cpus, machine, kernel, interfaces, ..
+            } => Ok(Self { wire, cpus, machine, kernel, interfaces }),
+            other => Err(wire.confused(&format!("{other:?}"))),
         }
-        Ok(agent)
     }
 
-    /// CPUs that the agent may use.
-    pub fn cpus(&self) -> &[u32] {
-        &self.cpus
+    /// CPUs that the agent may use, and of which machine.
+    pub fn allowed(&self) -> Allowed<'_> {
+        Allowed { cpus: &self.cpus, machine: &self.machine }
+    }
+
+    /// Where it runs, for people.
+    pub fn place(&self) -> &str {
+        self.wire.place()
+    }
+
+    /// The kernel it runs on, as `uname -r` says it.
+    pub fn kernel(&self) -> &str {
+        &self.kernel
+    }
+
+    /// Network interfaces of its place, those with a default route first.
+    pub fn interfaces(&self) -> &[Interface] {
+        &self.interfaces
     }
 
     /// Writes one request.
@@ -143,19 +157,7 @@ impl Agent {
     /// # Errors
     /// [`AgentError::Died`].
     pub async fn send(&mut self, request: &Request) -> Result<(), AgentError> {
-        let mut line = serde_json::to_vec(request).map_err(|e| AgentError::Start {
-            place: self.place.clone(),
-            cause: format!("request cannot be written as JSON: {e}"),
-        })?;
-        line.push(b'\n');
-        let written = async {
-            self.input.write_all(&line).await?;
-            self.input.flush().await
-        };
-        match written.await {
-            Ok(()) => Ok(()),
-            Err(_) => Err(self.died().await),
-        }
+        self.wire.say(request).await
     }
 
     /// Waits for `Listening` and gives the port.
@@ -180,56 +182,102 @@ impl Agent {
         }
     }
 
+    /// Starts an echo server and gives its port (`port` 0: any).
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn echo(&mut self, bind: IpAddr, port: u16) -> Result<u16, AgentError> {
+        self.send(&Request::Echo { bind, port }).await?;
+        self.listening(ANSWER).await
+    }
+
+    /// Ends the echo server and gives what it counted.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn echoed(&mut self) -> Result<Vec<EchoCount>, AgentError> {
+        self.send(&Request::Cancel).await?;
+        match self.reply(ANSWER).await? {
+            Reply::Echoed { counts } => Ok(counts),
+            other => Err(self.confused(&other)),
+        }
+    }
+
+    /// Sends a volley and waits for its end.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn volley(&mut self, volley: &Volley) -> Result<Tally, AgentError> {
+        self.send(&Request::Send(volley.clone())).await?;
+        let patience = Duration::from_millis(volley.patience_ms.into());
+        // A datagram a millisecond, then one patience; connections one after the other.
+        let most =
+            Duration::from_millis(volley.datagrams.into()) + patience * (1 + volley.connects);
+        match self.reply(most + ANSWER).await? {
+            Reply::Sent(tally) => Ok(tally),
+            other => Err(self.confused(&other)),
+        }
+    }
+
+    /// Starts a probe; [`Agent::probed`] hears what it tells.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn probe(
+        &mut self,
+        server: SocketAddr,
+        tcp: bool,
+        interval_ms: u32,
+        for_s: f64,
+    ) -> Result<(), AgentError> {
+        self.send(&Request::Probe { server, tcp, interval_ms, for_s }).await
+    }
+
+    /// Waits for the next thing that a probe tells. Nothing is lost when the wait is given up.
+    ///
+    /// # Errors
+    /// [`AgentError`]; `Silent` where the state lasts longer than `patience`.
+    pub async fn probed(&mut self, patience: Duration) -> Result<ProbeEvent, AgentError> {
+        match self.reply(patience).await? {
+            Reply::Probed { reachable, since_ms } => {
+                let age = Duration::try_from_secs_f64(since_ms / 1e3).unwrap_or_default();
+                let now = Instant::now();
+                Ok(ProbeEvent::Turned { reachable, at: now.checked_sub(age).unwrap_or(now) })
+            }
+            Reply::ProbeEnd { sent, answered } => Ok(ProbeEvent::Ended { sent, answered }),
+            other => Err(self.confused(&other)),
+        }
+    }
+
+    /// Ends a probe and gives how many tries ended and were answered.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn end_probe(&mut self) -> Result<(u64, u64), AgentError> {
+        self.send(&Request::Cancel).await?;
+        loop {
+            if let ProbeEvent::Ended { sent, answered } = self.probed(ANSWER).await? {
+                return Ok((sent, answered));
+            }
+        }
+    }
+
     /// Ends the agent: closes its input, and kills it if that is not enough.
     pub async fn stop(self) {
-        let Self { mut process, mut input, .. } = self;
-        // A pipe closes when it is dropped, an exec connection has to be told.
-        let _ = input.shutdown().await;
-        drop(input);
-        if timeout(Duration::from_secs(2), process.wait()).await.is_err() {
-            process.kill().await;
-        }
+        self.wire.stop().await;
     }
 
     /// The next reply; a fault is an error.
     async fn reply(&mut self, patience: Duration) -> Result<Reply, AgentError> {
-        let line = match timeout(patience, self.output.next_line()).await {
-            Err(_) => {
-                return Err(AgentError::Silent {
-                    place: self.place.clone(),
-                    waited_s: patience.as_secs_f64(),
-                });
+        match self.wire.hear(patience).await? {
+            Reply::Fault { kind, message } => {
+                Err(AgentError::Fault { place: self.place().to_owned(), kind, message })
             }
-            Ok(Ok(Some(line))) => line,
-            Ok(_) => return Err(self.died().await),
-        };
-        match serde_json::from_str(&line) {
-            Ok(Reply::Fault { kind, message }) => {
-                Err(AgentError::Fault { place: self.place.clone(), kind, message })
-            }
-            Ok(reply) => Ok(reply),
-            Err(_) => Err(AgentError::Confused {
-                place: self.place.clone(),
-                answer: line.chars().take(200).collect(),
-            }),
+            reply => Ok(reply),
         }
-    }
-
-    async fn died(&mut self) -> AgentError {
-        let status = match timeout(Duration::from_secs(2), self.process.wait()).await {
-            Ok(status) => status,
-            Err(_) => "its output was closed, the process lives on".to_owned(),
-        };
-        let tail: Vec<String> = self.stderr.lock().await.iter().cloned().collect();
-        let stderr =
-            if tail.is_empty() { String::new() } else { format!(": {}", tail.join(" | ")) };
-        AgentError::Died { place: self.place.clone(), status, stderr }
     }
 
     fn confused(&self, reply: &Reply) -> AgentError {
-        AgentError::Confused {
-            place: self.place.clone(),
-            answer: format!("{reply:?}").chars().take(200).collect(),
-        }
+        self.wire.confused(&format!("{reply:?}"))
     }
 }

@@ -11,7 +11,15 @@ use tokio::process::{Child, Command};
 /// The system call's.
 pub fn start(command: &str, netns: &Path) -> io::Result<Link> {
     // The running binary itself, also when its file was replaced since.
-    let mut child = Command::new("/proc/self/exe")
+    start_program(Path::new("/proc/self/exe"), command, netns)
+}
+
+/// The same with another cnibench: tests are programs of their own.
+///
+/// # Errors
+/// The system call's.
+pub fn start_program(program: &Path, command: &str, netns: &Path) -> io::Result<Link> {
+    let mut child = Command::new(program)
         .arg0("cnibench")
         .arg(command)
         .arg("--netns")

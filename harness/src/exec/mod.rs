@@ -6,7 +6,10 @@
 mod agent;
 mod link;
 pub mod local;
+mod observer;
 pub mod pod;
+mod wire;
 
-pub use agent::{Agent, AgentError};
+pub use agent::{Agent, AgentError, ProbeEvent};
 pub use link::{Link, Process};
+pub use observer::Observer;

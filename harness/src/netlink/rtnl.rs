@@ -14,6 +14,7 @@ use netlink_packet_route::{
     route::RouteMessage,
 };
 use rtnetlink::LinkUnspec;
+use serde::{Deserialize, Serialize};
 use std::{
     thread,
     time::{Duration, Instant},
@@ -43,7 +44,7 @@ pub struct Link {
 }
 
 /// Counters of a link.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Packets received.
     pub rx_packets: u64,
@@ -53,6 +54,10 @@ pub struct Counters {
     pub rx_bytes: u64,
     /// Bytes sent.
     pub tx_bytes: u64,
+    /// Packets dropped when received, for want of room or by the device.
+    pub rx_dropped: u64,
+    /// Packets dropped when sent.
+    pub tx_dropped: u64,
 }
 
 /// A NETLINK_ROUTE socket of one network namespace.
@@ -229,6 +234,8 @@ fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
                     tx_packets: stats.tx_packets,
                     rx_bytes: stats.rx_bytes,
                     tx_bytes: stats.tx_bytes,
+                    rx_dropped: stats.rx_dropped,
+                    tx_dropped: stats.tx_dropped,
                 };
             }
             LinkAttribute::LinkInfo(infos) => {

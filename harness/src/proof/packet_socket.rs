@@ -1,4 +1,4 @@
-//! A packet socket that sees every frame entering any device of a network namespace.
+//! A packet socket that sees every frame entering any device of a network namespace, or one of them.
 //!
 //! Owns the socket and its options (packet(7)). What frames mean is `sniffer`'s.
 
@@ -38,10 +38,27 @@ impl PacketSocket {
     pub fn open() -> anyhow::Result<Self> {
         // The protocol is in network order (packet(7)); not zero.
         let all = NonZeroU32::new(u32::from((libc::ETH_P_ALL as u16).to_be()));
+        Self::with(all.map(Protocol::from_raw))
+    }
+
+    /// Opens one that sees only what enters this device (by its index).
+    ///
+    /// # Errors
+    /// As [`PacketSocket::open`]; also when there is no such device.
+    pub fn open_on(device: u32) -> anyhow::Result<Self> {
+        // Without a protocol it hears nothing until it is bound (packet_create in
+        // net/packet/af_packet.c): no frame of another device gets in.
+        let socket = Self::with(None)?;
+        socket
+            .bind(device)
+            .with_context(|| format!("binding a packet socket to device {device}"))?;
+        Ok(socket)
+    }
+
+    fn with(protocol: Option<Protocol>) -> anyhow::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd =
-            socket_with(AddressFamily::PACKET, SocketType::RAW, flags, all.map(Protocol::from_raw))
-                .context("opening a packet socket (needs CAP_NET_RAW)")?;
+        let fd = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, protocol)
+            .context("opening a packet socket (needs CAP_NET_RAW)")?;
         // Without CAP_NET_ADMIN over the machine the limit net.core.rmem_max holds.
         if sockopt::set_socket_recv_buffer_size_force(&fd, BUFFER).is_err() {
             sockopt::set_socket_recv_buffer_size(&fd, BUFFER).context("SO_RCVBUF")?;
@@ -49,6 +66,23 @@ impl PacketSocket {
         let socket = Self(fd);
         socket.ignore_outgoing().context("PACKET_IGNORE_OUTGOING (Linux 4.20)")?;
         Ok(socket)
+    }
+
+    fn bind(&self, device: u32) -> io::Result<()> {
+        // SAFETY: an all-zero sockaddr_ll is a valid value of that plain C struct.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+        address.sll_ifindex = i32::try_from(device).map_err(io::Error::other)?;
+        // SAFETY: the kernel reads a sockaddr_ll, for which pointer and length are those of `address`.
+        let result = unsafe {
+            libc::bind(
+                self.0.as_raw_fd(),
+                (&raw const address).cast(),
+                size_of_val(&address) as libc::socklen_t,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Takes the next frame. Gives its true length, which is more than the buffer's when it did not

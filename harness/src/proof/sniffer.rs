@@ -1,5 +1,5 @@
-//! Watches the link between the nodes for canaries, and counts the traffic that a cni claims to
-//! wrap pods' packets in.
+//! Watches the link between the nodes, or what enters one node, for canaries, and counts the traffic
+//! that a cni claims to wrap pods' packets in.
 //!
 //! Owns the thread that reads frames and what is looked for in them. Says nothing of what that
 //! proves (`encryption`).
@@ -8,6 +8,7 @@ use super::packet_socket::PacketSocket;
 use crate::{cni::Wrapping, netlink::Netns};
 use anyhow::{Context, anyhow};
 use memchr::memmem::Finder;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -25,7 +26,7 @@ const LARGEST: usize = 1 << 20;
 const NAP: Duration = Duration::from_millis(20);
 
 /// What to look for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Watch {
     /// Must not be seen.
     pub secret: Vec<u8>,
@@ -38,7 +39,7 @@ pub struct Watch {
 }
 
 /// What was seen.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sightings {
     /// Frames.
     pub frames: u64,
@@ -75,7 +76,18 @@ impl Sniffer {
     /// # Errors
     /// Why frames cannot be captured.
     pub fn start(underlay: &Netns, watch: Watch) -> anyhow::Result<Self> {
-        let socket = underlay.run_blocking(PacketSocket::open)?;
+        Self::over(underlay.run_blocking(PacketSocket::open)?, watch)
+    }
+
+    /// Starts to watch what enters one device of the calling thread's namespace.
+    ///
+    /// # Errors
+    /// Why frames cannot be captured.
+    pub fn start_on(device: u32, watch: Watch) -> anyhow::Result<Self> {
+        Self::over(PacketSocket::open_on(device)?, watch)
+    }
+
+    fn over(socket: PacketSocket, watch: Watch) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
         let thread = thread::Builder::new()

@@ -69,7 +69,8 @@ pub async fn measure(
     client: &mut Agent,
     server: &mut Agent,
 ) -> Result<Trial, Broken> {
-    let (client_cpus, server_cpus) = cpus::assign(case.params.pinning, client.cpus());
+    let (client_cpus, server_cpus) =
+        cpus::assign(case.params.pinning, client.allowed(), server.allowed());
     let task = Task {
         workload: case.workload,
         params: case.params.clone(),

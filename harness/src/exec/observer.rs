@@ -1,0 +1,145 @@
+//! One `cnibench observe` on a node, seen from the controller.
+
+use super::{AgentError, Link, wire::Wire};
+use crate::{
+    observe::protocol::{Device, PROTOCOL_VERSION, Reply, Request, Which},
+    proof::sniffer::{Sightings, Watch},
+};
+use cnibench_model::NodeCpu;
+use cnibench_workloads::protocol::FaultKind;
+use std::time::Duration;
+
+/// How long one answer may take, over a slow API server too.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// A running observer.
+#[derive(Debug)]
+pub struct Observer {
+    wire: Wire,
+    machine: String,
+    kernel: String,
+    sees_kthreads: bool,
+    devices: Vec<Device>,
+}
+
+impl Observer {
+    /// Shakes hands with an observer that was just started in a place.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn start(place: &str, link: Link) -> Result<Self, AgentError> {
+        let mut wire = Wire::new(place, link);
+        match ask(&mut wire, &Request::Hello).await? {
+            Reply::Hello {
+                protocol: PROTOCOL_VERSION,
+                machine,
+                kernel,
+                sees_kthreads,
+                devices,
+                ..
+            } => Ok(Self { wire, machine, kernel, sees_kthreads, devices }),
+            other => Err(confused(&wire, &other)),
+        }
+    }
+
+    /// Where it runs, for people.
+    pub fn place(&self) -> &str {
+        self.wire.place()
+    }
+
+    /// The machine's boot id.
+    pub fn machine(&self) -> &str {
+        &self.machine
+    }
+
+    /// The kernel's release.
+    pub fn kernel(&self) -> &str {
+        &self.kernel
+    }
+
+    /// False where the time of kernel threads is part of `system`.
+    pub fn sees_kthreads(&self) -> bool {
+        self.sees_kthreads
+    }
+
+    /// The node's devices when it was started.
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// The node's devices with their counters now.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn counters(&mut self) -> Result<Vec<Device>, AgentError> {
+        match ask(&mut self.wire, &Request::Counters).await? {
+            Reply::Counters { devices } => Ok(devices),
+            other => Err(confused(&self.wire, &other)),
+        }
+    }
+
+    /// Begins to measure the node's CPU time.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn open_cpu(&mut self) -> Result<(), AgentError> {
+        match ask(&mut self.wire, &Request::OpenCpu).await? {
+            Reply::CpuOpened => Ok(()),
+            other => Err(confused(&self.wire, &other)),
+        }
+    }
+
+    /// The node's CPU time since [`Observer::open_cpu`].
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn close_cpu(&mut self) -> Result<NodeCpu, AgentError> {
+        match ask(&mut self.wire, &Request::CloseCpu).await? {
+            Reply::Cpu { node } => Ok(node),
+            other => Err(confused(&self.wire, &other)),
+        }
+    }
+
+    /// Watches what enters a device and gives its name. Every frame is seen from when this returns.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn sniff(&mut self, device: Which, watch: Watch) -> Result<String, AgentError> {
+        match ask(&mut self.wire, &Request::Sniff { device, watch }).await? {
+            Reply::Sniffing { device } => Ok(device),
+            other => Err(confused(&self.wire, &other)),
+        }
+    }
+
+    /// Ends the watch and gives what was seen.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn sightings(&mut self) -> Result<Sightings, AgentError> {
+        match ask(&mut self.wire, &Request::Stop).await? {
+            Reply::Sightings(seen) => Ok(seen),
+            other => Err(confused(&self.wire, &other)),
+        }
+    }
+
+    /// Ends the observer: closes its input, and kills it if that is not enough.
+    pub async fn stop(self) {
+        self.wire.stop().await;
+    }
+}
+
+async fn ask(wire: &mut Wire, request: &Request) -> Result<Reply, AgentError> {
+    wire.say(request).await?;
+    match wire.hear(ANSWER).await? {
+        Reply::Fault { message } => Err(AgentError::Fault {
+            place: wire.place().to_owned(),
+            kind: FaultKind::System,
+            message,
+        }),
+        reply => Ok(reply),
+    }
+}
+
+fn confused(wire: &Wire, reply: &Reply) -> AgentError {
+    wire.confused(&format!("{reply:?}"))
+}

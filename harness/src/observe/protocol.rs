@@ -1,0 +1,116 @@
+//! What the controller and a node observer say to each other: one JSON object a line over stdio.
+//!
+//! Each request has one reply. End of input ends the observer.
+
+use crate::{
+    netlink::rtnl::Counters,
+    proof::sniffer::{Sightings, Watch},
+};
+use cnibench_model::NodeCpu;
+use serde::{Deserialize, Serialize};
+use std::{fmt, net::IpAddr};
+
+/// Version of this protocol; both ends refuse another one.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// From the controller to the observer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// Who are you, and what is there? [`Reply::Hello`].
+    Hello,
+    /// Counters of all devices: [`Reply::Counters`].
+    Counters,
+    /// Begin to measure the node's CPU time: [`Reply::CpuOpened`]. A window that was open is forgotten.
+    OpenCpu,
+    /// The node's CPU time since then: [`Reply::Cpu`].
+    CloseCpu,
+    /// Watch what enters a device: [`Reply::Sniffing`], from when on every frame is seen.
+    Sniff {
+        /// Which.
+        device: Which,
+        /// For what.
+        watch: Watch,
+    },
+    /// What was seen: [`Reply::Sightings`], of everything that entered before this was asked.
+    Stop,
+}
+
+/// How a device is named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Which {
+    /// By its name.
+    Named(String),
+    /// As the one that has this address: the underlay's has the node's.
+    WithAddress(IpAddr),
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(name) => write!(f, "device {name}"),
+            Self::WithAddress(addr) => write!(f, "the device with address {addr}"),
+        }
+    }
+}
+
+/// From the observer to the controller.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// Answer to [`Request::Hello`].
+    Hello {
+        /// [`PROTOCOL_VERSION`] of the observer.
+        protocol: u32,
+        /// cnibench version of the observer.
+        version: String,
+        /// The machine's boot id.
+        machine: String,
+        /// The kernel's release.
+        kernel: String,
+        /// False in a PID namespace: the time of kernel threads is then in `system`.
+        sees_kthreads: bool,
+        /// Devices of the node.
+        devices: Vec<Device>,
+    },
+    /// Answer to [`Request::Counters`].
+    Counters {
+        /// Devices of the node.
+        devices: Vec<Device>,
+    },
+    /// Answer to [`Request::OpenCpu`].
+    CpuOpened,
+    /// Answer to [`Request::CloseCpu`].
+    Cpu {
+        /// The node's CPU time in the window.
+        node: NodeCpu,
+    },
+    /// Answer to [`Request::Sniff`].
+    Sniffing {
+        /// The name of the device.
+        device: String,
+    },
+    /// Answer to [`Request::Stop`].
+    Sightings(Sightings),
+    /// It could not be done; the observer stays usable.
+    Fault {
+        /// The whole error with its causes.
+        message: String,
+    },
+}
+
+/// A network device of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Its kind as `ip -d link` names it ("veth", "vxlan"); empty for plain devices.
+    pub kind: String,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its addresses.
+    pub addrs: Vec<IpAddr>,
+    /// Counters since it was made.
+    pub counters: Counters,
+}
