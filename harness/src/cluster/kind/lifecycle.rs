@@ -120,6 +120,11 @@ impl KindCluster {
         self.whole = true;
     }
 
+    /// True when it outlives its run.
+    pub fn stays(&self) -> bool {
+        self.maker.keep && self.whole
+    }
+
     /// The nodes' containers.
     ///
     /// # Errors
@@ -168,7 +173,7 @@ impl KindCluster {
     /// # Errors
     /// What kind said; then `cnibench clean` can try again.
     pub async fn end(&mut self) -> anyhow::Result<()> {
-        if self.maker.keep && self.whole {
+        if self.stays() {
             return Ok(());
         }
         self.delete().await
@@ -197,7 +202,7 @@ impl KindCluster {
 
 impl Drop for KindCluster {
     fn drop(&mut self) {
-        if self.gone || (self.maker.keep && self.whole) {
+        if self.gone || self.stays() {
             return;
         }
         let command = self.kind(DELETE, &["delete", "cluster"]);

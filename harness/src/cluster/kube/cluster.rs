@@ -90,6 +90,11 @@ impl KubeCluster {
         self.hubble = Some(hubble);
     }
 
+    /// Tells that the cni was installed with other values.
+    pub fn switched(&mut self, cni: KubeCni) {
+        self.cni = cni;
+    }
+
     fn host_network(&self) -> bool {
         self.cni.profile.host_network
     }

@@ -1,8 +1,8 @@
 //! The file format of a profile: reading and checking it, with the line of what is wrong.
 
 use super::{
-    AgentPods, Chart, Check, EncryptionClaim, Flows, Install, InstallFrom, KubeProfile, MtuValue,
-    PathClaims, Replace, Secret, SetValues, Settled, values::nested,
+    AgentPods, Chart, Check, EncryptionClaim, Flows, Install, InstallFrom, KernelFeature,
+    KubeProfile, MtuValue, PathClaims, Replace, Secret, SetValues, Settled, values::nested,
 };
 use crate::cni::Wrapping;
 use cnibench_scenarios::SuiteError;
@@ -55,6 +55,10 @@ struct Raw {
     enforces_policies: bool,
     #[serde(default)]
     host_network: bool,
+    #[serde(default)]
+    automatic: bool,
+    #[serde(default)]
+    kernel: Vec<KernelFeature>,
     #[serde(default)]
     plugins: Vec<Spanned<String>>,
     /// The kind config, a file beside this one.
@@ -232,6 +236,8 @@ pub fn parse(file: &str, text: &str, files: &Files<'_>) -> Result<KubeProfile, S
         encrypted: raw.encrypted.into_inner(),
         enforces_policies: raw.enforces_policies,
         host_network: raw.host_network,
+        automatic: raw.automatic,
+        kernel: raw.kernel,
         plugins: raw.plugins.into_iter().map(Spanned::into_inner).collect(),
         kind,
         install,

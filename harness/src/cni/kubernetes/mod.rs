@@ -15,6 +15,7 @@ pub use template::{Facts, fill};
 pub use values::{SetValues, nested};
 
 use super::Wrapping;
+use serde::Deserialize;
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// A real CNI: how it comes into a cluster and what it claims.
@@ -32,6 +33,10 @@ pub struct KubeProfile {
     pub enforces_policies: bool,
     /// True when pods are on the nodes' network, because there is no CNI.
     pub host_network: bool,
+    /// True when a bare `run` includes it where it can be carried.
+    pub automatic: bool,
+    /// What the nodes' kernel must have.
+    pub kernel: Vec<KernelFeature>,
     /// CNI plugins that a node must have in /opt/cni/bin before pods start.
     pub plugins: Vec<String>,
     /// The cluster's config for kind without nodes, YAML.
@@ -50,6 +55,18 @@ pub struct KubeProfile {
     pub flows: Option<Flows>,
     /// Where its MTU is set, if it can be.
     pub mtu: Option<MtuValue>,
+}
+
+/// What a cni needs of the nodes' kernel, where not every kernel has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelFeature {
+    /// VXLAN devices.
+    Vxlan,
+    /// WireGuard devices.
+    Wireguard,
+    /// IPsec's ESP.
+    Esp,
 }
 
 /// How a cni is installed.
