@@ -11,15 +11,9 @@
 
 use cnibench_model::{
     Case, Cell, CellStatus, Clock, CniInfo, CniSpec, CpuTime, EndpointResult, Environment,
-<<<<<<< HEAD
-    FlowResult, Metric, NodeCpu, Placement, Proof, ProofKind, ProofOutcome, ProviderKind, Record,
-    SCHEMA_VERSION, Sample, StoredHistogram, Trial, Workload, histogram, record::Header,
-    record::SkippedCni, surroundings::Surroundings,
-=======
     FlowResult, Footprint, Metric, NodeCpu, NodePair, Phase, Placement, Proof, ProofKind,
     ProofOutcome, ProviderKind, Record, SCHEMA_VERSION, Sample, StoredHistogram, Surroundings,
     Trial, Workload, histogram, record::Header, record::SkippedCni,
->>>>>>> reports
 };
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -212,11 +206,7 @@ impl Builder {
             cnis: self.paths.iter().map(info).collect(),
             trials,
             cells,
-<<<<<<< HEAD
-            footprints: Vec::new(),
-=======
             footprints: if self.footprints { footprints(&self.paths) } else { Vec::new() },
->>>>>>> reports
             proofs: proofs.collect(),
             notes: vec!["steal was 1.2 % of CPU time during the run".to_owned()],
         }

@@ -27,6 +27,8 @@ use std::{
 const IN_FORCE: Duration = Duration::from_secs(60);
 /// How long one that claims nothing may take before it is said not to enforce them.
 const NOT_ENFORCED: Duration = Duration::from_secs(10);
+/// How long a state must hold to count.
+const HOLDS: Duration = Duration::from_secs(1);
 /// Between two tries of a probe, in milliseconds.
 const INTERVAL_MS: u32 = 2;
 /// The policy that admits the measured client.
@@ -370,12 +372,12 @@ impl Watch {
     ) -> anyhow::Result<Option<Instant>> {
         let begun = Instant::now();
         loop {
-            if let Some((state, at)) = self.now
-                && state == reachable
-            {
-                return Ok(Some(at));
-            }
-            let left = patience.saturating_sub(begun.elapsed());
+            // A state counts once it has held: a machine that stalls for a moment looks blocked, too.
+            let holds = self.now.filter(|(state, _)| *state == reachable);
+            let left = match holds {
+                Some(_) => HOLDS,
+                None => patience.saturating_sub(begun.elapsed()),
+            };
             if left.is_zero() {
                 return Ok(None);
             }
@@ -384,7 +386,7 @@ impl Watch {
                     self.now = Some((reachable, at.into_std()));
                 }
                 Ok(ProbeEvent::Ended { .. }) => bail!("the probe ended"),
-                Err(AgentError::Silent { .. }) => return Ok(None),
+                Err(AgentError::Silent { .. }) => return Ok(holds.map(|(_, at)| at)),
                 Err(e) => return Err(e.into()),
             }
         }
