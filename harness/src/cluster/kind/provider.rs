@@ -182,6 +182,7 @@ impl KindProvider {
             host_network: cni.profile.host_network,
             host: true,
             observers: true,
+            net_admin: true,
             deadline: planned * 2 + MARGIN,
         }
     }
@@ -318,7 +319,7 @@ impl Provider for KindProvider {
             let mut pods = Pods::new(access, &deployment);
             let mut info = KubeCluster::deploy(&mut pods, &deployment, &cni, begun).await?;
             info.details.extend(details);
-            anyhow::Ok((ground, KubeCluster::new(pods, cni.clone(), info, Vec::new())))
+            anyhow::Ok((ground, KubeCluster::new(pods, cni.clone(), info, true)))
         };
         match made.await {
             Ok((ground, inner)) => {

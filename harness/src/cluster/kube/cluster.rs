@@ -1,10 +1,16 @@
 //! A cluster that was there or was made, with the pods of a run in it and the claims of its cni.
 
-use super::pods::{Deployment, Pods};
+use super::{
+    footprint::Footprints,
+    objects::Role,
+    pods::{Deployment, Pods},
+    surround::{Changer, State, SwitchHubble},
+};
 use crate::{
     cluster::{Cluster, Ends, Place, StateError},
     cni::kubernetes::KubeCni,
     exec::{Agent, Link},
+    tell::tell,
 };
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -22,6 +28,9 @@ pub struct KubeCluster {
     pub(super) cni: KubeCni,
     info: CniInfo,
     notes: Vec<String>,
+    state: State,
+    footprints: Option<Footprints>,
+    hubble: Option<Box<dyn SwitchHubble>>,
 }
 
 impl KubeCluster {
@@ -49,15 +58,36 @@ impl KubeCluster {
             description: profile.description.clone(),
             family: profile.family.clone(),
             encrypted: profile.encrypted,
-            mtu: 0,
+            mtu: mtu(pods, profile.host_network).await?,
             setup_ms: begun.elapsed().as_secs_f64() * 1e3,
             details,
         })
     }
 
-    /// Of pods that were deployed.
-    pub fn new(pods: Pods, cni: KubeCni, info: CniInfo, notes: Vec<String>) -> Self {
-        Self { pods, cni, info, notes }
+    /// Of pods that were deployed; `footprints`: what the cni's own pods cost is asked, too.
+    pub fn new(pods: Pods, cni: KubeCni, info: CniInfo, footprints: bool) -> Self {
+        let agents = cni.profile.agent.clone().filter(|_| footprints);
+        let client = pods.access.client.clone();
+        let footprints = agents.map(|agents| Footprints::new(client, cni.spec.clone(), agents));
+        Self {
+            pods,
+            cni,
+            info,
+            notes: Vec::new(),
+            state: State::default(),
+            footprints,
+            hubble: None,
+        }
+    }
+
+    /// With something a reader of the record should know.
+    pub fn note(&mut self, text: String) {
+        self.notes.push(text);
+    }
+
+    /// With a way to switch the cni's flow observer.
+    pub fn can_switch(&mut self, hubble: Box<dyn SwitchHubble>) {
+        self.hubble = Some(hubble);
     }
 
     /// Tells that the cni was installed with other values.
@@ -105,14 +135,26 @@ impl Cluster for KubeCluster {
     }
 
     async fn surround(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
-        if wanted.is_default() {
-            return Ok(Vec::new());
-        }
-        Err(StateError::NotOffered("not yet".to_owned()))
+        let changer = Changer {
+            pods: &self.pods,
+            cni: &self.info.spec,
+            claims_policies: self.cni.profile.enforces_policies,
+            host_network: self.host_network(),
+        };
+        changer.reach(&mut self.state, wanted, self.hubble.as_deref_mut()).await
     }
 
-    async fn footprint(&mut self, _phase: Phase) -> Vec<Footprint> {
-        Vec::new()
+    async fn footprint(&mut self, phase: Phase) -> Vec<Footprint> {
+        let Some(footprints) = &mut self.footprints else { return Vec::new() };
+        let taken = match phase {
+            Phase::Idle => footprints.idle().await,
+            Phase::Load => footprints.load().await,
+        };
+        taken.unwrap_or_else(|e| {
+            tell(&format!("{}: what its own pods cost cannot be read: {e:#}", self.info.spec));
+            self.footprints = None;
+            Vec::new()
+        })
     }
 
     async fn mend(&mut self) -> anyhow::Result<Option<String>> {
@@ -158,4 +200,14 @@ impl Cluster for KubeCluster {
     async fn down(&mut self) -> Vec<anyhow::Error> {
         self.pods.remove().await
     }
+}
+
+/// The MTU of the pods, as a pod sees it: of its interface with the default route, which stands first.
+async fn mtu(pods: &Pods, host_network: bool) -> anyhow::Result<u32> {
+    let role = if host_network { Role::Host(0) } else { Role::Pod(0) };
+    let name = role.name(0);
+    let agent = Agent::start(&name, pods.start(&name, "agent").await?).await?;
+    let mtu = agent.interfaces().first().map(|i| i.mtu);
+    agent.stop().await;
+    mtu.with_context(|| format!("{name} has no network interface"))
 }

@@ -7,6 +7,7 @@
 pub mod access;
 mod cluster;
 mod delivery;
+mod footprint;
 pub mod nodes;
 pub mod objects;
 pub mod options;
@@ -14,6 +15,7 @@ pub mod pods;
 mod provider;
 pub mod ready;
 pub mod rights;
+pub mod surround;
 
 pub use access::Access;
 pub use cluster::KubeCluster;

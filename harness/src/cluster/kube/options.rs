@@ -30,8 +30,9 @@ pub struct Options {
     /// By default 1 on kubeconfig; none on kind, whose nodes nobody else uses and are too small.
     #[arg(long, value_name = "N|none", value_parser = pod_cpus)]
     pub pod_cpus: Option<PodCpus>,
-    /// Privileged pods on the measured nodes as well: device counters for the path proof, and the
-    /// sniffer of the encryption proof (on kind always, its nodes are the run's own).
+    /// More rights (on kind always, its nodes are the run's own): privileged pods on the measured nodes
+    /// for device counters and the sniffer of the encryption proof, CAP_NET_ADMIN for workload pods
+    /// (every congestion control, large buffers), and what the cni's own pods cost.
     #[arg(long)]
     pub privileged: bool,
     /// Measure the node-pair matrix (kubeconfig only): all pairs of nodes, or this many of them.

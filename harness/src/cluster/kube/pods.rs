@@ -67,6 +67,8 @@ pub struct Deployment {
     pub host: bool,
     /// True when privileged observers may be made.
     pub observers: bool,
+    /// True when workload pods may have CAP_NET_ADMIN.
+    pub net_admin: bool,
     /// When pods end by themselves.
     pub deadline: Duration,
 }
@@ -115,6 +117,7 @@ impl Pods {
                 cpus: deployment.cpus,
                 node_selector: deployment.nodes.selector.clone(),
                 tolerations: deployment.nodes.tolerations.clone(),
+                net_admin: deployment.net_admin,
                 deadline_s: deployment.deadline.as_secs(),
             },
             own_namespace: deployment.namespace.is_none(),

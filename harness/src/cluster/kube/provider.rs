@@ -118,6 +118,7 @@ impl KubeconfigProvider {
             host_network: cni.profile.host_network,
             host: true,
             observers: self.options.privileged,
+            net_admin: self.options.privileged,
             deadline: planned * 2 + MARGIN,
         }
     }
@@ -237,7 +238,8 @@ impl Provider for KubeconfigProvider {
         if let Ok(mut half) = self.half.lock() {
             half.pop();
         }
-        Ok(Box::new(KubeCluster::new(pods, cni, info, Vec::new())))
+        let footprints = self.options.privileged;
+        Ok(Box::new(KubeCluster::new(pods, cni, info, footprints)))
     }
 
     async fn sweep(&self) -> Vec<anyhow::Error> {

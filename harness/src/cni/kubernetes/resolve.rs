@@ -99,7 +99,10 @@ impl KubeCni {
     pub fn details(&self) -> Vec<String> {
         let mut lines = Vec::new();
         match self.profile.install.as_ref().map(|i| (&i.from, &i.namespace)) {
-            None => lines.push("no CNI: pods are on the nodes' network".to_owned()),
+            None if self.profile.host_network => {
+                lines.push("no CNI: pods are on the nodes' network".to_owned());
+            }
+            None => lines.push("the CNI was there; this run installed none".to_owned()),
             Some((InstallFrom::Chart(chart), namespace)) => {
                 let version = chart.version.as_deref().unwrap_or("of its own version");
                 lines.push(format!("chart {} {version} in namespace {namespace}", chart.chart));
