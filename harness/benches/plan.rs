@@ -2,7 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has to stop")]
 
-use cnibench::plan::{Plan, TrialOrder};
+use cnibench::plan::{Arrangement, Plan, TrialOrder};
 use cnibench_model::{CniSpec, ProviderKind};
 use cnibench_scenarios::{Suite, expand};
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -17,7 +17,7 @@ fn ordering(c: &mut Criterion) {
     let cases = expand(&suite, ProviderKind::Netns, &cnis);
     assert_eq!(cases.len(), 10_000);
     c.bench_function("plan/10k_cases_10_trials", |b| {
-        b.iter(|| Plan::new(cases.clone(), TrialOrder::Interleaved, 1));
+        b.iter(|| Plan::new(cases.clone(), &Arrangement::simple(TrialOrder::Interleaved), 1));
     });
 }
 

@@ -29,6 +29,20 @@ impl Interrupt {
     /// # Errors
     /// When the handlers cannot be installed.
     pub fn listen() -> Result<Self> {
+        Self::with(|name| {
+            tell(&format!("{name}: taking everything down (once more: without the report)"))
+        })
+    }
+
+    /// The same for a process that has nothing to say to a person.
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    pub fn quietly() -> Result<Self> {
+        Self::with(|_| {})
+    }
+
+    fn with(say: impl Fn(&str) + Send + 'static) -> Result<Self> {
         let mut sigint = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
         let mut sigterm = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
         // A closed terminal is the usual way in which a run ends early.
@@ -41,7 +55,7 @@ impl Interrupt {
                     _ = sigterm.recv() => "SIGTERM",
                     _ = sighup.recv() => "SIGHUP",
                 };
-                tell(&format!("{name}: taking everything down (once more: without the report)"));
+                say(name);
                 sender.send_modify(|urgency| {
                     *urgency = match urgency {
                         Urgency::None => Urgency::Orderly(name),

@@ -1,12 +1,12 @@
 //! Renders synthetic records of every awkward kind, to be looked at:
-//! `cargo run --release -p cnibench-reports --example gallery -- OUT`.
+//! `cargo run --release -p cnibench-reports --example gallery -- OUT [NAME...]`.
 
 #[path = "../src/fixtures.rs"]
 mod fixtures;
 
 use cnibench_model::{CellStatus, Clock, Placement, Record, Workload};
 use cnibench_reports::{Format, render, terminal_summary};
-use fixtures::{Builder, mixed, set_status, ten_thousand, twelve, usual};
+use fixtures::{Builder, many_nodes, mixed, policies, set_status, ten_thousand, twelve, usual};
 use std::path::Path;
 
 fn main() {
@@ -59,8 +59,29 @@ fn main() {
             ],
         ),
         ("ten-thousand", vec![ten_thousand()]),
+        ("policies", vec![policies()]),
+        (
+            "flows",
+            vec![
+                Builder {
+                    series: vec![(Workload::TcpStream, Placement::CrossNode)],
+                    streams: vec![1, 2, 4, 8, 16],
+                    paths: twelve(),
+                    trials: 4,
+                    ..Builder::default()
+                }
+                .build(),
+            ],
+        ),
+        ("nodes-6", vec![many_nodes(6, usize::MAX)]),
+        ("nodes-16", vec![many_nodes(16, 180)]),
+        ("nodes-100", vec![many_nodes(100, usize::MAX)]),
+        ("nodes-1000", vec![many_nodes(1000, 6000)]),
     ];
-    for (name, records) in cases {
+    let wanted: Vec<String> = std::env::args().skip(2).collect();
+    for (name, records) in
+        cases.into_iter().filter(|(n, _)| wanted.is_empty() || wanted.iter().any(|w| w == n))
+    {
         let start = std::time::Instant::now();
         let rendered = render(&records, &Path::new(&out).join(name), Format::ALL);
         match rendered {
@@ -71,7 +92,7 @@ fn main() {
             ),
             Err(error) => println!("{name}: {error}"),
         }
-        if name == "mixed" || name == "one-trial" {
+        if matches!(name, "mixed" | "one-trial" | "policies" | "nodes-6") {
             println!("{}", terminal_summary(&records[0], Some(120)));
         }
     }

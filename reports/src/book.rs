@@ -3,12 +3,17 @@
 //! Owns labels, the order of rows and columns and which column is the baseline. Owns no statistics.
 //! Everything that renders starts from here.
 
-use crate::units;
-use cnibench_model::{
-    Case, CaseId, CellStatus, Clock, CniInfo, CniSpec, Metric, Placement, Record, SeriesKey,
-    StoredHistogram, Trial, Workload, WorkloadParams,
+use crate::{
+    natural,
+    pairs::Over,
+    stats::{self, Point},
+    trust, units,
 };
-use std::collections::{BTreeMap, HashMap};
+use cnibench_model::{
+    Case, CaseId, CellStatus, Clock, CniInfo, CniSpec, Metric, NodePair, Placement, Record,
+    SeriesKey, StoredHistogram, Surroundings, Trial, Workload, WorkloadParams,
+};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Longest label in figures and table heads, in characters; the page shows the full name beside it.
 const SHORT: usize = 34;
@@ -34,6 +39,8 @@ pub(crate) struct Column<'a> {
     pub short: String,
     /// Index of the column that this one is compared with; its own index for a baseline.
     pub baseline: usize,
+    /// True when trials of this record's cnis ran next to each other.
+    pub interleaved: bool,
 }
 
 /// One series.
@@ -43,6 +50,7 @@ pub(crate) struct Row {
     pub workload: Workload,
     pub placement: Placement,
     pub params: WorkloadParams,
+    pub surroundings: Surroundings,
 }
 
 /// The trials of one cell and how it ended.
@@ -51,6 +59,9 @@ pub(crate) struct Entry<'a> {
     pub case: &'a Case,
     pub status: Option<&'a CellStatus>,
     pub trials: Vec<&'a Trial>,
+    /// For each trial the number of its pair of nodes, the same in all cells of a record; empty where
+    /// the trials ran between one pair only.
+    pairs: Vec<u32>,
 }
 
 impl Column<'_> {
@@ -80,24 +91,35 @@ impl Row {
         title
     }
 
-    /// `key=value, ...` of the parameters that differ from the defaults.
+    /// `key=value, ...` of the parameters that differ from the defaults and of what was asked of the
+    /// cluster around.
     pub fn params_text(&self) -> String {
-        let differing = self.params.differing(self.workload);
-        let text = |(key, value): &(&str, String)| match (*key, self.params.rate) {
+        self.params_without(None)
+    }
+
+    /// The same without one of them.
+    pub fn params_without(&self, left_out: Option<&str>) -> String {
+        let named = self.params.differing(self.workload).into_iter();
+        let text = |(key, value): (&str, String)| match (key, self.params.rate) {
             ("rate", Some(rate)) => format!("rate={}", units::rate(rate, self.workload)),
             _ => format!("{key}={value}"),
         };
-        differing.iter().map(text).collect::<Vec<_>>().join(", ")
+        let named = named.chain(self.surroundings.named());
+        let kept = named.filter(|(key, _)| Some(*key) != left_out);
+        kept.map(text).collect::<Vec<_>>().join(", ")
     }
 
     /// A file name stem: the series with everything but letters, digits and `-_` replaced.
     pub fn slug(&self) -> String {
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        let mut slug: String = self.key.0.chars().map(|c| if legal(c) { c } else { '-' }).collect();
         // A file name has 255 bytes at most, and a prefix and an ending come to it.
-        slug.truncate(150);
-        slug
+        slug(&self.key.0, 150)
     }
+}
+
+/// At most `most` characters of a text as a part of a file name: letters, digits, `-` and `_`.
+pub(crate) fn slug(text: &str, most: usize) -> String {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    text.chars().take(most).map(|c| if legal(c) { c } else { '-' }).collect()
 }
 
 impl<'a> Entry<'a> {
@@ -115,13 +137,14 @@ impl<'a> Entry<'a> {
         if self.has_values() { &self.trials } else { &[] }
     }
 
-    /// Trial and value of one metric, in trial order.
+    /// Position and value of the trials that have a metric, in trial order.
     ///
     /// A percentile is left out of trials with too few transactions, which are the slow ones: where
     /// some trials of a cell have it and some do not, those that do are no sample of the cell, and
     /// it has no value. A trial without any transaction has no latency at all and is no such case.
-    pub fn measured(&self, metric: Metric) -> Vec<(&'a Trial, f64)> {
-        let with = |m: Metric| self.shown().iter().filter_map(move |t| Some((*t, t.value(m)?)));
+    fn measured(&self, metric: Metric) -> Vec<(usize, f64)> {
+        let shown = || self.shown().iter().enumerate();
+        let with = |m: Metric| shown().filter_map(move |(i, t)| Some((i, t.value(m)?)));
         let values: Vec<_> = with(metric).collect();
         let is_latency = Metric::LatencyMax.unit() == metric.unit() && metric != Metric::Jitter;
         if is_latency && values.len() < with(Metric::LatencyMax).count() {
@@ -130,9 +153,60 @@ impl<'a> Entry<'a> {
         values
     }
 
-    /// The values of one metric, in trial order.
+    /// What a value of this cell is one of.
+    pub fn over(&self) -> Over {
+        if self.pairs.is_empty() { Over::Trials } else { Over::NodePairs }
+    }
+
+    /// What statistics may count as one observation each: the trials, or, where they ran between
+    /// several pairs of nodes, the median of each pair. Pairs differ in what lies between them:
+    /// their spread is no repeat noise, and ten trials of one pair are no ten pairs.
+    ///
+    /// `values` are those of trials, by position in [`Self::shown`]; what is not finite is left out.
+    pub fn observations(&self, values: impl IntoIterator<Item = (usize, f64)>) -> Vec<Point> {
+        let values = values.into_iter();
+        if self.over() == Over::Trials {
+            return values.map(|(i, value)| Point { block: self.trials[i].block, value }).collect();
+        }
+        let mut by_pair: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+        values.for_each(|(i, value)| by_pair.entry(self.pairs[i]).or_default().push(value));
+        by_pair
+            .into_iter()
+            .filter_map(|(block, values)| Some(Point { block, value: stats::median(&values)? }))
+            .collect()
+    }
+
+    /// The observations of one metric.
+    pub fn points(&self, metric: Metric) -> Vec<Point> {
+        self.observations(self.measured(metric))
+    }
+
+    /// The values of the observations of one metric.
     pub fn values(&self, metric: Metric) -> Vec<f64> {
-        self.measured(metric).into_iter().map(|(_, value)| value).collect()
+        self.points(metric).into_iter().map(|p| p.value).collect()
+    }
+
+    /// The median of one metric for each pair of nodes; nothing where there is one pair only.
+    pub fn by_pair(&self, metric: Metric) -> Vec<(&'a NodePair, f64)> {
+        if self.over() == Over::Trials {
+            return Vec::new();
+        }
+        let nodes: HashMap<u32, &NodePair> = self
+            .pairs
+            .iter()
+            .zip(&self.trials)
+            .filter_map(|(pair, trial)| Some((*pair, trial.nodes.as_ref()?)))
+            .collect();
+        let points = self.points(metric).into_iter();
+        points.filter_map(|p| Some((*nodes.get(&p.block)?, p.value))).collect()
+    }
+
+    /// Number of pairs of nodes with a shown trial; 0 where there is one pair only.
+    pub fn pairs(&self) -> usize {
+        match self.has_values() {
+            true => self.pairs.iter().collect::<BTreeSet<_>>().len(),
+            false => 0,
+        }
     }
 
     /// The stored histograms.
@@ -148,10 +222,11 @@ fn is_host(spec: &CniSpec) -> bool {
 impl<'a> Book<'a> {
     pub fn new(records: &'a [Record]) -> Self {
         let mut columns: Vec<Column<'a>> = Vec::new();
-        let mut rows: BTreeMap<(usize, SeriesKey), Row> = BTreeMap::new();
+        let mut rows: BTreeMap<SeriesKey, Row> = BTreeMap::new();
         let mut places: HashMap<(usize, &CaseId), (usize, SeriesKey)> = HashMap::new();
         for (number, record) in records.iter().enumerate() {
             let first = columns.len();
+            let interleaved = trust::interleaved(record);
             for spec in column_order(record) {
                 columns.push(Column {
                     record,
@@ -160,23 +235,29 @@ impl<'a> Book<'a> {
                     label: label(records, record, spec),
                     short: String::new(),
                     baseline: first,
+                    interleaved,
                 });
             }
             for case in &record.header.cases {
-                let order = Workload::ALL.iter().position(|w| *w == case.workload).unwrap_or(0);
                 let key = case.series();
                 let column = columns[first..].iter().position(|c| *c.spec == case.cni);
                 places.insert((number, &case.id), (first + column.unwrap_or(0), key.clone()));
-                rows.entry((order, key.clone())).or_insert_with(|| Row {
+                rows.entry(key.clone()).or_insert_with(|| Row {
                     key,
                     workload: case.workload,
                     placement: case.placement,
                     params: case.params.clone(),
+                    surroundings: case.surroundings,
                 });
             }
         }
         shorten_labels(&mut columns);
-        let rows: Vec<Row> = rows.into_values().collect();
+        let mut rows: Vec<Row> = rows.into_values().collect();
+        let order = |w: Workload| Workload::ALL.iter().position(|other| *other == w);
+        rows.sort_by(|a, b| {
+            let by_name = || natural::compare(&a.key.0, &b.key.0);
+            order(a.workload).cmp(&order(b.workload)).then_with(by_name)
+        });
         let entries = entries(records, &rows, &places);
         Self { records, columns, rows, entries }
     }
@@ -189,6 +270,16 @@ impl<'a> Book<'a> {
     /// What time values count. Of several records the first's; the page says when they differ.
     pub fn clock(&self) -> Clock {
         self.records.first().map_or(Clock::Wall, |r| r.header.clock)
+    }
+
+    /// "over 12 node pairs", where cells of the row have trials between several pairs of nodes.
+    pub fn over_pairs(&self, row: usize) -> Option<String> {
+        let pairs = (0..self.columns.len()).filter_map(|c| Some(self.entry(row, c)?.pairs()));
+        let counts: BTreeSet<usize> = pairs.filter(|n| *n > 0).collect();
+        Some(match (counts.first()?, counts.last()?) {
+            (low, high) if low == high => format!("over {}", Over::NodePairs.count(*low)),
+            (low, high) => format!("over {low} to {}", Over::NodePairs.count(*high)),
+        })
     }
 
     /// The first of the metrics that any shown trial of the row has.
@@ -274,7 +365,8 @@ fn entries<'a>(
     for (number, record) in records.iter().enumerate() {
         for case in &record.header.cases {
             if let Some(at) = place(number, &case.id) {
-                entries.insert(at, Entry { case, status: None, trials: Vec::new() });
+                let (trials, pairs) = (Vec::new(), Vec::new());
+                entries.insert(at, Entry { case, status: None, trials, pairs });
             }
         }
         for cell in &record.cells {
@@ -288,7 +380,29 @@ fn entries<'a>(
             }
         }
     }
+    number_pairs(records, entries.values_mut());
     entries
+}
+
+/// Numbers the pairs of nodes alike in all cells, so that a pair of one cni meets the same pair of
+/// another.
+fn number_pairs<'a: 'b, 'b>(
+    records: &'a [Record],
+    entries: impl Iterator<Item = &'b mut Entry<'a>>,
+) {
+    let trials = records.iter().flat_map(|r| &r.trials);
+    let all: BTreeSet<Option<&NodePair>> = trials.map(|t| t.nodes.as_ref()).collect();
+    if all.len() < 2 {
+        return;
+    }
+    let numbers: HashMap<Option<&NodePair>, u32> = all.into_iter().zip(0..).collect();
+    for entry in entries {
+        let nodes = entry.trials.iter().map(|t| t.nodes.as_ref());
+        let own: BTreeSet<&NodePair> = nodes.clone().flatten().collect();
+        if own.len() >= 2 {
+            entry.pairs = nodes.map(|n| numbers[&n]).collect();
+        }
+    }
 }
 
 #[cfg(test)]

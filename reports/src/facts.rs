@@ -4,9 +4,10 @@
 
 use crate::{
     book::{Book, record_label},
+    trust,
     units::{self, bytes, seconds},
 };
-use cnibench_model::{Case, Environment, Pinning, Record};
+use cnibench_model::{Case, Environment, Pinning, ProviderKind, Record};
 
 /// One record's facts, as the page shows them.
 pub(crate) struct Run {
@@ -45,12 +46,22 @@ pub(crate) fn subtitle(book: &Book<'_>) -> String {
         .iter()
         .map(|r| {
             let e = &r.header.environment;
-            let provider = r.header.cases.first().map_or("no provider", |c| c.provider.name());
+            let provider = r.header.cases.first().map(|c| c.provider);
+            let machine = match provider {
+                // The kernel and CPU known are not those of the nodes.
+                Some(ProviderKind::Kubeconfig) => {
+                    format!("an existing Kubernetes cluster, reached from {}", e.hostname)
+                }
+                provider => format!(
+                    "{} on {}, kernel {}, {}",
+                    provider.map_or("no provider", ProviderKind::name),
+                    e.hostname,
+                    e.kernel_release,
+                    e.cpu_model,
+                ),
+            };
             format!(
-                "{provider} on {}, kernel {}, {}, {}, {} trials, run {}",
-                e.hostname,
-                e.kernel_release,
-                e.cpu_model,
+                "{machine}, {}, {} trials, run {}",
                 r.header.started.strftime("%Y-%m-%d %H:%M UTC"),
                 r.trials.len(),
                 r.header.run_id,
@@ -127,7 +138,7 @@ fn facts(record: &Record) -> Vec<(&'static str, String)> {
         ("seed", h.seed.to_string()),
         (
             "order of trials",
-            match h.interleaved {
+            match trust::interleaved(record) {
                 true => "cnis interleaved in random order".to_owned(),
                 false => "one cni after the other".to_owned(),
             },

@@ -11,9 +11,9 @@
 
 use cnibench_model::{
     Case, Cell, CellStatus, Clock, CniInfo, CniSpec, CpuTime, EndpointResult, Environment,
-    FlowResult, Metric, NodeCpu, Placement, Proof, ProofKind, ProofOutcome, ProviderKind, Record,
-    SCHEMA_VERSION, Sample, StoredHistogram, Trial, Workload, histogram, record::Header,
-    record::SkippedCni, surroundings::Surroundings,
+    FlowResult, Footprint, Metric, NodeCpu, NodePair, Phase, Placement, Proof, ProofKind,
+    ProofOutcome, ProviderKind, Record, SCHEMA_VERSION, Sample, StoredHistogram, Surroundings,
+    Trial, Workload, histogram, record::Header, record::SkippedCni,
 };
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -71,6 +71,18 @@ pub struct Builder {
     pub clock: Clock,
     pub two_machines: bool,
     pub seed: u64,
+    pub provider: ProviderKind,
+    /// What is asked of the cluster: each one a case.
+    pub around: Vec<Surroundings>,
+    /// Numbers of flows: each one a case.
+    pub streams: Vec<u32>,
+    /// Nodes of which every ordered pair, or so many of them as `sampled` says, is measured by every
+    /// trial; 0: one pair without a name.
+    pub nodes: usize,
+    pub sampled: usize,
+    /// A node whose pairs take 40 % longer.
+    pub slow: Option<usize>,
+    pub footprints: bool,
 }
 
 impl Default for Builder {
@@ -88,6 +100,13 @@ impl Default for Builder {
             clock: Clock::Wall,
             two_machines: false,
             seed: 1,
+            provider: ProviderKind::Netns,
+            around: vec![Surroundings::default()],
+            streams: vec![1],
+            nodes: 0,
+            sampled: usize::MAX,
+            slow: None,
+            footprints: false,
         }
     }
 }
@@ -101,10 +120,9 @@ impl Builder {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut cases = Vec::new();
         for path in &self.paths {
-            for &(workload, placement) in &self.series {
-                let params = workload.defaults();
-                let provider = ProviderKind::Netns;
-                let around = Surroundings::default();
+            for (workload, placement, around, streams) in self.points() {
+                let params = cnibench_model::WorkloadParams { streams, ..workload.defaults() };
+                let provider = self.provider;
                 cases.push(Case {
                     id: Case::id_of(provider, &path.spec, workload, placement, &params, &around),
                     provider,
@@ -119,18 +137,28 @@ impl Builder {
                 });
             }
         }
-        let mut trials = Vec::new();
+        let pairs = self.pairs(&mut rng);
+        let mut trials: Vec<Trial> = Vec::new();
         for block in 0..self.trials {
-            for &(workload, placement) in &self.series {
+            for (workload, placement, around, streams) in self.points() {
                 let drift = 1.0 + 0.04 * gauss(&mut rng);
                 let mut order: Vec<&Case> = cases
                     .iter()
                     .filter(|c| c.workload == workload && c.placement == placement)
+                    .filter(|c| c.surroundings == around && c.params.streams == streams)
                     .collect();
                 order.shuffle(&mut rng);
                 for case in order {
-                    let sequence = trials.len() as u32;
-                    trials.push(self.trial(case, block, sequence, drift, &mut rng));
+                    for pair in &pairs {
+                        let sequence = trials.len() as u32;
+                        let mut trial = self.trial(case, block, sequence, drift * pair.1, &mut rng);
+                        if pair.0.is_some() {
+                            let earlier = trials.iter().rev().find(|t| t.case == case.id);
+                            trial.index = earlier.map_or(0, |t| t.index + 1);
+                        }
+                        trial.nodes.clone_from(&pair.0);
+                        trials.push(trial);
+                    }
                 }
             }
         }
@@ -158,7 +186,9 @@ impl Builder {
                 schema_version: SCHEMA_VERSION,
                 run_id: format!("r{:04x}", self.seed),
                 started: "2026-02-03T10:20:30Z".parse().unwrap(),
-                command: ["cnibench", "run", "quick", "--provider", "netns"].map(str::to_owned).into(),
+                command: ["cnibench", "run", "quick", "--provider", self.provider.name()]
+                    .map(str::to_owned)
+                    .into(),
                 suite: "quick".to_owned(),
                 suite_text: "name = \"quick\"\n[[scenario]]\nworkloads = [\"tcp_stream\", \"tcp_rr\"]\n".to_owned(),
                 seed: self.seed,
@@ -176,10 +206,45 @@ impl Builder {
             cnis: self.paths.iter().map(info).collect(),
             trials,
             cells,
-            footprints: Vec::new(),
+            footprints: if self.footprints { footprints(&self.paths) } else { Vec::new() },
             proofs: proofs.collect(),
             notes: vec!["steal was 1.2 % of CPU time during the run".to_owned()],
         }
+    }
+
+    /// Workload, placement, surroundings and flows of every case of a cni.
+    fn points(&self) -> Vec<(Workload, Placement, Surroundings, u32)> {
+        let mut points = Vec::new();
+        for &(workload, placement) in &self.series {
+            for &around in &self.around {
+                points.extend(self.streams.iter().map(|n| (workload, placement, around, *n)));
+            }
+        }
+        points
+    }
+
+    /// Pairs of nodes, and how much longer everything takes between them.
+    fn pairs(&self, rng: &mut ChaCha8Rng) -> Vec<(Option<NodePair>, f64)> {
+        if self.nodes == 0 {
+            return vec![(None, 1.0)];
+        }
+        let name = |n: usize| format!("worker{n}");
+        let all = self.nodes * (self.nodes - 1);
+        let mut numbers: Vec<usize> = (0..all).collect();
+        if self.sampled < all {
+            numbers.shuffle(rng);
+            numbers.truncate(self.sampled);
+        }
+        numbers
+            .into_iter()
+            .map(|i| {
+                let (client, other) = (i / (self.nodes - 1), i % (self.nodes - 1));
+                let server = other + usize::from(other >= client);
+                let slow = self.slow.is_some_and(|s| s == client || s == server);
+                let factor = (1.0 + 0.03 * gauss(rng)) * if slow { 1.4 } else { 1.0 };
+                (Some(NodePair { client: name(client), server: name(server) }), factor)
+            })
+            .collect()
     }
 
     fn trial(
@@ -197,7 +262,8 @@ impl Builder {
         } else {
             (path.time, path.throughput)
         };
-        let noise = drift * (1.0 + 0.012 * gauss(rng));
+        let noise = drift * (1.0 + 0.012 * gauss(rng)) * crowd(case, path);
+        let streams = f64::from(case.params.streams).powf(0.7);
         let mut samples = Vec::new();
         let mut stored = None;
         let mut push = |metric, value| samples.push(Sample { metric, value });
@@ -205,7 +271,7 @@ impl Builder {
             let base = if case.workload == Workload::TcpCrr { 110_000.0 } else { 18_500.0 };
             let p50 = base * time * noise;
             let h = latencies(p50, self.transactions, rng);
-            push(Metric::TransactionRate, 1e9 / (p50 * 1.06));
+            push(Metric::TransactionRate, streams * 1e9 / (p50 * 1.06));
             push(Metric::LatencyMean, h.mean());
             push(Metric::LatencyP50, p50);
             push(Metric::LatencyP90, h.value_at_quantile(0.9) as f64);
@@ -216,7 +282,7 @@ impl Builder {
             1e9 / (p50 * 1.06)
         } else {
             let base = if case.workload == Workload::UdpStream { 9.4e9 } else { 36.2e9 };
-            let bits = base * share / noise;
+            let bits = base * share * streams / noise;
             push(Metric::Throughput, bits);
             if case.workload == Workload::UdpStream {
                 push(Metric::PacketRate, bits / 8.0 / 1400.0);
@@ -272,6 +338,45 @@ impl Builder {
             warnings: if path.encrypted { vec!["core 0 was full".to_owned()] } else { Vec::new() },
         }
     }
+}
+
+/// How much longer everything takes in these surroundings: walked one by one by `flannel`, over a
+/// cliff at a hundred for `ebpf`, and nothing to the others.
+fn crowd(case: &Case, path: &Path) -> f64 {
+    let around = case.surroundings;
+    let objects = around.policies.or(around.services).unwrap_or(0);
+    let hubble = if around.hubble == Some(true) { 1.06 } else { 1.0 };
+    hubble
+        * match path.family {
+            "flannel" => 1.0 + 0.0008 * f64::from(objects),
+            "ebpf" if objects >= 100 => 1.55,
+            _ => 1.0,
+        }
+}
+
+/// Two pods on each of three nodes for every cni but the host.
+fn footprints(paths: &[Path]) -> Vec<Footprint> {
+    let mut out = Vec::new();
+    for (number, path) in paths.iter().enumerate().filter(|(_, p)| p.spec.name != "host") {
+        for (phase, busy) in [(Phase::Idle, 1.0), (Phase::Load, 4.0)] {
+            for node in 0..3u32 {
+                for (pod, part) in [("agent", 1.0), ("envoy", 0.25)] {
+                    out.push(Footprint {
+                        cni: path.spec.clone(),
+                        phase,
+                        node: format!("worker{node}"),
+                        pod: format!("kube-system/{}-{pod}-{node}", path.spec.name),
+                        window_s: 20.0,
+                        cpus: 0.004 * busy * part * (number as f64 + f64::from(node) / 2.0),
+                        memory_bytes: ((60 + 8 * node as u64) << 20)
+                            * if pod == "agent" { 4 } else { 1 }
+                            / 4,
+                    });
+                }
+            }
+        }
+    }
+    out
 }
 
 fn latencies(p50: f64, n: u64, rng: &mut ChaCha8Rng) -> hdrhistogram::Histogram<u64> {
@@ -409,6 +514,91 @@ pub fn mixed() -> Record {
     record.header.command.push("--out=a b'c\"<i>".to_owned());
     record.notes.push("could not remove namespace <x>".to_owned());
     record
+}
+
+/// A run on clusters of kind: policies from none to a thousand, footprints, and proofs of every end.
+pub fn policies() -> Record {
+    let around = [0, 1, 10, 100, 1000]
+        .map(|n| Surroundings { policies: Some(n), ..Surroundings::default() })
+        .to_vec();
+    let series =
+        vec![(Workload::TcpRr, Placement::CrossNode), (Workload::TcpCrr, Placement::CrossNode)];
+    let paths = vec![
+        path("host", "host", false, 1.0, 1.0),
+        path("flannel-vxlan", "flannel", false, 1.31, 0.52),
+        path("cilium", "ebpf", false, 1.22, 0.61),
+        path("cilium-wireguard", "ebpf", true, 2.5, 0.2),
+    ];
+    let mut record = Builder {
+        around,
+        series,
+        paths,
+        provider: ProviderKind::Kind,
+        interleaved: false,
+        footprints: true,
+        ..Builder::default()
+    }
+    .build();
+    let first = record.header.started;
+    let (cases, trials) = (&record.header.cases, &mut record.trials);
+    let place: BTreeMap<String, usize> =
+        cases.iter().enumerate().map(|(i, c)| (c.id.0.clone(), i)).collect();
+    trials.sort_by_key(|t| (place[&t.case.0] / 10, t.block, place[&t.case.0]));
+    for (i, trial) in trials.iter_mut().enumerate() {
+        trial.sequence = i as u32;
+        trial.started = first + jiff::SignedDuration::from_secs(i as i64 * 3);
+    }
+    for (cni, kind, outcome, summary) in [
+        (
+            "flannel-vxlan",
+            ProofKind::Policy,
+            ProofOutcome::NotEnforced,
+            "the denied flow arrived: 20 of 20 connections, with and without the policy",
+        ),
+        (
+            "cilium",
+            ProofKind::Policy,
+            ProofOutcome::Passed,
+            "allowed 20 of 20, denied 0 of 20, 20 of 20 again without the policy",
+        ),
+        ("cilium", ProofKind::Flows, ProofOutcome::Passed, "212 flows seen of 212 sent"),
+        (
+            "cilium-wireguard",
+            ProofKind::Policy,
+            ProofOutcome::NotTaken,
+            "no right to create networkpolicies in the namespace",
+        ),
+        ("cilium-wireguard", ProofKind::Mtu, ProofOutcome::Failed, "1,420 bytes were cut into two"),
+    ] {
+        record.proofs.push(Proof {
+            kind,
+            cni: cni.parse().unwrap(),
+            outcome,
+            summary: summary.to_owned(),
+            evidence: vec!["<evidence>".to_owned()],
+        });
+    }
+    record
+}
+
+/// A run between so many nodes, of which the third is slow.
+pub fn many_nodes(nodes: usize, sampled: usize) -> Record {
+    Builder {
+        nodes,
+        sampled,
+        slow: Some(2),
+        series: vec![(Workload::TcpRr, Placement::CrossNode)],
+        paths: vec![
+            path("host", "host", false, 1.0, 1.0),
+            path("cilium", "ebpf", false, 1.22, 0.61),
+        ],
+        provider: ProviderKind::Kubeconfig,
+        trials: 1,
+        transactions: 1000,
+        two_machines: true,
+        ..Builder::default()
+    }
+    .build()
 }
 
 /// Ten thousand trials over twelve cnis.

@@ -7,6 +7,7 @@
 //! [`matrix::matrix`] is what both show, for machines.
 
 mod book;
+mod curves;
 mod facts;
 mod figure;
 mod files;
@@ -15,12 +16,15 @@ mod fixtures;
 mod markdown;
 pub mod matrix;
 mod meaning;
+mod natural;
 mod page;
+mod pairs;
 mod render;
 mod samples;
 mod sentences;
 pub mod stats;
 mod terminal;
+mod trust;
 mod units;
 mod words;
 

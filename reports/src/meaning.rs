@@ -121,7 +121,7 @@ fn changes(book: &Book<'_>) -> String {
         true => "the host baseline (node to node, no CNI)",
         false => "the baseline named above",
     };
-    let how = match book.records.iter().all(|r| r.header.interleaved) {
+    let how = match book.columns.iter().all(|c| c.interleaved) {
         true => {
             "Trials of different cnis ran next to each other in random order, and each is compared with its neighbour, so that a drifting machine cancels out: Student's t on the log ratios for 3 to 5 pairs, the Hodges-Lehmann estimate with its signed-rank interval for 6 and more. A change is therefore not simply the ratio of the two medians shown."
         }

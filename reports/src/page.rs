@@ -7,10 +7,10 @@ use crate::{
     book::{Book, Entry, label},
     facts::{self, Run},
     figure::{
-        svg, text,
+        Place, svg, text,
         theme::{Theme, tint_paint, variable},
     },
-    matrix::{Against, Content, End, Matrix, MatrixCell, MatrixLine, tint},
+    matrix::{Against, Content, End, Matrix, MatrixCell, MatrixLine, Over, tint},
     meaning, sentences,
 };
 use askama::Template;
@@ -25,8 +25,8 @@ const SENTENCES: usize = 10;
 pub(crate) struct Drawn {
     /// Position in the plan.
     pub order: usize,
-    /// The row it belongs to; none for the matrix, which the page has as a table.
-    pub row: Option<usize>,
+    /// Where the page has it.
+    pub place: Place,
     /// File name without ending.
     pub name: String,
     /// Inline SVG.
@@ -48,6 +48,7 @@ struct Page<'a> {
     columns: Vec<Head<'a>>,
     rows: Vec<RowView<'a>>,
     sections: Vec<Section>,
+    curves: Vec<FigureView>,
     ends: Vec<EndView>,
     skipped_cnis: Vec<(String, String)>,
     notes: Vec<String>,
@@ -68,7 +69,7 @@ struct RowView<'a> {
     anchor: String,
     workload: &'static str,
     placement: &'static str,
-    params: &'a str,
+    params: String,
     lines: Vec<LineView<'a>>,
 }
 
@@ -165,6 +166,7 @@ pub(crate) fn page(
         columns: columns.collect(),
         rows: rows(matrix),
         sections: sections(book, figures, beside),
+        curves: figures_at(figures, beside, Place::Curves),
         ends: ends(book, matrix),
         skipped_cnis: book
             .records
@@ -197,7 +199,7 @@ fn rows(matrix: &Matrix) -> Vec<RowView<'_>> {
             anchor: anchor(number),
             workload: row.workload.name(),
             placement: row.placement.name(),
-            params: &row.params,
+            params: row.notes().collect::<Vec<_>>().join(", "),
             lines: row
                 .lines
                 .iter()
@@ -239,6 +241,9 @@ fn cell_view(cell: &MatrixCell, line: &MatrixLine, row: usize, column: usize) ->
             };
             let paint = tint_paint(tint(line, &value.against));
             let mut lines = vec![value.interval_text.clone()];
+            if value.over == Over::NodePairs && value.centre.interval.is_some() {
+                lines.push(format!("over {}", value.over.count(value.centre.n)));
+            }
             lines.extend(value.partial.as_ref().map(|p| format!("cut off: {p}")));
             CellView {
                 value: value.text.clone(),
@@ -264,11 +269,7 @@ fn sections(book: &Book<'_>, figures: &[Drawn], beside: &Beside) -> Vec<Section>
             .map(|(number, row)| SeriesView {
                 anchor: anchor(number),
                 title: row.title(),
-                figures: figures
-                    .iter()
-                    .filter(|f| f.row == Some(number))
-                    .map(|f| FigureView { svg: f.svg.clone(), links: links(f, beside) })
-                    .collect(),
+                figures: figures_at(figures, beside, Place::Row(number)),
                 warnings: warnings(book, number),
             })
             .collect();
@@ -283,6 +284,14 @@ fn sections(book: &Book<'_>, figures: &[Drawn], beside: &Beside) -> Vec<Section>
         }
     }
     sections
+}
+
+fn figures_at(figures: &[Drawn], beside: &Beside, place: Place) -> Vec<FigureView> {
+    figures
+        .iter()
+        .filter(|f| f.place == place)
+        .map(|f| FigureView { svg: f.svg.clone(), links: links(f, beside) })
+        .collect()
 }
 
 fn links(figure: &Drawn, beside: &Beside) -> Vec<(String, &'static str)> {

@@ -4,7 +4,7 @@
 
 use crate::{
     book::Book,
-    figure::{self, Plan, raster, svg, theme::Theme},
+    figure::{self, Place, Plan, raster, svg, theme::Theme},
     files::{self, ReportError},
     markdown,
     matrix::{Matrix, from_book},
@@ -138,7 +138,7 @@ fn beside(out: &Path, formats: &[Format], figures: &[Drawn]) -> Beside {
     };
     offer(has(Format::Csv), "samples.csv", "samples.csv: every sample of every trial");
     offer(has(Format::Md), "summary.md", "summary.md: for a pull request");
-    let matrix = figures.iter().any(|f| f.row.is_none());
+    let matrix = figures.iter().any(|f| f.place == Place::Head);
     offer(matrix && has(Format::Png), "matrix.png", "matrix.png: the matrix as a slide");
     offer(matrix && has(Format::Svg), "matrix.svg", "matrix.svg: the same as a drawing");
     let record = out.join("../record.json").exists();
@@ -162,7 +162,7 @@ fn draw_all(
         loop {
             let order = next.fetch_add(1, Ordering::Relaxed);
             let Some(plan) = plans.get(order) else { break };
-            let drawn = draw(book, matrix, theme, *plan, order, out, formats);
+            let drawn = draw(book, matrix, theme, plan, order, out, formats);
             if let Some(drawn) = drawn.transpose() {
                 done.lock().unwrap_or_else(PoisonError::into_inner).push(drawn);
             }
@@ -188,7 +188,7 @@ fn draw(
     book: &Book<'_>,
     matrix: &Matrix,
     theme: &Theme,
-    plan: Plan,
+    plan: &Plan,
     order: usize,
     out: &Path,
     formats: &[Format],
@@ -204,11 +204,11 @@ fn draw(
         let file = svg::render(&scene, theme, svg::Kind::File);
         files::write(&out.join(format!("{}.svg", scene.name)), file.as_bytes())?;
     }
-    let svg = match formats.contains(&Format::Html) && plan.row().is_some() {
+    let svg = match formats.contains(&Format::Html) && plan.place() != Place::Head {
         true => svg::render(&scene, theme, svg::Kind::Inline),
         false => String::new(),
     };
-    Ok(Some(Drawn { order, row: plan.row(), name: scene.name, svg }))
+    Ok(Some(Drawn { order, place: plan.place(), name: scene.name, svg }))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use crate::{
     book::Book,
-    matrix::{Against, Content, End, Matrix, MatrixLine, Side, change_between},
+    matrix::{Against, Content, End, Matrix, MatrixLine, Over, Side, change_between},
     stats::{self, Change, Effect},
     words::{self, Form},
 };
@@ -43,12 +43,9 @@ fn place(placement: Placement) -> &'static str {
 fn sentence(book: &Book<'_>, matrix: &Matrix, row: usize) -> String {
     let matrix_row = &matrix.rows[row];
     let line = &matrix_row.lines[0];
-    let params = match matrix_row.params.as_str() {
-        "" => String::new(),
-        params => format!(", {params}"),
-    };
+    let notes: String = matrix_row.notes().map(|n| format!(", {n}")).collect();
     let subject = format!(
-        "{} {} ({}{params})",
+        "{} {} ({}{notes})",
         place(matrix_row.placement),
         traffic(matrix_row.workload),
         matrix_row.workload,
@@ -111,9 +108,10 @@ fn compare(
         if between > 0 {
             parts.push(format!("{between} between (see the matrix)"));
         }
+        let over = columns.first().and_then(|c| line.cells[*c].value()).map(|v| v.over);
         parts.push(format!(
-            "but fewer than {} trials have no interval, so this ranks nothing",
-            stats::ENOUGH
+            "but fewer than {} have no interval, so this ranks nothing",
+            over.unwrap_or(Over::Trials).count(stats::ENOUGH)
         ));
     }
     let tied = ties(book, matrix, row, line.metric, &ranked);
@@ -204,12 +202,8 @@ fn alone(matrix: &Matrix, line: &MatrixLine) -> Option<String> {
         .enumerate()
         .filter_map(|(column, cell)| {
             let value = cell.value()?;
-            let interval = match value.centre.interval {
-                Some(_) => format!(" ({})", value.interval_text),
-                None => format!(" ({}: no interval)", stats::trials(value.centre.n)),
-            };
             let name = &matrix.columns[column].short;
-            Some(format!("{name} {} {}{interval}", value.text, line.unit))
+            Some(format!("{name} {} {} ({})", value.text, line.unit, value.interval_text))
         })
         .collect();
     (!values.is_empty()).then(|| {

@@ -5,9 +5,9 @@
 
 use crate::{
     book::Book,
-    matrix::{Against, Content, End, Matrix, MatrixCell, from_book},
+    matrix::{Against, Content, End, Matrix, MatrixCell, MatrixRow, from_book},
     page::end_name,
-    stats::{self, Effect},
+    stats::Effect,
 };
 use cnibench_model::Record;
 use tabled::{
@@ -71,7 +71,7 @@ fn side_by_side(matrix: &Matrix) -> String {
     builder.push_record(["case".to_owned(), "metric".to_owned()].into_iter().chain(heads));
     for row in &matrix.rows {
         for (number, line) in row.lines.iter().enumerate() {
-            let title = if number == 0 { row.title().replace(' ', "\n") } else { String::new() };
+            let title = if number == 0 { stacked(row) } else { String::new() };
             let metric = format!("{}\n{}", line.metric.label(), line.unit);
             let cells = line.cells.iter().map(|c| {
                 let [value, interval, change] = texts(c);
@@ -85,6 +85,13 @@ fn side_by_side(matrix: &Matrix) -> String {
     table.with(AlignmentStrategy::PerLine);
     table.modify(Rows::first(), Alignment::left());
     table.to_string()
+}
+
+/// A row's title, one part a line.
+fn stacked(row: &MatrixRow) -> String {
+    let parts = [row.workload.name().to_owned(), row.placement.name().to_owned()];
+    let notes = row.notes().flat_map(|n| n.split(", ").map(str::to_owned).collect::<Vec<_>>());
+    parts.into_iter().chain(notes).collect::<Vec<_>>().join("\n")
 }
 
 /// One line for each cell under a heading for each metric of a series.
@@ -155,7 +162,7 @@ fn texts(cell: &MatrixCell) -> [String; 3] {
             }
             let interval = match value.centre.interval {
                 Some(_) => format!("({})", value.interval_text),
-                None => stats::trials(value.centre.n),
+                None => value.over.count(value.centre.n),
             };
             [value.text.clone(), interval, change]
         }

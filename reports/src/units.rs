@@ -152,6 +152,20 @@ pub(crate) fn seconds(value: f64) -> String {
     format!("{} ms", number(value * 1e3, 0))
 }
 
+/// A span of a run in words: "42 s", "9 min 40 s", "2 h 5 min".
+pub(crate) fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    let two = |large: u64, name: &str, small: u64, rest: &str| match small {
+        0 => format!("{large} {name}"),
+        small => format!("{large} {name} {small} {rest}"),
+    };
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => two(whole / 60, "min", whole % 60, "s"),
+        _ => two(whole / 3600, "h", whole % 3600 / 60, "min"),
+    }
+}
+
 /// An offered rate with its unit: "2 Gbit/s" of a stream, "5,000 transactions/s" of the others.
 pub(crate) fn rate(rate: Rate, workload: Workload) -> String {
     if workload.is_transactional() {
@@ -244,6 +258,10 @@ mod tests {
         assert_eq!(rate(Rate(2e9), Workload::UdpStream), "2 Gbit/s");
         assert_eq!(rate(Rate(2.5e8), Workload::TcpStream), "250 Mbit/s");
         assert_eq!(rate(Rate(5000.0), Workload::UdpRr), "5,000 transactions/s");
+        assert_eq!(
+            [42.4, 60.0, 580.0, 7500.0].map(duration),
+            ["42 s", "1 min", "9 min 40 s", "2 h 5 min"]
+        );
         assert_eq!(number(-0.0001, 2), "0.00");
         assert_eq!(number(f64::NAN, 2), "–");
         assert_eq!(

@@ -4,7 +4,8 @@
 //! the matrix and the sentences.
 
 use crate::{
-    stats::{Basis, Change, Interval, trials},
+    pairs::Over,
+    stats::{Basis, Change, Interval},
     units::number,
 };
 use cnibench_model::{Metric, Unit};
@@ -95,11 +96,11 @@ fn vocabulary(metric: Metric) -> Vocabulary {
 
 /// A cell's change in as few words as are true: "31 % slower", "2.4 times the time",
 /// "no difference shown".
-pub fn change(metric: Metric, change: &Change) -> String {
+pub fn change(metric: Metric, change: &Change, over: Over) -> String {
     match change.interval {
         Some(i) if i.contains(change.basis.neutral()) => "no difference shown".to_owned(),
         Some(_) => size(metric, change).0,
-        None => format!("{} ({})", size(metric, change).0, trials(change.n)),
+        None => format!("{} ({})", size(metric, change).0, over.count(change.n)),
     }
 }
 
@@ -321,6 +322,11 @@ fn points(difference: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn change(metric: Metric, change: &Change) -> String {
+        super::change(metric, change, Over::Trials)
+    }
+
     use crate::stats::{ChangeMethod, Effect};
     use cnibench_model::Direction;
 
@@ -439,6 +445,8 @@ mod tests {
         let one =
             Change { interval: None, n: 1, method: ChangeMethod::TooFew, ..of(1.31, 0.0, 0.0) };
         assert_eq!(change(Metric::LatencyP50, &one), "31 % slower (1 trial)");
+        let pairs = super::change(Metric::LatencyP50, &Change { n: 2, ..one }, Over::NodePairs);
+        assert_eq!(pairs, "31 % slower (2 node pairs)");
         assert_eq!(change(Metric::LatencyP50, &of(1.004, 1.003, 1.005)), "0.4 % slower");
         assert_eq!(change(Metric::LatencyP50, &of(1.0004, 1.0003, 1.0005)), "0.04 % slower");
         assert_eq!(change(Metric::LatencyP50, &of(1.052, 1.045, 1.06)), "5.2 % slower");

@@ -28,7 +28,13 @@ impl SuiteError {
 
     /// Turns the TOML parser's error into ours, with the nearest known field offered.
     pub fn from_toml(file: &str, text: &str, error: &toml::de::Error) -> Self {
-        let message = error.message();
+        let message = match error.message() {
+            // serde's own words name a type of this source and not what may stand there.
+            m if m.starts_with("data did not match any variant") => {
+                "a value of the wrong type; expected one value, or a list of values, of the type that this key has"
+            }
+            m => m,
+        };
         let mut ticked = message.split('`').skip(1).step_by(2);
         let hint = match (message.starts_with("unknown field"), ticked.next()) {
             // The parser's own message lists what there is; only the nearest is worth adding.

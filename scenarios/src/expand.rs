@@ -58,18 +58,22 @@ impl Overrides {
     }
 }
 
-/// Every case of a suite for these cnis: by scenario, workload, placement, parameters, then cni, so
-/// that the cnis of one series stand together. A case that occurs twice is kept once.
+/// Every case of a suite for these cnis: by scenario, workload, placement, parameters, surroundings,
+/// then cni, so that the cnis of one series stand together. A case that occurs twice is kept once.
+///
+/// Whether the provider can bring a cluster into the surroundings is the provider's to say.
 pub fn expand(suite: &Suite, provider: ProviderKind, cnis: &[CniSpec]) -> Vec<Case> {
     let mut seen = HashSet::new();
     let mut cases = Vec::new();
     for scenario in &suite.scenarios {
         for &workload in &scenario.workloads {
             for &placement in &scenario.placements {
-                for params in sweep(workload, &scenario.sweep) {
+                let points = sweep(workload, &scenario.sweep);
+                let around = surroundings(placement, &scenario.sweep);
+                let points = points.iter().flat_map(|p| around.iter().map(move |s| (p, s)));
+                for (params, around) in points {
                     for cni in cnis {
-                        let around = Surroundings::default();
-                        let id = Case::id_of(provider, cni, workload, placement, &params, &around);
+                        let id = Case::id_of(provider, cni, workload, placement, params, around);
                         if seen.insert(id.clone()) {
                             cases.push(Case {
                                 id,
@@ -78,7 +82,7 @@ pub fn expand(suite: &Suite, provider: ProviderKind, cnis: &[CniSpec]) -> Vec<Ca
                                 workload,
                                 placement,
                                 params: params.clone(),
-                                surroundings: around,
+                                surroundings: *around,
                                 trials: scenario.trials,
                                 duration_s: scenario.duration_s,
                                 warmup_s: scenario.warmup_s,
@@ -127,6 +131,30 @@ fn sweep(workload: Workload, sweep: &Sweep) -> Vec<WorkloadParams> {
     }
     if workload == Workload::UdpStream {
         dimension!(gso);
+    }
+    points
+}
+
+/// The product of what a scenario asks of the cluster around its pods. A server outside any pod is
+/// selected by no NetworkPolicy, so that policies do not make cases of its placements.
+fn surroundings(placement: Placement, sweep: &Sweep) -> Vec<Surroundings> {
+    fn each<T: Copy>(list: &[T]) -> Vec<Option<T>> {
+        match list {
+            [] => vec![None],
+            list => list.iter().copied().map(Some).collect(),
+        }
+    }
+    let policies = match placement.ends_in_a_pod() {
+        true => each(&sweep.policies),
+        false => vec![None],
+    };
+    let mut points = Vec::new();
+    for &policies in &policies {
+        for services in each(&sweep.services) {
+            for hubble in each(&sweep.hubble) {
+                points.push(Surroundings { policies, services, hubble });
+            }
+        }
     }
     points
 }

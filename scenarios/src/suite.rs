@@ -13,6 +13,8 @@ pub const MAX_DURATION_S: f64 = 3600.0;
 pub const MAX_TRIALS: u32 = 10_000;
 /// Most flows of a trial.
 pub const MAX_STREAMS: u32 = 1024;
+/// Most policies, or services, around a case.
+pub const MAX_OBJECTS: u32 = 10_000;
 
 /// A checked suite.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +73,13 @@ pub struct Sweep {
     pub send_buffer: Vec<Option<u64>>,
     /// SO_RCVBUF.
     pub receive_buffer: Vec<Option<u64>>,
+    /// NetworkPolicies that select the server's pod. Of this and the next two an empty list means
+    /// "the cluster as it came up".
+    pub policies: Vec<u32>,
+    /// ClusterIP services beside the measured one.
+    pub services: Vec<u32>,
+    /// Hubble off or on.
+    pub hubble: Vec<bool>,
 }
 
 /// A value or a list of values.
@@ -98,6 +107,14 @@ impl Display for Quantity {
             Self::Text(t) => t.fmt(f),
         }
     }
+}
+
+/// `true`, `false`, `"on"` or `"off"`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Switch {
+    Bool(bool),
+    Text(String),
 }
 
 #[derive(Debug, Deserialize)]
@@ -143,6 +160,9 @@ struct RawScenario {
     gso: Values<bool>,
     send_buffer: Values<Quantity>,
     receive_buffer: Values<Quantity>,
+    policies: Values<Quantity>,
+    services: Values<Quantity>,
+    hubble: Values<Switch>,
 }
 
 /// Where a suite came from, for errors with positions.
@@ -294,6 +314,24 @@ fn streams(text: &Quantity) -> Result<u32, String> {
     }
 }
 
+fn objects(what: &'static str) -> impl Fn(&Quantity) -> Result<u32, String> {
+    move |number| match number {
+        Quantity::Integer(n) if *n <= u64::from(MAX_OBJECTS) => Ok(*n as u32),
+        other => Err(format!("{other}: expected 0 to {MAX_OBJECTS} {what}")),
+    }
+}
+
+fn hubble(switch: &Switch) -> Result<bool, String> {
+    match switch {
+        Switch::Bool(on) => Ok(*on),
+        Switch::Text(text) => match text.as_str() {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            other => Err(format!("{other:?}: expected on or off")),
+        },
+    }
+}
+
 fn sizes(low: u64) -> impl Fn(&Quantity) -> Result<u64, String> {
     move |text| {
         let n = quantity::bytes(&text.to_string())?;
@@ -339,6 +377,9 @@ fn scenario(
         gso: source.each(&raw.gso, "gso", |b| Ok(*b))?,
         send_buffer: source.each(&raw.send_buffer, "send_buffer", buffer)?,
         receive_buffer: source.each(&raw.receive_buffer, "receive_buffer", buffer)?,
+        policies: source.each(&raw.policies, "policies", objects("policies"))?,
+        services: source.each(&raw.services, "services", objects("services"))?,
+        hubble: source.each(&raw.hubble, "hubble", hubble)?,
     };
     let scenario = Scenario {
         workloads,
@@ -352,7 +393,8 @@ fn scenario(
     Ok(scenario)
 }
 
-/// A parameter that no workload of the scenario reads: the reader of its report would be misled.
+/// A parameter that no workload or placement of the scenario reads: the reader of its report would
+/// be misled.
 fn meaningless(s: &Scenario) -> Option<String> {
     let any = |f: fn(Workload) -> bool| s.workloads.iter().copied().any(f);
     let stream = |w: Workload| !w.is_transactional();
@@ -367,4 +409,10 @@ fn meaningless(s: &Scenario) -> Option<String> {
         .into_iter()
         .find(|(absent, read, _)| !absent && !read)
         .map(|(_, _, key)| format!("{key} means nothing to the workloads of this scenario"))
+        .or_else(|| {
+            let to_a_pod = s.placements.iter().any(|p| p.ends_in_a_pod());
+            (!s.sweep.policies.is_empty() && !to_a_pod).then(|| {
+                "policies mean nothing to the placements of this scenario: a NetworkPolicy selects pods, and the server is none".to_owned()
+            })
+        })
 }

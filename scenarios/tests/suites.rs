@@ -2,6 +2,7 @@
 
 use cnibench_model::{CniSpec, Placement, ProviderKind, Workload};
 use cnibench_scenarios::{Overrides, Suite, catalog, expand};
+use proptest::prelude::*;
 
 fn parse(text: &str) -> Result<Suite, String> {
     Suite::parse("my.toml", text).map_err(|e| e.to_string())
@@ -50,6 +51,66 @@ fn lists_are_dimensions_and_the_cnis_of_a_series_stand_together() {
 }
 
 #[test]
+fn what_is_asked_of_the_cluster_is_a_dimension_and_in_the_id() {
+    let suite = parse(
+        r#"
+        name = "around"
+        [[scenario]]
+        workloads = "tcp_rr"
+        placements = ["cross-node", "host-host"]
+        policies = [0, 100]
+        hubble = ["off", true]
+        "#,
+    )
+    .unwrap();
+    let cases = expand(&suite, ProviderKind::Kind, &cnis(1));
+    let ids: Vec<&str> = cases.iter().map(|c| c.id.0.as_str()).collect();
+    assert_eq!(
+        ids,
+        [
+            "kind/cni-0/tcp_rr/cross-node/hubble=off,policies=0",
+            "kind/cni-0/tcp_rr/cross-node/hubble=on,policies=0",
+            "kind/cni-0/tcp_rr/cross-node/hubble=off,policies=100",
+            "kind/cni-0/tcp_rr/cross-node/hubble=on,policies=100",
+            // A server outside any pod is selected by no policy.
+            "kind/cni-0/tcp_rr/host-host/hubble=off",
+            "kind/cni-0/tcp_rr/host-host/hubble=on",
+        ]
+    );
+    assert_eq!(cases[2].surroundings.policies, Some(100));
+    let one = parse(
+        "name = \"one\"\n[[scenario]]\nworkloads = \"tcp_rr\"\nplacements = \"pod-service\"\nservices = 10\n",
+    );
+    assert_eq!(self::ids(&one.unwrap(), 1), ["netns/cni-0/tcp_rr/pod-service/services=10"]);
+}
+
+/// Seconds of trials, warm-up included, that a suite takes for each cni.
+fn seconds(name: &str) -> f64 {
+    let suite = catalog::by_name(name).unwrap();
+    let cases = expand(&suite, ProviderKind::Kind, &cnis(1));
+    cases.iter().map(|c| f64::from(c.trials) * (c.duration_s + c.warmup_s)).sum()
+}
+
+#[test]
+fn suites_of_a_real_cluster_say_what_they_need_and_how_long_they_take() {
+    for (name, words, low, high) in [
+        ("policies", "about a minute of trials for each cni", 50.0, 70.0),
+        ("services", "under a minute of trials for each cni", 30.0, 59.0),
+        ("hubble", "about a minute of trials for each cni", 50.0, 70.0),
+        ("article", "about 2 minutes of trials for each cni", 105.0, 150.0),
+    ] {
+        let suite = catalog::by_name(name).unwrap();
+        assert!(suite.description.contains(words), "{name}: {}", suite.description);
+        assert!(suite.description.contains("needs --provider kind or kubeconfig"), "{name}");
+        let seconds = seconds(name);
+        assert!((low..=high).contains(&seconds), "{name}: {seconds} s");
+    }
+    let article = catalog::by_name("article").unwrap();
+    assert!(ids(&article, 1).contains(&"netns/cni-0/tcp_rr/pod-service".to_owned()));
+    assert_eq!(ids(&article, 1).len(), 4 + 2 + 6);
+}
+
+#[test]
 fn the_same_case_twice_is_one_case() {
     let suite = parse(
         r#"
@@ -89,6 +150,19 @@ fn errors_name_the_line_and_what_was_expected() {
         (base("pinning = \"both\"\n"), 5, "same, split or none"),
         (base("gso = true\n"), 2, "gso means nothing"),
         (base("direction = \"reverse\"\n"), 2, "direction means nothing"),
+        (base("policies = [0, 10001]\n"), 5, "policies: 10001: expected 0 to 10000 policies"),
+        (base("policies = \"many\"\n"), 5, "expected 0 to 10000 policies"),
+        (base("policies = -1\n"), 5, "policies"),
+        (base("services = 1.5\n"), 5, "expected 0 to 10000 services"),
+        (base("services = []\n"), 5, "services is an empty list"),
+        (base("hubble = \"maybe\"\n"), 5, "hubble: \"maybe\": expected on or off"),
+        (base("hubble = 1\n"), 5, "a value of the wrong type"),
+        (base("policy = 1\n"), 5, "did you mean \"policies\""),
+        (
+            base("policies = 1\n").replace("cross-node", "host-host"),
+            2,
+            "policies mean nothing to the placements",
+        ),
         (base("[topology]\nnodes = 0\n"), 5, "nodes = 0: expected 1 to 1000"),
         (
             "name = \"x\"\n[[scenario]]\nworkloads = \"tcp_steam\"\nplacements = \"cross-node\"\n"
@@ -140,4 +214,40 @@ fn the_command_line_narrows_adds_and_retimes() {
 #[test]
 fn an_unknown_suite_offers_the_nearest() {
     assert!(catalog::by_name("quik").unwrap_err().contains("did you mean \"quick\""));
+}
+
+proptest! {
+    /// Whatever is asked for comes out as a case of its own, once, in the order of the lists.
+    #[test]
+    fn surroundings_multiply(
+        policies in prop::collection::btree_set(0u32..=10_000, 1..5),
+        services in prop::collection::btree_set(0u32..=10_000, 0..4),
+        hubble in prop::collection::vec(any::<bool>(), 0..2),
+    ) {
+        let list = |set: &std::collections::BTreeSet<u32>| {
+            set.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+        };
+        let mut text = format!(
+            "name = \"p\"\n[[scenario]]\nworkloads = \"tcp_crr\"\nplacements = \"pod-service\"\npolicies = [{}]\n",
+            list(&policies)
+        );
+        if !services.is_empty() {
+            text.push_str(&format!("services = [{}]\n", list(&services)));
+        }
+        if !hubble.is_empty() {
+            text.push_str(&format!("hubble = {hubble:?}\n"));
+        }
+        let cases = expand(&parse(&text).unwrap(), ProviderKind::Kind, &cnis(1));
+        prop_assert_eq!(
+            cases.len(),
+            policies.len() * services.len().max(1) * hubble.len().max(1)
+        );
+        let unique: std::collections::HashSet<_> = cases.iter().map(|c| &c.id).collect();
+        prop_assert_eq!(unique.len(), cases.len());
+        let seen: std::collections::BTreeSet<u32> =
+            cases.iter().filter_map(|c| c.surroundings.policies).collect();
+        prop_assert_eq!(seen, policies);
+        prop_assert!(cases.iter().all(|c| c.surroundings.services.is_some() != services.is_empty()));
+        prop_assert!(cases.iter().all(|c| c.surroundings.hubble == hubble.first().copied()));
+    }
 }

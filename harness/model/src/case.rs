@@ -69,6 +69,13 @@ named_enum! {
     }
 }
 
+impl Placement {
+    /// True where the server is in a pod's network, so that a NetworkPolicy can select it.
+    pub fn ends_in_a_pod(self) -> bool {
+        self != Self::HostHost
+    }
+}
+
 /// The stable key of a series: `provider/cni/workload/placement[/key=value,...]`, where only
 /// parameters that differ from the workload's defaults, and surroundings that are asked for, are
 /// written.

@@ -34,3 +34,13 @@ pub fn wireguard_node() -> Result<Outcome> {
     crate::cni::wireguard_userspace::wireguard_node_main()?;
     Ok(Outcome::Done)
 }
+
+/// As PID 1 of a container: ends on the signals that end others by default.
+pub fn pause(seconds: u64) -> Result<Outcome> {
+    super::runtime()?.block_on(async {
+        let mut interrupt = crate::interrupt::Interrupt::quietly()?;
+        let _ =
+            tokio::time::timeout(std::time::Duration::from_secs(seconds), interrupt.wait()).await;
+        Ok(Outcome::Done)
+    })
+}

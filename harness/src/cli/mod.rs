@@ -7,6 +7,8 @@ mod clean;
 mod doctor;
 mod list;
 mod observe;
+mod provider;
+mod rbac;
 mod reference;
 mod report;
 mod run;
@@ -62,12 +64,20 @@ enum Command {
     List(list::Args),
     /// Remove what interrupted runs left; runs that are alive are left alone.
     Clean(clean::Args),
+    /// Print the rights that a run needs in a cluster, as a manifest to apply.
+    Rbac(rbac::Args),
     /// Print the JSON schema of the record or the journal.
     Schema(reference::SchemaArgs),
     /// Print a completion script for a shell.
     Completions(reference::CompletionsArgs),
     /// Print the manual page.
     Man(reference::ManArgs),
+    /// Does nothing for a while: what a workload pod runs until agents are started in it.
+    #[command(hide = true)]
+    Pause {
+        /// Seconds.
+        seconds: u64,
+    },
     /// The traffic agent; started by the controller inside a pod or node.
     #[command(hide = true)]
     Agent(agent::Args),
@@ -101,10 +111,12 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::List(args) => list::run(&args),
         Command::Clean(args) => clean::run(&args),
+        Command::Rbac(args) => rbac::run(&args),
         Command::Schema(args) => reference::schema(&args),
         Command::Completions(args) => reference::completions(&args),
         Command::Man(args) => reference::man(&args),
         Command::Agent(args) => agent::run(&args),
+        Command::Pause { seconds } => agent::pause(seconds),
         Command::Observe(args) => observe::run(&args),
         Command::WireguardNode { node } => {
             tracing::debug!(node, "userspace WireGuard");

@@ -1,10 +1,13 @@
 //! `cnibench run`: a suite from the command line to the report.
 
-use super::{Outcome, TableFormat, print, print_json};
+use super::{
+    Outcome, TableFormat, print, print_json,
+    provider::{self, Chosen},
+};
 use crate::{
     cluster::{
-        ClusterError, Provider,
-        netns::{self, NetnsProvider, Owner},
+        ClusterError, kube,
+        netns::{self, Owner},
     },
     crowd::Crowd,
     environment,
@@ -22,7 +25,10 @@ use cnibench_model::{
 use cnibench_reports::Format;
 use cnibench_scenarios::{Overrides, Suite, catalog, expand, suite};
 use jiff::Timestamp;
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -72,6 +78,8 @@ pub struct Args {
     /// How the plan or the result is printed.
     #[arg(long, value_enum, default_value = "table")]
     format: TableFormat,
+    #[command(flatten)]
+    kube: kube::Options,
 }
 
 fn trials(text: &str) -> Result<u32, String> {
@@ -87,21 +95,26 @@ struct Prepared {
 
 pub fn run(args: Args) -> Result<Outcome> {
     let suite = load(&args.suite)?;
-    if args.provider != ProviderKind::Netns {
-        bail!("provider {} is not in this release; netns is", args.provider);
-    }
+    let suite = overrides(&args).apply(&suite);
     let asked = args
         .cnis
         .iter()
         .flat_map(|text| split_cnis(text))
         .map(|text| text.parse::<CniSpec>())
         .collect::<Result<Vec<_>, _>>()?;
-    let in_user_namespace = super::become_able()?;
+    let namespaces = provider::needs_namespaces(args.provider);
+    let in_user_namespace = namespaces && super::become_able()?;
     let runtime = super::runtime()?;
     let outcome = runtime.block_on(async {
         let interrupt = Interrupt::listen()?;
-        let provider = NetnsProvider::new(Owner::acquire()?)?;
-        let run_id = provider.run_id().as_str().to_owned();
+        let owner = Arc::new(Owner::acquire()?);
+        let run_id = owner.id().as_str().to_owned();
+        let mut placements: Vec<Placement> =
+            suite.scenarios.iter().flat_map(|s| s.placements.clone()).collect();
+        placements.sort();
+        placements.dedup();
+        let asked_of = provider::Asked { kind: args.provider, kube: &args.kube, placements };
+        let provider = Chosen::new(&asked_of, owner).await?;
         let prepared = prepare(&args, suite, &asked, &provider).await?;
         if args.dry_run {
             show_plan(&args, &prepared)?;
@@ -154,8 +167,9 @@ async fn prepare(
     args: &Args,
     suite: Suite,
     asked: &[CniSpec],
-    provider: &NetnsProvider,
+    chosen: &Chosen,
 ) -> Result<Prepared> {
+    let provider = chosen.provider();
     let mut skipped = Vec::new();
     let mut cnis: Vec<CniSpec> = Vec::new();
     if asked.is_empty() {
@@ -179,17 +193,21 @@ async fn prepare(
             }
         }
     }
-    let overrides = Overrides {
+    let cases = expand(&suite, args.provider, &cnis);
+    let seed = args.seed.unwrap_or_else(rand::random);
+    let plan = Plan::new(cases, &chosen.arrangement(args.order).await?, seed);
+    chosen.plan_for(plan.estimate());
+    Ok(Prepared { plan, suite, skipped })
+}
+
+fn overrides(args: &Args) -> Overrides {
+    Overrides {
         workloads: args.workloads.clone(),
         placements: args.placements.clone(),
         trials: args.trials,
         duration_s: args.duration,
         warmup_s: args.warmup,
-    };
-    let suite = overrides.apply(&suite);
-    let cases = expand(&suite, args.provider, &cnis);
-    let seed = args.seed.unwrap_or_else(rand::random);
-    Ok(Prepared { plan: Plan::new(cases, args.order, seed), suite, skipped })
+    }
 }
 
 fn explain(error: ClusterError) -> anyhow::Error {
@@ -225,7 +243,7 @@ async fn execute(
     args: &Args,
     run_id: String,
     prepared: Prepared,
-    provider: &NetnsProvider,
+    chosen: &Chosen,
     interrupt: Interrupt,
 ) -> Result<Outcome> {
     let Prepared { suite, plan, skipped } = prepared;
@@ -234,9 +252,11 @@ async fn execute(
     store::prepare_folder(&folder)?;
     let leftovers = netns::clean_leftovers().await;
     let mut environment = environment::capture();
-    for capability in netns::capabilities::capabilities().await {
-        let said = if capability.ok { "yes".to_owned() } else { capability.detail };
-        environment.features.insert(capability.name.to_owned(), said);
+    if provider::needs_namespaces(args.provider) {
+        for capability in netns::capabilities::capabilities().await {
+            let said = if capability.ok { "yes".to_owned() } else { capability.detail };
+            environment.features.insert(capability.name.to_owned(), said);
+        }
     }
     let mut crowd = Crowd::new(&run_id);
     let mut notes = crowd.load(environment.load_1m, environment.cpus);
@@ -248,7 +268,7 @@ async fn execute(
         suite: suite.name.clone(),
         suite_text: suite.text.clone(),
         seed: plan.seed,
-        interleaved: plan.order == TrialOrder::Interleaved,
+        interleaved: plan.interleaved,
         topology: suite.topology.clone(),
         clock: Clock::Wall,
         environment,
@@ -266,9 +286,15 @@ async fn execute(
         progress.trouble(&text);
         journal.append(&JournalLine::Note { text })?;
     }
-    let ran =
-        runner::run(&plan, provider, &suite.topology, &mut journal, &interrupt, progress.as_mut())
-            .await;
+    let ran = runner::run(
+        &plan,
+        chosen.provider(),
+        &suite.topology,
+        &mut journal,
+        &interrupt,
+        progress.as_mut(),
+    )
+    .await;
     progress.finish();
     let kept = || {
         format!(

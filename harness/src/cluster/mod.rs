@@ -2,12 +2,16 @@
 //!
 //! Nothing here knows a CNI by name. The runner talks to clusters through these traits only.
 
+pub mod kind;
 pub mod kube;
 pub mod netns;
+pub mod owner;
 
 use crate::exec::Link;
 use async_trait::async_trait;
-use cnibench_model::{CniInfo, CniSpec, Placement, Proof, ProviderKind};
+use cnibench_model::{
+    CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProviderKind, Surroundings,
+};
 use std::net::IpAddr;
 
 /// The shape of a cluster is the suite's to say.
@@ -28,6 +32,17 @@ pub enum ClusterError {
     #[error("{0}")]
     Usage(String),
     /// It should have worked and did not.
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
+
+/// Why a cluster is not in the state that a case asks for.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It has no such state; the case is skipped.
+    #[error("{0}")]
+    NotOffered(String),
+    /// It should have, and did not come there.
     #[error("{0:#}")]
     Failed(#[from] anyhow::Error),
 }
@@ -62,11 +77,72 @@ pub trait Cluster: Send + Sync {
     /// What came up.
     fn info(&self) -> &CniInfo;
 
+    /// Things that a reader of the record should know of this cluster.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The ends of a placement, or why this cluster cannot offer it.
     ///
     /// # Errors
     /// A sentence for the skipped cell.
     fn ends(&self, placement: Placement) -> Result<Ends, String>;
+
+    /// The ends of a placement of the baseline in this same cluster, where it rides along
+    /// ([`Provider::host_rides`]).
+    ///
+    /// # Errors
+    /// A sentence for the skipped cell.
+    fn host_ends(&self, placement: Placement) -> Result<Ends, String> {
+        Err(format!("no baseline of {placement} is measured in this cluster"))
+    }
+
+    /// The ends of a placement between two nodes by number, for the node-pair matrix; `host`: of the
+    /// baseline.
+    ///
+    /// # Errors
+    /// A sentence for the skipped cell.
+    fn pair_ends(
+        &self,
+        placement: Placement,
+        host: bool,
+        pair: (u32, u32),
+    ) -> Result<(Ends, NodePair), String> {
+        let _ = (host, pair);
+        Err(format!("{placement}: this provider measures no node-pair matrix"))
+    }
+
+    /// Brings the cluster to another state and waits until it is in force. Gives what was proved of
+    /// it. Asked before the trials of every case, so nothing is to be done when it is there already.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    async fn surround(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
+        if wanted.is_default() {
+            return Ok(Vec::new());
+        }
+        let what: Vec<&str> = wanted.named().into_iter().map(|(key, _)| key).collect();
+        Err(StateError::NotOffered(format!(
+            "{}: needs a Kubernetes cluster (--provider kind or kubeconfig)",
+            what.join(", ")
+        )))
+    }
+
+    /// What the cni's own pods cost since the last question, in this phase; at the first question
+    /// nothing. Empty where the cni has no pods of its own or they cannot be asked.
+    async fn footprint(&mut self, phase: Phase) -> Vec<Footprint> {
+        let _ = phase;
+        Vec::new()
+    }
+
+    /// Asked after a trial that failed: was it the way to the cluster, and is it back? Then the trial
+    /// is run once more, and the text says why.
+    ///
+    /// # Errors
+    /// It does not come back.
+    async fn mend(&mut self) -> anyhow::Result<Option<String>> {
+        Ok(None)
+    }
 
     /// Starts `cnibench agent` in a place that [`ends`](Self::ends) named.
     ///
@@ -96,6 +172,18 @@ pub trait Cluster: Send + Sync {
 pub trait Provider: Send + Sync {
     /// Its kind.
     fn kind(&self) -> ProviderKind;
+
+    /// True where the baseline `host` has no cluster of its own but is measured in every other cni's,
+    /// next to it.
+    fn host_rides(&self) -> bool {
+        false
+    }
+
+    /// Removes what was made for clusters that were never handed out: bringing one up was given up
+    /// half-way. Asked at the end of a run, after the clusters that were.
+    async fn sweep(&self) -> Vec<anyhow::Error> {
+        Vec::new()
+    }
 
     /// Every cni it knows, with what it is and whether this host can carry it.
     async fn cnis(&self) -> Vec<CniOffer>;

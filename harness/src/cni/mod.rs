@@ -11,6 +11,7 @@ pub mod flannel;
 pub mod flannel_host_gw;
 pub mod flannel_vxlan;
 pub mod host;
+pub mod kubernetes;
 pub mod params;
 pub mod wireguard_userspace;
 pub mod wrapping;

@@ -2,10 +2,13 @@
 
 use super::trial::{self, Broken, Slot, TrialError};
 use crate::{
-    cluster::{Cluster, ClusterError, Place, Provider, Topology},
+    cluster::{Cluster, ClusterError, Ends, Place, Provider, StateError, Topology},
     exec::{Agent, AgentError},
 };
-use cnibench_model::{Case, CellStatus, CniInfo, CniSpec, Proof, ProofKind, ProofOutcome, Trial};
+use cnibench_model::{
+    Case, CellStatus, CniInfo, CniSpec, Footprint, NodePair, Phase, Proof, ProofKind, ProofOutcome,
+    Trial,
+};
 use std::collections::HashMap;
 
 /// One cni's cluster and the agents that were started in it.
@@ -46,55 +49,114 @@ impl Arm {
         self.cluster.info()
     }
 
-    /// Runs one trial of a case here.
-    pub async fn trial(&mut self, case: &Case, slot: Slot) -> Result<Trial, TrialError> {
-        let ends = self.cluster.ends(case.placement).map_err(TrialError::NotOffered)?;
-        let mut client = self.agent(&ends.client).await?;
-        let server = self.agent(&ends.server).await;
-        let mut server = match server {
-            Ok(server) => server,
-            Err(error) => {
-                self.agents.insert(ends.client, client);
-                return Err(error);
+    /// Things that a reader of the record should know of this cluster.
+    pub fn notes(&self) -> Vec<String> {
+        self.cluster.notes()
+    }
+
+    /// Brings the cluster to the state that a case asks for.
+    pub async fn surround(&mut self, case: &Case) -> Result<Vec<Proof>, StateError> {
+        self.cluster.surround(&case.surroundings).await
+    }
+
+    /// What the cni's own pods cost.
+    pub async fn footprint(&mut self, phase: Phase) -> Vec<Footprint> {
+        self.cluster.footprint(phase).await
+    }
+
+    /// Runs trials of a case here, all at the same time; their ends must be in different places.
+    /// Trials that failed because the way to the cluster was cut are run once more.
+    pub async fn trials(&mut self, case: &Case, asked: &[Asked]) -> Vec<Result<Trial, TrialError>> {
+        let mut results = self.try_all(case, asked).await;
+        if !results.iter().any(|r| matches!(r, Err(TrialError::Broken(_)))) {
+            return results;
+        }
+        let note = match self.cluster.mend().await {
+            Ok(Some(note)) => note,
+            Ok(None) => return self.blame(results).await,
+            Err(cause) => {
+                return results.into_iter().map(|r| r.map_err(|e| dead(&cause, e))).collect();
             }
         };
-        let measured = trial::measure(case, slot, &ends, &mut client, &mut server).await;
-        match measured {
-            Ok(trial) => {
-                self.agents.insert(ends.client, client);
-                self.agents.insert(ends.server, server);
-                Ok(trial)
+        for (result, asked) in results.iter_mut().zip(asked) {
+            if matches!(result, Err(TrialError::Broken(_))) {
+                let again = self.try_all(case, std::slice::from_ref(asked)).await;
+                *result = again.into_iter().next().unwrap_or(Err(TrialError::NotOffered(
+                    "the trial was not run again".to_owned(),
+                )));
+                if let Ok(trial) = result {
+                    trial.warnings.push(note.clone());
+                }
             }
-            Err(broken) => {
-                // What state the pair is in is not known: the next trial starts with fresh agents.
-                client.stop().await;
-                server.stop().await;
-                let whole = self.cluster.check().await;
-                Err(match whole {
-                    Ok(()) => TrialError::Broken(broken),
-                    Err(cause) => TrialError::ClusterDead(Broken {
-                        short: "cni died".to_owned(),
-                        reason: format!("{cause:#}; {}", broken.reason),
-                    }),
-                })
-            }
+        }
+        self.blame(results).await
+    }
+
+    /// After trials that broke: was it the cluster?
+    async fn blame(
+        &mut self,
+        results: Vec<Result<Trial, TrialError>>,
+    ) -> Vec<Result<Trial, TrialError>> {
+        if !results.iter().any(|r| matches!(r, Err(TrialError::Broken(_)))) {
+            return results;
+        }
+        match self.cluster.check().await {
+            Ok(()) => results,
+            Err(cause) => results.into_iter().map(|r| r.map_err(|e| dead(&cause, e))).collect(),
         }
     }
 
-    /// Takes the agent of a place out of the pool, or starts one.
-    async fn agent(&mut self, place: &Place) -> Result<Agent, TrialError> {
-        match self.agents.remove(place) {
-            Some(agent) => Ok(agent),
-            None => {
-                let link = self.cluster.enter(place).await.map_err(|e| {
-                    Broken::from(AgentError::Start {
-                        place: place.label.clone(),
-                        cause: format!("{e:#}"),
-                    })
-                })?;
-                Ok(Agent::start(&place.label, link).await.map_err(Broken::from)?)
+    async fn try_all(&mut self, case: &Case, asked: &[Asked]) -> Vec<Result<Trial, TrialError>> {
+        let ready: Vec<_> = asked.iter().map(|a| self.cast(case, a)).collect();
+        let cluster = &*self.cluster;
+        let running = ready.into_iter().zip(asked).map(|(cast, asked)| async move {
+            let mut cast = cast?;
+            let (client, server) = tokio::join!(
+                cast.client.ready(cluster, &cast.ends.client),
+                cast.server.ready(cluster, &cast.ends.server)
+            );
+            let (mut client, mut server) = match (client, server) {
+                (Ok(client), Ok(server)) => (client, server),
+                (Err(e), _) | (_, Err(e)) => return Err(e.into()),
+            };
+            match trial::measure(case, asked.slot, &cast.ends, &mut client, &mut server).await {
+                Ok(mut trial) => {
+                    trial.nodes = cast.nodes.take();
+                    Ok((trial, (cast.ends.client, client), (cast.ends.server, server)))
+                }
+                Err(broken) => {
+                    // What state the pair is in is not known: the next trial starts with fresh agents.
+                    client.stop().await;
+                    server.stop().await;
+                    Err(TrialError::Broken(broken))
+                }
             }
-        }
+        });
+        let done = futures::future::join_all(running).await;
+        done.into_iter()
+            .map(|result| {
+                result.map(|(trial, client, server)| {
+                    self.agents.extend([client, server]);
+                    trial
+                })
+            })
+            .collect()
+    }
+
+    /// Finds the ends of a trial and takes their agents out of the pool.
+    fn cast(&mut self, case: &Case, asked: &Asked) -> Result<Cast, TrialError> {
+        let found = match asked.pair {
+            Some(pair) => {
+                let found = self.cluster.pair_ends(case.placement, asked.host, pair);
+                found.map(|(ends, nodes)| (ends, Some(nodes)))
+            }
+            None if asked.host => self.cluster.host_ends(case.placement).map(|e| (e, None)),
+            None => self.cluster.ends(case.placement).map(|e| (e, None)),
+        };
+        let (ends, nodes) = found.map_err(TrialError::NotOffered)?;
+        let client = Pooled(self.agents.remove(&ends.client));
+        let server = Pooled(self.agents.remove(&ends.server));
+        Ok(Cast { ends, nodes, client, server })
     }
 
     /// Drops agents that may be in the middle of something.
@@ -107,6 +169,52 @@ impl Arm {
     async fn down(mut self) -> Vec<anyhow::Error> {
         self.forget_agents().await;
         self.cluster.down().await
+    }
+}
+
+/// A trial that is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// Its place in the run.
+    pub slot: Slot,
+    /// True for the baseline in a cluster of another cni.
+    pub host: bool,
+    /// The nodes by number, in the node-pair matrix.
+    pub pair: Option<(u32, u32)>,
+}
+
+/// What a trial needs.
+struct Cast {
+    ends: Ends,
+    nodes: Option<NodePair>,
+    client: Pooled,
+    server: Pooled,
+}
+
+/// An agent of an earlier trial, if there is one.
+struct Pooled(Option<Agent>);
+
+impl Pooled {
+    /// The agent, started if there was none.
+    async fn ready(&mut self, cluster: &dyn Cluster, place: &Place) -> Result<Agent, Broken> {
+        if let Some(agent) = self.0.take() {
+            return Ok(agent);
+        }
+        let link = cluster.enter(place).await.map_err(|e| {
+            Broken::from(AgentError::Start { place: place.label.clone(), cause: format!("{e:#}") })
+        })?;
+        Ok(Agent::start(&place.label, link).await?)
+    }
+}
+
+/// A trial that broke because its cluster did.
+fn dead(cause: &anyhow::Error, error: TrialError) -> TrialError {
+    match error {
+        TrialError::Broken(broken) => TrialError::ClusterDead(Broken {
+            short: "cni died".to_owned(),
+            reason: format!("{cause:#}; {}", broken.reason),
+        }),
+        other => other,
     }
 }
 
@@ -141,6 +249,11 @@ impl Arms {
     /// The cluster of a cni.
     pub fn get(&mut self, cni: &CniSpec) -> Option<&mut Arm> {
         self.up.iter_mut().find(|(name, _)| name == cni).map(|(_, arm)| arm)
+    }
+
+    /// The cluster that came up first.
+    pub fn first(&mut self) -> Option<&mut Arm> {
+        self.up.first_mut().map(|(_, arm)| arm)
     }
 
     /// Every cluster that is up.

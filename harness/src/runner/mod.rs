@@ -8,16 +8,17 @@ pub mod progress;
 mod trial;
 
 use crate::{
-    cluster::{Provider, Topology},
+    cluster::{ClusterError, Provider, StateError, Topology},
     interrupt::{Interrupt, Urgency},
-    plan::{Plan, Scheduled, TrialOrder},
+    plan::{Plan, Scheduled},
     store::Journal,
 };
 use anyhow::Result;
-use arms::{Arm, Arms};
-use cnibench_model::{Case, CaseId, Cell, CellStatus, JournalLine};
+use arms::{Arm, Arms, Asked};
+use cnibench_model::{Case, CaseId, Cell, CellStatus, CniSpec, JournalLine, Phase, Proof, Trial};
 use progress::Progress;
 use std::collections::HashMap;
+use trial::TrialError;
 
 /// Runs a plan. Every cluster that it brings up is down again when it returns.
 ///
@@ -36,7 +37,8 @@ pub async fn run(
     let outcome = run.everything(provider, topology, &mut arms, interrupt.clone()).await;
     // Down first, so that what could not be cleaned is in the record.
     run.progress.phase("taking everything down");
-    let errors = arms.down_all().await;
+    let mut errors = arms.down_all().await;
+    errors.extend(provider.sweep().await);
     if outcome.is_err() {
         // The journal is what failed: standard error is the only place left for these.
         errors.iter().for_each(|error| run.progress.trouble(&format!("clean-up: {error:#}")));
@@ -76,68 +78,90 @@ impl Run<'_> {
         arms: &mut Arms,
         mut interrupt: Interrupt,
     ) -> Result<()> {
-        let mut cnis: Vec<_> = self.plan.cases.iter().map(|c| c.cni.clone()).collect();
-        let mut seen = std::collections::HashSet::new();
-        cnis.retain(|cni| seen.insert(cni.clone()));
-        // One after the other when trials are not interleaved: then only one cni is up at a time.
-        let groups: Vec<Vec<_>> = match self.plan.order {
-            TrialOrder::Interleaved => vec![cnis],
-            TrialOrder::ByCni => cnis.into_iter().map(|cni| vec![cni]).collect(),
-        };
+        let plan = self.plan;
         let mut sequence = 0;
-        for (number, group) in groups.into_iter().enumerate() {
-            for (position, cni) in group.iter().enumerate() {
+        let mut index = 0;
+        for (number, group) in plan.groups.iter().enumerate() {
+            for cni in group {
                 if interrupt.urgency() != Urgency::None {
                     return Ok(());
                 }
                 self.progress.phase(&format!("bringing up {cni}"));
-                let index = (number + position) as u32;
                 let up = tokio::select! {
                     biased;
-                    // Dropped when interrupted: what was half built is taken down by its guard.
+                    // Dropped when interrupted: what was half built is taken down by its guard, or swept.
                     () = interrupt.wait() => return Ok(()),
                     up = Arm::up(provider, index, cni, topology) => up,
                 };
-                match up {
-                    Ok((arm, proofs)) => {
-                        self.journal.append(&JournalLine::Cni(arm.info().clone()))?;
-                        let invalid = arms::verdict(&proofs);
-                        for proof in proofs {
-                            self.journal.append(&JournalLine::Proof(proof))?;
-                        }
-                        arms.insert(cni.clone(), arm);
-                        if let Some(status) = invalid {
-                            self.end_cni(cni, &status)?;
-                        }
-                    }
-                    Err(error) => {
-                        let status = CellStatus::Failed {
-                            short: "cni not up".to_owned(),
-                            reason: format!("{error:#}"),
-                        };
-                        self.end_cni(cni, &status)?;
-                    }
-                }
+                index += 1;
+                self.came_up(cni, up, arms)?;
             }
-            let due: Vec<Scheduled> = self
-                .plan
-                .schedule
-                .iter()
-                .copied()
-                .filter(|s| group.contains(&self.plan.cases[s.case].cni))
-                .collect();
-            for scheduled in due {
+            self.footprints(arms, Phase::Idle, &mut interrupt).await?;
+            let due = plan.batches().filter(|b| b[0].group == number);
+            for batch in due {
                 if interrupt.urgency() != Urgency::None {
                     return Ok(());
                 }
-                self.trial(scheduled, sequence, arms, &mut interrupt).await?;
-                sequence += 1;
+                self.batch(batch, &mut sequence, arms, &mut interrupt).await?;
             }
+            self.footprints(arms, Phase::Load, &mut interrupt).await?;
             self.prove_again(arms).await?;
-            if self.plan.order == TrialOrder::ByCni {
+            if number + 1 < plan.groups.len() {
+                self.progress.phase("taking clusters down");
                 for error in arms.down_all().await {
                     self.note(format!("clean-up: {error:#}"))?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn came_up(
+        &mut self,
+        cni: &CniSpec,
+        up: Result<(Arm, Vec<Proof>), ClusterError>,
+        arms: &mut Arms,
+    ) -> Result<()> {
+        let (arm, proofs) = match up {
+            Ok(up) => up,
+            Err(error) => {
+                let status = CellStatus::Failed {
+                    short: "cni not up".to_owned(),
+                    reason: format!("{error:#}"),
+                };
+                return self.end_cni(cni, &status);
+            }
+        };
+        self.journal.append(&JournalLine::Cni(arm.info().clone()))?;
+        for note in arm.notes() {
+            self.note(format!("{cni}: {note}"))?;
+        }
+        let invalid = arms::verdict(&proofs);
+        for proof in proofs {
+            self.journal.append(&JournalLine::Proof(proof))?;
+        }
+        arms.insert(cni.clone(), arm);
+        match invalid {
+            Some(status) => self.end_cni(cni, &status),
+            None => Ok(()),
+        }
+    }
+
+    /// What the cnis' own pods cost, of every cluster that is up.
+    async fn footprints(
+        &mut self,
+        arms: &mut Arms,
+        phase: Phase,
+        interrupt: &mut Interrupt,
+    ) -> Result<()> {
+        for (_, arm) in arms.all() {
+            let taken = tokio::select! {
+                biased;
+                () = interrupt.wait() => return Ok(()),
+                taken = arm.footprint(phase) => taken,
+            };
+            for footprint in taken {
+                self.journal.append(&JournalLine::Footprint(footprint))?;
             }
         }
         Ok(())
@@ -169,31 +193,86 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn trial(
+    /// One trial, or those of several pairs of nodes at the same time: all of one case.
+    async fn batch(
         &mut self,
-        scheduled: Scheduled,
-        sequence: u32,
+        batch: &[Scheduled],
+        sequence: &mut u32,
         arms: &mut Arms,
         interrupt: &mut Interrupt,
     ) -> Result<()> {
-        let case = &self.plan.cases[scheduled.case];
-        if self.ends.contains_key(&case.id) {
+        let plan = self.plan;
+        let first = batch[0];
+        let case = &plan.cases[first.case];
+        let begin = *sequence;
+        *sequence += batch.len() as u32;
+        let rides = plan.host_rides && !plan.groups[first.group].contains(&case.cni);
+        let arm = if rides { arms.first() } else { arms.get(&case.cni) };
+        let Some(arm) = arm.filter(|_| !self.ends.contains_key(&case.id)) else {
+            if rides && !self.ends.contains_key(&case.id) && first.group + 1 == plan.groups.len() {
+                let reason = "the clusters that it was to be measured in did not come up";
+                let status = CellStatus::Failed {
+                    short: "cni not up".to_owned(),
+                    reason: reason.to_owned(),
+                };
+                self.end_quietly(case, status)?;
+            }
             self.progress.trial_done(case);
             return Ok(());
-        }
-        let Some(arm) = arms.get(&case.cni) else { return Ok(()) };
-        self.progress.trial_begins(case, scheduled.index);
-        let slot = trial::Slot { index: scheduled.index, block: scheduled.block, sequence };
+        };
+        self.progress.trial_begins(case, first.index);
+        let asked: Vec<Asked> = batch
+            .iter()
+            .zip(begin..)
+            .map(|(s, sequence)| Asked {
+                slot: trial::Slot { index: s.index, block: s.block, sequence },
+                host: rides,
+                pair: s.pair,
+            })
+            .collect();
         let measured = tokio::select! {
             biased;
-            measured = arm.trial(case, slot) => Some(measured),
+            measured = async {
+                let proofs = arm.surround(case).await?;
+                Ok((proofs, arm.trials(case, &asked).await))
+            } => Some(measured),
             () = interrupt.wait() => None,
         };
-        let Some(measured) = measured else {
-            arm.forget_agents().await;
-            return Ok(());
-        };
         match measured {
+            None => {
+                arm.forget_agents().await;
+                return Ok(());
+            }
+            Some(Ok((proofs, measured))) => {
+                for proof in proofs {
+                    self.journal.append(&JournalLine::Proof(proof))?;
+                }
+                for (result, scheduled) in measured.into_iter().zip(batch) {
+                    self.take(case, scheduled, result)?;
+                }
+            }
+            Some(Err(StateError::NotOffered(reason))) => {
+                self.end(case, CellStatus::Skipped { reason })?;
+            }
+            Some(Err(StateError::Failed(cause))) => {
+                let status = CellStatus::Failed {
+                    short: "state not reached".to_owned(),
+                    reason: format!("{cause:#}"),
+                };
+                self.end(case, status)?;
+            }
+        }
+        self.progress.trial_done(case);
+        Ok(())
+    }
+
+    fn take(
+        &mut self,
+        case: &Case,
+        scheduled: &Scheduled,
+        result: Result<Trial, TrialError>,
+    ) -> Result<()> {
+        match result {
             Ok(trial) => {
                 self.journal.append(&JournalLine::Trial(Box::new(trial)))?;
                 let left = self.left.entry(case.id.clone()).or_insert(1);
@@ -202,22 +281,21 @@ impl Run<'_> {
                     self.end(case, CellStatus::Measured)?;
                 }
             }
-            Err(trial::TrialError::NotOffered(reason)) => {
+            Err(TrialError::NotOffered(reason)) => {
                 self.end(case, CellStatus::Skipped { reason })?;
             }
-            Err(trial::TrialError::Broken(broken)) => {
+            Err(TrialError::Broken(broken)) => {
                 self.end(case, failed(broken, scheduled.index))?;
             }
-            Err(trial::TrialError::ClusterDead(broken)) => {
+            Err(TrialError::ClusterDead(broken)) => {
                 self.end_cni(&case.cni, &failed(broken, scheduled.index))?;
             }
         }
-        self.progress.trial_done(case);
         Ok(())
     }
 
     /// Ends every case of a cni that has not ended yet.
-    fn end_cni(&mut self, cni: &cnibench_model::CniSpec, status: &CellStatus) -> Result<()> {
+    fn end_cni(&mut self, cni: &CniSpec, status: &CellStatus) -> Result<()> {
         self.tell(cni, status);
         let plan = self.plan;
         let cases = plan.cases.iter().filter(|c| c.cni == *cni);

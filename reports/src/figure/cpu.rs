@@ -111,15 +111,16 @@ fn bar(entry: &Entry<'_>, metric: Metric, column: usize, side: Side) -> Option<B
     let mut totals = Vec::new();
     let mut sum = [0.0; PARTS];
     let mut full = 0;
-    for trial in entry.shown() {
+    for (position, trial) in entry.shown().iter().enumerate() {
         let Some((value, shares)) = side_of(trial, metric, side) else { continue };
-        totals.push(value);
+        totals.push((position, value));
         sum.iter_mut().zip(shares).for_each(|(s, p)| *s += p);
         let end = if side == Side::Server { &trial.server } else { &trial.client };
         full += usize::from(end.node.busy.values().any(|b| *b >= FULL));
     }
     let n = totals.len();
-    let total = stats::centre(&totals)?;
+    let observed: Vec<f64> = entry.observations(totals).iter().map(|p| p.value).collect();
+    let total = stats::centre(&observed)?;
     Some(Bar { column, side, total, shares: sum.map(|s| s / n as f64), full: (full, n) })
 }
 
@@ -318,8 +319,9 @@ fn caption(book: &Book<'_>, row: usize, bars: &[Bar], scale: &Scale, broken: boo
         true => " · broken bar: goes on beyond the axis, its parts are shares of what is drawn",
         false => "",
     };
+    let over = book.over_pairs(row).map_or("trials", |_| "node pairs");
     format!(
-        "{} · length: median of the trials · {} · parts: mean shares{broken} · {whose} · from /proc/stat in 10 ms ticks; other work of the machine counts · {full} · {}",
+        "{} · length: median of the {over} · {} · parts: mean shares{broken} · {whose} · from /proc/stat in 10 ms ticks; other work of the machine counts · {full} · {}",
         scale.unit,
         methods.join("; "),
         frame::source(book, row),

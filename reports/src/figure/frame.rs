@@ -3,7 +3,7 @@
 //! Owns captions and the column of names. Called by each figure.
 
 use super::{
-    axis::Axis,
+    axis::{Axis, spread},
     scene::{Anchor, At, MARGIN, Scene, Size, WIDTH, Weight},
     text,
     theme::{Paint, Theme},
@@ -13,7 +13,7 @@ use crate::{
     stats::Centre,
     units::seconds,
 };
-use cnibench_model::Clock;
+use cnibench_model::{Clock, ProviderKind, Record};
 use std::collections::BTreeSet;
 
 /// Heading and a note at its right; returns where content begins.
@@ -65,17 +65,21 @@ pub(crate) fn source(book: &Book<'_>, row: usize) -> String {
         _ => "no trial".to_owned(),
     };
     let durations: Vec<String> = durations.into_iter().map(seconds).collect();
-    format!("{clock} · {trials} × {} each cni · {}", durations.join(" or "), hosts(book))
+    let over = book.over_pairs(row).map_or_else(String::new, |over| format!(" {over}"));
+    format!("{clock} · {trials} × {}{over} each cni · {}", durations.join(" or "), hosts(book))
 }
 
-/// Host and kernel of every record, each once.
+/// Host and kernel of every record, each once; of an existing cluster only where it was measured from,
+/// since the kernels are those of its nodes.
 pub(crate) fn hosts(book: &Book<'_>) -> String {
-    let hosts: BTreeSet<String> = book
-        .records
-        .iter()
-        .map(|r| &r.header.environment)
-        .map(|e| format!("{}, kernel {}", e.hostname, e.kernel_release))
-        .collect();
+    let host = |r: &Record| {
+        let e = &r.header.environment;
+        match r.header.cases.first().map(|c| c.provider) {
+            Some(ProviderKind::Kubeconfig) => format!("a cluster reached from {}", e.hostname),
+            _ => format!("{}, kernel {}", e.hostname, e.kernel_release),
+        }
+    };
+    let hosts: BTreeSet<String> = book.records.iter().map(host).collect();
     hosts.into_iter().collect::<Vec<_>>().join(" and ")
 }
 
@@ -98,6 +102,31 @@ pub(crate) fn name(
     let label = text::fit(&column.short, Size::Body, Weight::Regular, width - 44.0);
     let style = (Size::Body, Weight::Regular, Anchor::Start);
     scene.text((at.0 + 38.0, at.1 + 10.0), &label, style, Paint::Ink);
+}
+
+/// Distance between the names at the ends of lines.
+pub(crate) const LABEL_GAP: f64 = 40.0;
+
+/// Names at the right of lines that end at these places, moved apart between `low` and `high`.
+pub(crate) fn end_labels(
+    scene: &mut Scene,
+    theme: &Theme,
+    book: &Book<'_>,
+    ends: &[(usize, At)],
+    (low, high): (f64, f64),
+    right: f64,
+    names: f64,
+) {
+    let wanted: Vec<f64> = ends.iter().map(|(_, end)| end.1).collect();
+    let places = spread(&wanted, LABEL_GAP, low, high);
+    for ((number, end), place) in ends.iter().zip(&places) {
+        let label = (right + 74.0, *place);
+        // Dotted and muted: a line in the series' colour would read as values beyond the last point.
+        let (from, to) = ((end.0 + 16.0, end.1), (label.0 - 6.0, label.1));
+        let knee = (from.0.max(right - 8.0) + 8.0, end.1);
+        scene.dotted(&[from, knee, to], 2.0, Paint::Muted);
+        name(scene, theme, *number, &book.columns[*number], label, names);
+    }
 }
 
 /// A level bar for an interval with an arrow where it goes on beyond the axis, edged so that it

@@ -4,7 +4,9 @@
 
 mod axis;
 mod cpu;
+mod curve;
 mod frame;
+mod heat;
 mod percentiles;
 pub(crate) mod raster;
 pub(crate) mod scene;
@@ -14,12 +16,18 @@ mod table;
 pub(crate) mod text;
 pub(crate) mod theme;
 
-use crate::{book::Book, matrix::Matrix};
+use crate::{
+    book::Book,
+    curves::{self, Curve},
+    matrix::{Matrix, main_rate},
+    pairs::Over,
+};
+use cnibench_model::Metric;
 use scene::Scene;
 use theme::Theme;
 
 /// A figure that may exist: whether there is anything to draw is known when it is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Plan {
     /// The matrix.
     Matrix,
@@ -29,14 +37,33 @@ pub(crate) enum Plan {
     Percentiles { row: usize },
     /// CPU cost of a row.
     Cpu { row: usize },
+    /// A metric of one cell over pairs of nodes.
+    Heat { row: usize, column: usize, metric: Metric },
+    /// A metric over a number that rows differ in.
+    Curve { curve: Curve, metric: Metric },
+}
+
+/// Where the page has a figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// At the head, where the page itself has a table.
+    Head,
+    /// With a row of the book.
+    Row(usize),
+    /// Among the curves.
+    Curves,
 }
 
 impl Plan {
-    /// The row it belongs to.
-    pub fn row(self) -> Option<usize> {
+    /// Where it belongs.
+    pub fn place(&self) -> Place {
         match self {
-            Self::Matrix => None,
-            Self::Strips { row, .. } | Self::Percentiles { row } | Self::Cpu { row } => Some(row),
+            Self::Matrix => Place::Head,
+            Self::Strips { row, .. }
+            | Self::Percentiles { row }
+            | Self::Cpu { row }
+            | Self::Heat { row, .. } => Place::Row(*row),
+            Self::Curve { .. } => Place::Curves,
         }
     }
 }
@@ -46,22 +73,37 @@ pub(crate) fn plan(book: &Book<'_>, matrix: &Matrix) -> Vec<Plan> {
     let mut plans = vec![Plan::Matrix];
     for (row, matrix_row) in matrix.rows.iter().enumerate() {
         plans.extend((0..matrix_row.lines.len()).map(|line| Plan::Strips { row, line }));
-        if book.rows[row].workload.is_transactional() {
+        let workload = book.rows[row].workload;
+        if workload.is_transactional() {
             plans.push(Plan::Percentiles { row });
         }
         plans.push(Plan::Cpu { row });
+        let latency = workload.is_transactional().then_some(Metric::LatencyP50);
+        let metrics = [Some(main_rate(workload)), latency];
+        for column in 0..book.columns.len() {
+            if book.entry(row, column).is_some_and(|e| e.over() == Over::NodePairs) {
+                let map = |metric| Plan::Heat { row, column, metric };
+                plans.extend(metrics.into_iter().flatten().map(map));
+            }
+        }
+    }
+    for curve in curves::curves(book) {
+        let metrics = curve.metrics().into_iter();
+        plans.extend(metrics.map(|metric| Plan::Curve { curve: curve.clone(), metric }));
     }
     plans
 }
 
 /// Draws one; none when there is nothing to show.
-pub(crate) fn build(book: &Book<'_>, theme: &Theme, matrix: &Matrix, plan: Plan) -> Option<Scene> {
+pub(crate) fn build(book: &Book<'_>, theme: &Theme, matrix: &Matrix, plan: &Plan) -> Option<Scene> {
     match plan {
         Plan::Matrix => table::table(book, theme, matrix),
         Plan::Strips { row, line } => {
-            strips::strips(book, theme, row, matrix.rows.get(row)?.lines.get(line)?)
+            strips::strips(book, theme, *row, matrix.rows.get(*row)?.lines.get(*line)?)
         }
-        Plan::Percentiles { row } => percentiles::percentiles(book, theme, row),
-        Plan::Cpu { row } => cpu::cpu(book, theme, row),
+        Plan::Percentiles { row } => percentiles::percentiles(book, theme, *row),
+        Plan::Cpu { row } => cpu::cpu(book, theme, *row),
+        Plan::Heat { row, column, metric } => heat::heat(book, *row, *column, *metric),
+        Plan::Curve { curve, metric } => curve::curve(book, theme, curve, *metric),
     }
 }

@@ -4,7 +4,7 @@
 //! samples lie beyond it and is labelled there.
 
 use super::{
-    axis::{Axis, spread, tick_decimals},
+    axis::{Axis, tick_decimals},
     frame,
     scene::{Anchor, At, MARGIN, Scene, Size, WIDTH, Weight},
     theme::{Paint, Theme},
@@ -16,7 +16,6 @@ use crate::{
 };
 use cnibench_model::Metric;
 
-const GAP: f64 = 40.0;
 const NINES: [(f64, &str); 5] =
     [(0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99")];
 
@@ -39,7 +38,7 @@ pub(crate) fn percentiles(book: &Book<'_>, theme: &Theme, row: usize) -> Option<
     let title = format!("{}: percentiles of the transaction time", series.title());
     let mut scene = Scene::new(format!("percentiles-{}", series.slug()), title);
     let top = frame::heading(&mut scene, "lower is better");
-    let bottom = top + (GAP * (curves.len() as f64 + 2.0)).max(600.0);
+    let bottom = top + (frame::LABEL_GAP * (curves.len() as f64 + 2.0)).max(600.0);
     let left = MARGIN + 104.0;
     let names = frame::names_width(book, 470.0);
     let right = WIDTH - MARGIN - names - 74.0;
@@ -84,17 +83,14 @@ pub(crate) fn percentiles(book: &Book<'_>, theme: &Theme, row: usize) -> Option<
             }
         }
     }
-    labels(
-        &mut scene,
-        book,
-        theme,
-        &curves,
-        x,
-        |v| y.at(v),
-        (top + 20.0, bottom - 8.0),
-        right,
-        names,
-    );
+    let ends: Vec<(usize, At)> = curves
+        .iter()
+        .filter_map(|(number, c)| {
+            let last = c.points.last()?;
+            Some((*number, (x(last.quantile), y.at(last.value))))
+        })
+        .collect();
+    frame::end_labels(&mut scene, theme, book, &ends, (top + 20.0, bottom - 8.0), right, names);
 
     let samples: u64 = curves.iter().map(|(_, c)| c.samples).sum();
     let mut caption = format!(
@@ -111,35 +107,6 @@ pub(crate) fn percentiles(book: &Book<'_>, theme: &Theme, row: usize) -> Option<
     scene.description = describe(book, &curves, &scale);
     frame::caption(&mut scene, end, &caption);
     Some(scene)
-}
-
-#[expect(clippy::too_many_arguments, reason = "both axes and the free place, used once")]
-fn labels(
-    scene: &mut Scene,
-    book: &Book<'_>,
-    theme: &Theme,
-    curves: &[(usize, Curve)],
-    x: impl Fn(f64) -> f64,
-    y: impl Fn(f64) -> f64,
-    (low, high): (f64, f64),
-    right: f64,
-    names: f64,
-) {
-    let ends: Vec<At> = curves
-        .iter()
-        .filter_map(|(_, c)| c.points.last())
-        .map(|p| (x(p.quantile), y(p.value)))
-        .collect();
-    let wanted: Vec<f64> = ends.iter().map(|e| e.1).collect();
-    let places = spread(&wanted, GAP, low, high);
-    for (((number, _), end), place) in curves.iter().zip(&ends).zip(&places) {
-        let label = (right + 74.0, *place);
-        // Dotted and muted: a line in the series' colour would read as values beyond the last point.
-        let (from, to) = ((end.0 + 16.0, end.1), (label.0 - 6.0, label.1));
-        let knee = (from.0.max(right - 8.0) + 8.0, end.1);
-        scene.dotted(&[from, knee, to], 2.0, Paint::Muted);
-        frame::name(scene, theme, *number, &book.columns[*number], label, names);
-    }
 }
 
 fn describe(book: &Book<'_>, curves: &[(usize, Curve)], scale: &Scale) -> String {

@@ -4,9 +4,9 @@
 //! draws with hard edges. Glyphs are placed here: the backend rounds every letter to a whole pixel.
 
 use super::{
-    scene::{Anchor, At, Item, Mark, Scene, Size, WIDTH, Weight, outline},
+    scene::{Anchor, At, Cells, Item, Mark, Scene, Size, WIDTH, Weight, outline},
     text,
-    theme::{Paint, Rgb, Theme},
+    theme::{HEATS, Paint, Rgb, Theme},
 };
 use ab_glyph::{Font, ScaleFont, point};
 use plotters::{
@@ -81,6 +81,34 @@ fn encode(pixels: &[u8], width: usize, height: usize) -> Result<Vec<u8>, png::En
     Ok(out)
 }
 
+/// Cells alone as a PNG with their own palette, for a place in a drawing.
+pub(crate) fn cells_png(cells: &Cells, theme: &Theme) -> Option<Vec<u8>> {
+    let palette: Vec<u8> = (0..=HEATS)
+        .flat_map(|step| {
+            let Rgb(r, g, b) = theme.rgb(Paint::Heat(step), false);
+            [r, g, b]
+        })
+        .collect();
+    let mut out = Vec::new();
+    let mut encoder = png::Encoder::new(&mut out, cells.width() as u32, cells.height() as u32);
+    encoder.set_color(png::ColorType::Indexed);
+    encoder.set_depth(png::BitDepth::Four);
+    encoder.set_palette(palette);
+    // Step 0 is nothing; the others are opaque by default.
+    encoder.set_trns(vec![0u8]);
+    encoder.set_filter(png::FilterType::NoFilter);
+    let packed: Vec<u8> = cells
+        .steps()
+        .chunks(cells.width())
+        .flat_map(|row| row.chunks(2))
+        .map(|two| two[0] << 4 | two.get(1).copied().unwrap_or(0))
+        .collect();
+    let mut writer = encoder.write_header().ok()?;
+    writer.write_image_data(&packed).ok()?;
+    writer.finish().ok()?;
+    Some(out)
+}
+
 fn pixel((x, y): At) -> (i32, i32) {
     ((x * FACTOR).round() as i32, (y * FACTOR).round() as i32)
 }
@@ -116,12 +144,35 @@ fn draw(backend: &mut BitMapBackend<'_>, item: &Item, theme: &Theme) -> Drawn {
             }
             Ok(())
         }
+        Item::Area { points, paint, alpha } => {
+            let Rgb(r, g, b) = theme.rgb(*paint, false);
+            let style = ShapeStyle::from(RGBAColor(r, g, b, *alpha)).filled();
+            backend.fill_polygon(points.iter().map(|p| pixel(*p)), &style).map_err(said)
+        }
         Item::Dots { points, radius, paint, alpha } => {
             let Rgb(r, g, b) = theme.rgb(*paint, false);
             let style = ShapeStyle::from(RGBAColor(r, g, b, *alpha)).filled();
             let radius = (radius * FACTOR).round() as u32;
             for point in points {
                 backend.draw_circle(pixel(*point), radius, &style, true).map_err(said)?;
+            }
+            Ok(())
+        }
+        Item::Cells { at, cells } => {
+            let (left, top) = pixel(*at);
+            for (row, steps) in cells.steps().chunks(cells.width()).enumerate() {
+                let y = top + (row * OVERSAMPLING) as i32;
+                let mut x = left;
+                // Runs of one colour are one rectangle.
+                for run in steps.chunk_by(|a, b| a == b) {
+                    let end = x + (run.len() * OVERSAMPLING) as i32;
+                    if run[0] > 0 {
+                        let style = solid(&Paint::Heat(usize::from(run[0])), 1.0);
+                        let corner = (end - 1, y + OVERSAMPLING as i32 - 1);
+                        backend.draw_rect((x, y), corner, &style, true).map_err(said)?;
+                    }
+                    x = end;
+                }
             }
             Ok(())
         }

@@ -80,6 +80,12 @@ pub(crate) enum Item {
         width: f64,
         paint: Paint,
     },
+    /// A filled, translucent polygon.
+    Area {
+        points: Vec<At>,
+        paint: Paint,
+        alpha: f64,
+    },
     /// Round dots of one colour, translucent where they overlap.
     Dots {
         points: Vec<At>,
@@ -93,6 +99,11 @@ pub(crate) enum Item {
         mark: Mark,
         paint: Paint,
     },
+    /// Far more cells than shapes are good for: one cell for each unit of the figure.
+    Cells {
+        at: At,
+        cells: Cells,
+    },
     Text {
         at: At,
         text: String,
@@ -101,6 +112,42 @@ pub(crate) enum Item {
         anchor: Anchor,
         paint: Paint,
     },
+}
+
+/// A picture of steps of the sequential scale; 0 is transparent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cells {
+    width: usize,
+    steps: Vec<u8>,
+}
+
+impl Cells {
+    pub fn new(width: usize, height: usize) -> Self {
+        Self { width, steps: vec![0; width * height] }
+    }
+
+    /// Fills the part of a rectangle that lies in the picture; `step` is from 1.
+    pub fn fill(&mut self, (x, y): (usize, usize), (width, height): (usize, usize), step: usize) {
+        let (end, bottom) = ((x + width).min(self.width), (y + height).min(self.height()));
+        for row in y..bottom {
+            if x < end {
+                self.steps[row * self.width + x..row * self.width + end].fill(step as u8);
+            }
+        }
+    }
+
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    pub fn height(&self) -> usize {
+        self.steps.len() / self.width.max(1)
+    }
+
+    /// Steps, row by row.
+    pub fn steps(&self) -> &[u8] {
+        &self.steps
+    }
 }
 
 /// A figure.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     book::Book,
-    matrix::{Against, Content, End, MatrixCell, MatrixLine},
+    matrix::{Against, Content, End, MatrixCell, MatrixLine, Over},
     stats::CentreMethod,
     units::number,
 };
@@ -230,8 +230,13 @@ fn caption(book: &Book<'_>, row: usize, line: &MatrixLine, thinned: Option<usize
         [one] if *one == CentreMethod::TooFew.describe() => (*one).to_owned(),
         _ => format!("level bar: {}", methods.join("; ")),
     };
+    let dot =
+        match line.cells.iter().filter_map(MatrixCell::value).any(|v| v.over == Over::NodePairs) {
+            true => "dot: median of one node pair in one direction",
+            false => "dot: one trial",
+        };
     let mut caption = format!(
-        "{} in {} · dot: one trial · upright bar: median · {bar}{baseline} · {}",
+        "{} in {} · {dot} · upright bar: median · {bar}{baseline} · {}",
         line.metric.label(),
         line.unit,
         frame::source(book, row),

@@ -4,10 +4,12 @@
 //! Every text carries its measured length, so a viewer without the font neither overlaps nor clips.
 
 use super::{
-    scene::{Anchor, At, Item, Mark, Scene, WIDTH, Weight, outline},
+    raster,
+    scene::{Anchor, At, Cells, Item, Mark, Scene, WIDTH, Weight, outline},
     text,
     theme::{Paint, Theme, variable},
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use std::fmt::Write;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,10 @@ pub(crate) fn render(scene: &Scene, theme: &Theme, kind: Kind) -> String {
             write!(out, "<rect width=\"{WIDTH}\" height=\"{}\" fill=\"{card}\"/>", scene.height);
     }
     for item in &scene.items {
+        if let Item::Cells { at, cells } = item {
+            picture(&mut out, *at, cells, theme);
+            continue;
+        }
         draw(&mut out, item, |paint| match kind {
             Kind::Inline => format!("var({})", variable(paint)),
             Kind::File => theme.rgb(paint, false).hex(),
@@ -66,6 +72,21 @@ pub(crate) fn render(scene: &Scene, theme: &Theme, kind: Kind) -> String {
     }
     out.push_str("</svg>\n");
     out
+}
+
+/// Cells as one embedded picture: the colours are the same in both schemes.
+fn picture(out: &mut String, at: At, cells: &Cells, theme: &Theme) {
+    // The encoder fails on a picture without a pixel only, and of that there is nothing to show.
+    let Some(png) = raster::cells_png(cells, theme) else { return };
+    let _ = write!(
+        out,
+        "<image x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" style=\"image-rendering:pixelated\" href=\"data:image/png;base64,{}\"/>",
+        n(at.0),
+        n(at.1),
+        cells.width(),
+        cells.height(),
+        STANDARD.encode(png),
+    );
 }
 
 /// A column's mark alone, for a table's head.
@@ -123,6 +144,12 @@ fn draw(out: &mut String, item: &Item, colour: impl Fn(Paint) -> String) {
             points(list),
             colour(*paint)
         ),
+        Item::Area { points: list, paint, alpha } => write!(
+            out,
+            "<path d=\"{}Z\" style=\"fill:{};fill-opacity:{alpha}\"/>",
+            points(list),
+            colour(*paint)
+        ),
         Item::Dots { points: list, radius, paint, alpha } => {
             let dots: String =
                 list.iter().map(|(x, y)| format!("M{} {}h0", n(*x), n(*y))).collect();
@@ -149,6 +176,8 @@ fn draw(out: &mut String, item: &Item, colour: impl Fn(Paint) -> String) {
                 colour(*paint)
             )
         }
+        // A picture and no shape: `render` places it.
+        Item::Cells { .. } => Ok(()),
         Item::Text { at, text: content, size, weight, anchor, paint } => {
             let anchor = match anchor {
                 Anchor::Start => "",

@@ -110,7 +110,8 @@ fn draw_band(
             text::wrap(row.workload.name(), Size::Body, Weight::SemiBold, NAMES - 150.0),
             text::wrap(row.placement.name(), Size::Body, Weight::Regular, NAMES - 20.0),
         ];
-        let extra = text::wrap(&row.params, Size::Small, Weight::Regular, NAMES - 20.0);
+        let notes = row.notes().collect::<Vec<_>>().join(", ");
+        let extra = text::wrap(&notes, Size::Small, Weight::Regular, NAMES - 20.0);
         let name_height = 2.0 * Size::Body.line() + extra.len() as f64 * Size::Small.line() + 20.0;
         let mut row_end = y;
         for (number, line) in row.lines.iter().enumerate() {

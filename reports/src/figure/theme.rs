@@ -34,12 +34,18 @@ pub(crate) enum Paint {
     Better(usize),
     /// A failed cell.
     Alarm,
+    /// A step of the sequential scale, from 1 (best) to [`HEATS`] (worst): the same in both schemes.
+    Heat(usize),
+    /// Text on that step.
+    HeatInk(usize),
 }
 
 /// Steps of the diverging scale at either side.
 pub(crate) const TINTS: usize = 5;
 /// Parts of CPU time.
 pub(crate) const PARTS: usize = 5;
+/// Steps of the sequential scale.
+pub(crate) const HEATS: usize = 7;
 
 /// Hues by family, in order of appearance; the host's grey is none of them.
 const HUES: [Rgb; 7] = [
@@ -59,6 +65,17 @@ const PART_COLOURS: [Rgb; PARTS] = [
     Rgb(0xE6, 0x9F, 0x00),
     Rgb(0x8C, 0x3B, 0x00),
     Rgb(0xDD, 0x9C, 0xC0),
+];
+/// From light to dark by even steps of lightness, so that the order holds without hue; the darkest
+/// still stands out from the dark card, since worse is darker in both schemes.
+const HEAT_COLOURS: [Rgb; HEATS] = [
+    Rgb(0xFD, 0xEB, 0xCD),
+    Rgb(0xF8, 0xCF, 0x9E),
+    Rgb(0xF1, 0xAE, 0x7C),
+    Rgb(0xE5, 0x88, 0x69),
+    Rgb(0xD2, 0x66, 0x6A),
+    Rgb(0xB0, 0x42, 0x6B),
+    Rgb(0x8A, 0x2C, 0x6B),
 ];
 const LIGHT_CARD: Rgb = Rgb(0xFF, 0xFF, 0xFF);
 const DARK_CARD: Rgb = Rgb(0x1B, 0x1D, 0x21);
@@ -179,6 +196,12 @@ impl Theme {
             Paint::Worse(step) => tint(pick(Rgb(0xE0, 0x6A, 0x10), Rgb(0xD5, 0x5E, 0x00)), step),
             Paint::Better(step) => tint(pick(Rgb(0x1E, 0x88, 0xC8), Rgb(0x00, 0x80, 0xC8)), step),
             Paint::Alarm => pick(Rgb(0xB0, 0x1E, 0x1E), Rgb(0xFF, 0x8A, 0x80)),
+            Paint::Heat(step) => heat(step),
+            Paint::HeatInk(step) => {
+                let (dark, light) = (Rgb(0x1B, 0x1D, 0x21), Rgb(0xFF, 0xFF, 0xFF));
+                let ground = heat(step);
+                if dark.contrast(ground) >= light.contrast(ground) { dark } else { light }
+            }
         }
     }
 
@@ -198,8 +221,13 @@ impl Theme {
         paints.extend((0..self.looks.len()).map(Paint::Series));
         paints.extend((0..PARTS).map(Paint::Part));
         paints.extend((1..=TINTS).flat_map(|s| [Paint::Worse(s), Paint::Better(s)]));
+        paints.extend((1..=HEATS).flat_map(|s| [Paint::Heat(s), Paint::HeatInk(s)]));
         paints
     }
+}
+
+fn heat(step: usize) -> Rgb {
+    HEAT_COLOURS[step.clamp(1, HEATS) - 1]
 }
 
 /// `shade` above zero darkens in light and lightens less in dark; below zero lightens.
@@ -226,6 +254,8 @@ pub(crate) fn variable(paint: Paint) -> String {
         Paint::Part(i) => format!("--p{i}"),
         Paint::Worse(i) => format!("--w{i}"),
         Paint::Better(i) => format!("--b{i}"),
+        Paint::Heat(i) => format!("--h{i}"),
+        Paint::HeatInk(i) => format!("--i{i}"),
     }
 }
 
@@ -287,6 +317,25 @@ mod tests {
             (theme.rgb(Paint::Series(1), false), theme.rgb(Paint::Series(3), false));
         assert!(secret.luminance() < plain.luminance());
         assert_ne!(theme.mark(1), theme.mark(3));
+    }
+
+    #[test]
+    fn worse_is_darker_in_both_schemes_and_numbers_can_be_read_on_it() {
+        let theme = theme();
+        for dark in [false, true] {
+            let colours: Vec<Rgb> = (1..=HEATS).map(|s| theme.rgb(Paint::Heat(s), dark)).collect();
+            for pair in colours.windows(2) {
+                assert!(pair[0].luminance() > pair[1].luminance());
+                assert!(pair[0].contrast(pair[1]) >= 1.2, "{pair:?}");
+            }
+            for step in 1..=HEATS {
+                let (ground, ink) = (Paint::Heat(step), Paint::HeatInk(step));
+                let contrast = theme.rgb(ink, dark).contrast(theme.rgb(ground, dark));
+                assert!(contrast >= 4.5, "{step}: {contrast}");
+            }
+            let band = theme.rgb(Paint::Band, true);
+            assert!(colours[HEATS - 1].contrast(band) >= 1.8, "the worst on the dark ground");
+        }
     }
 
     #[test]

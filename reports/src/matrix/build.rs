@@ -3,12 +3,13 @@
 //! Owns the comparison of a cell with its baseline. Called by `matrix` and the sentences.
 
 use super::{
-    Against, Content, End, Matrix, MatrixCell, MatrixColumn, MatrixLine, MatrixRow, Side, Value,
-    Weight, basis, only_if_any, primary, secondary,
+    Against, Content, End, Matrix, MatrixCell, MatrixColumn, MatrixLine, MatrixRow, Over, Side,
+    Value, Weight, basis, only_if_any, primary, secondary,
 };
 use crate::{
     book::{Book, Column, Entry},
-    stats::{self, Centre, Change, Interval, Point},
+    stats::{self, Centre, Change, Interval},
+    trust,
     units::Scale,
     words,
 };
@@ -38,6 +39,7 @@ pub(crate) fn from_book(book: &Book<'_>) -> Matrix {
             workload: row.workload,
             placement: row.placement,
             params: row.params_text(),
+            pairs: book.over_pairs(number),
             lines,
         }
     });
@@ -82,19 +84,12 @@ fn remarks(book: &Book<'_>) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if book.records.iter().any(|r| !r.header.interleaved) && book.columns.len() > 1 {
-        remarks.push(
-            "Trials of different cnis were not interleaved: a machine that drifts shows up as a difference between them."
-                .to_owned(),
-        );
-    }
+    remarks.extend(trust::remarks(book));
     remarks
 }
 
-fn points(entry: &Entry<'_>, metric: Metric) -> Vec<Point> {
-    let measured = entry.measured(metric).into_iter();
-    measured.map(|(trial, value)| Point { block: trial.block, value }).collect()
-}
+/// Row and column of a cell.
+pub(crate) type Place = (usize, usize);
 
 /// The change of a metric between two columns of a row.
 pub(crate) fn change_between(
@@ -104,10 +99,30 @@ pub(crate) fn change_between(
     candidate: usize,
     baseline: usize,
 ) -> Option<Change> {
-    let (c, b) = (book.entry(row, candidate)?, book.entry(row, baseline)?);
     let same_record = std::ptr::eq(book.columns[candidate].record, book.columns[baseline].record);
-    let interleaved = same_record && book.columns[candidate].record.header.interleaved;
-    stats::change(&points(c, metric), &points(b, metric), basis(metric), interleaved)
+    let adjacent = same_record && book.columns[candidate].interleaved;
+    change_of(book, metric, (row, candidate), (row, baseline), adjacent)
+}
+
+/// The change of a metric from one cell to another. Of cells whose trials ran adjacent block by block
+/// they are compared in pairs; of cells over pairs of nodes each pair of nodes is compared with itself.
+pub(crate) fn change_of(
+    book: &Book<'_>,
+    metric: Metric,
+    candidate: Place,
+    baseline: Place,
+    adjacent: bool,
+) -> Option<Change> {
+    let (c, b) = (book.entry(candidate.0, candidate.1)?, book.entry(baseline.0, baseline.1)?);
+    let same_record =
+        std::ptr::eq(book.columns[candidate.1].record, book.columns[baseline.1].record);
+    let paired = match (c.over(), b.over()) {
+        (Over::Trials, Over::Trials) => adjacent,
+        (Over::NodePairs, Over::NodePairs) => same_record,
+        // A block of one is no pair of nodes of the other.
+        _ => false,
+    };
+    stats::change(&c.points(metric), &b.points(metric), basis(metric), paired)
 }
 
 fn line(book: &Book<'_>, row: usize, metric: Metric) -> MatrixLine {
@@ -145,9 +160,10 @@ fn value(entry: &Entry<'_>, centre: Centre, scale: &Scale, against: Against) -> 
     let (text, interval) = scale.centre(&centre);
     Value {
         centre,
+        over: entry.over(),
         text,
         interval_text: interval
-            .unwrap_or_else(|| format!("{}: no interval", stats::trials(centre.n))),
+            .unwrap_or_else(|| format!("{}: no interval", entry.over().count(centre.n))),
         against,
         partial: interrupted.then(|| format!("{finished} of {} trials", entry.case.trials)),
     }
@@ -179,9 +195,10 @@ fn against(
             }
         };
     };
+    let over = book.entry(row, number).map_or(Over::Trials, Entry::over);
     Against::Change {
         effect: change.effect(metric.direction()),
-        words: words::change(metric, &change),
+        words: words::change(metric, &change, over),
         interval_words: words::interval(metric, &change),
         change,
     }
@@ -189,14 +206,15 @@ fn against(
 
 /// "delivered nothing in 1 of 5 trials": why a cell has no ratio to or from another.
 fn zeros(entry: Option<&Entry<'_>>, metric: Metric) -> Option<String> {
-    let values = entry?.values(metric);
+    let entry = entry?;
+    let values = entry.values(metric);
     let zeros = values.iter().filter(|v| **v <= 0.0).count();
     let what = match metric.unit() {
         Unit::BitsPerSecond | Unit::PacketsPerSecond => "delivered nothing",
         Unit::TransactionsPerSecond => "completed nothing",
         _ => "was zero",
     };
-    (zeros > 0).then(|| format!("{what} in {zeros} of {}", stats::trials(values.len())))
+    (zeros > 0).then(|| format!("{what} in {zeros} of {}", entry.over().count(values.len())))
 }
 
 fn nothing(entry: Option<&Entry<'_>>, metric: Metric) -> Content {

@@ -5,7 +5,9 @@
 
 mod build;
 
-pub(crate) use build::{change_between, from_book};
+pub(crate) use build::{Place, change_between, change_of, from_book};
+
+pub use crate::pairs::Over;
 
 use crate::{
     book::Book,
@@ -52,8 +54,11 @@ pub struct MatrixRow {
     pub workload: Workload,
     /// Where it ran.
     pub placement: Placement,
-    /// Parameters that differ from the workload's defaults, `key=value, ...`.
+    /// Parameters that differ from the workload's defaults and what was asked of the cluster around,
+    /// `key=value, ...`.
     pub params: String,
+    /// "over 12 node pairs" where trials ran between several pairs of nodes.
+    pub pairs: Option<String>,
     /// The metric that stands for the workload, then those that belong beside it.
     pub lines: Vec<MatrixLine>,
 }
@@ -131,8 +136,10 @@ pub enum End {
 /// A measured cell.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Value {
-    /// Median of trial values with its interval, in the metric's unit.
+    /// Median of the values with its interval, in the metric's unit.
     pub centre: Centre,
+    /// What those values are.
+    pub over: Over,
     /// The median as text, without unit.
     pub text: String,
     /// Its interval as text: "20.9–21.8" or "2 trials: no interval".
@@ -198,14 +205,17 @@ impl MatrixCell {
 }
 
 impl MatrixRow {
-    /// "tcp_rr cross-node" and the parameters that differ.
+    /// "tcp_rr cross-node", the parameters that differ, and "over 12 node pairs" where it is so.
     pub fn title(&self) -> String {
-        let mut title = format!("{} {}", self.workload, self.placement);
-        if !self.params.is_empty() {
-            title.push_str(", ");
-            title.push_str(&self.params);
-        }
-        title
+        let mut parts = vec![format!("{} {}", self.workload, self.placement)];
+        parts.extend(self.notes());
+        parts.join(", ")
+    }
+
+    /// What belongs beside workload and placement: parameters, and over how many pairs of nodes.
+    pub(crate) fn notes(&self) -> impl Iterator<Item = String> + '_ {
+        let params = Some(self.params.clone()).filter(|p| !p.is_empty());
+        params.into_iter().chain(self.pairs.clone())
     }
 }
 
@@ -238,6 +248,14 @@ pub(crate) fn secondary(workload: Workload) -> &'static [Metric] {
 /// explains the latency.
 pub(crate) fn only_if_any(workload: Workload, metric: Metric) -> bool {
     (workload, metric) == (Workload::UdpRr, Metric::Loss)
+}
+
+/// How much work a second: the metric by which many nodes or many points are compared first.
+pub(crate) fn main_rate(workload: Workload) -> Metric {
+    match workload.is_transactional() {
+        true => Metric::TransactionRate,
+        false => Metric::Throughput,
+    }
 }
 
 /// What changes of a metric count in.

@@ -29,6 +29,7 @@ mod ranks;
 pub use centre::{Centre, CentreMethod, centre, median};
 pub use change::{Basis, Change, ChangeMethod, Effect, Point, change};
 pub use percentiles::{Curve, CurvePoint, Merged, curve, merge};
+pub(crate) use ranks::{midranks, rank_sum_tail};
 
 use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, StudentsT};

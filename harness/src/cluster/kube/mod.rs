@@ -2,14 +2,22 @@
 //! share, and `kubeconfig` itself.
 //!
 //! Owns the pods, services and policies of a run and their removal. The only way into a pod is the
-//! API's exec. Knows no CNI but by the claims that it is given.
+//! API's exec. Knows no CNI but by the profile that it is given.
 
 pub mod access;
-pub mod claims;
-pub mod cluster;
+mod cluster;
 mod delivery;
+mod footprint;
 pub mod nodes;
 pub mod objects;
+pub mod options;
+pub mod pods;
+mod provider;
 pub mod ready;
+pub mod rights;
+pub mod surround;
 
 pub use access::Access;
+pub use cluster::KubeCluster;
+pub use options::Options;
+pub use provider::{INSTALLED, KubeconfigProvider};

@@ -109,6 +109,9 @@ pub struct Common {
     pub node_selector: BTreeMap<String, String>,
     /// Taints that are tolerated, as `key[=value][:effect]`.
     pub tolerations: Vec<String>,
+    /// Workload pods run as root with CAP_NET_ADMIN and nothing else, so that they may use every
+    /// congestion control and large socket buffers.
+    pub net_admin: bool,
     /// Seconds after which pods end by themselves.
     pub deadline_s: u64,
 }
@@ -157,6 +160,12 @@ impl Common {
         };
         let security = if privileged {
             json!({"privileged": true, "runAsUser": 0})
+        } else if self.net_admin {
+            json!({
+                "allowPrivilegeEscalation": false, "runAsUser": 0,
+                "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
+                "seccompProfile": {"type": "RuntimeDefault"},
+            })
         } else {
             // What the "restricted" pod security standard asks for.
             json!({
@@ -357,6 +366,7 @@ mod tests {
             cpus: Some(1),
             node_selector: BTreeMap::from([("pool".to_owned(), "bench".to_owned())]),
             tolerations: vec!["dedicated=bench:NoSchedule".to_owned(), "spot".to_owned()],
+            net_admin: false,
             deadline_s: 600,
         }
     }

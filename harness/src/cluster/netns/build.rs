@@ -2,11 +2,11 @@
 
 use super::{
     cluster::{NetnsCluster, Node, Pod},
-    owner::RunId,
     service,
     spaces::Role,
 };
 use crate::{
+    cluster::owner::RunId,
     cni::{NodeCtx, Peer, PodCtx},
     netlink::{Batch, Netns, Rtnl, batch::Mac, sysctl},
     proof,

@@ -1,7 +1,9 @@
 //! Takes away what dead runs left, and nothing else.
 
-use super::owner::{LOCKS, Missing, RunId, try_lock};
-use crate::netlink::namespace;
+use crate::{
+    cluster::owner::{CleanReport, Missing, RunId, is_missing, locks, try_lock},
+    netlink::namespace,
+};
 use anyhow::{Context as _, anyhow};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
@@ -10,17 +12,6 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
-
-/// What a clean-up did.
-#[derive(Debug, Default)]
-pub struct CleanReport {
-    /// Names of namespaces, locks and processes that are gone now.
-    pub removed: Vec<String>,
-    /// Runs that are alive, whose things were left alone.
-    pub kept: Vec<RunId>,
-    /// What could not be done.
-    pub errors: Vec<anyhow::Error>,
-}
 
 /// Removes the namespaces, processes and locks of runs that are dead.
 pub async fn clean_leftovers() -> CleanReport {
@@ -38,18 +29,27 @@ fn clean() -> CleanReport {
             runs.entry(run).or_default().push(name);
         }
     }
-    for name in names_in(LOCKS, &mut report) {
+    let folder = match locks() {
+        Ok(folder) => folder,
+        // Without root nothing outlives its process.
+        Err(_) => return report,
+    };
+    for name in names_in(&folder, &mut report) {
         if let Some(run) = RunId::of_lock(&name) {
             runs.entry(run).or_default();
         }
     }
     for (run, names) in runs {
-        match try_lock(&run, Missing::Report) {
+        match try_lock(&folder, &run, Missing::Report) {
             Ok(None) => report.kept.push(run),
             // Held until the run's things are gone, so that two cleaners do not meet.
             Ok(Some(_held)) => {
                 remove_run(&names, &mut report);
-                match fs::remove_file(run.lock()) {
+                // Another provider still has things of the run to remove.
+                if run.has_notes(&folder) {
+                    continue;
+                }
+                match fs::remove_file(run.lock(&folder)) {
                     Ok(()) => report.removed.push(format!("{run}.lock")),
                     Err(e) => report.errors.push(anyhow!(e).context(format!("{run}.lock"))),
                 }
@@ -61,16 +61,13 @@ fn clean() -> CleanReport {
     report
 }
 
-fn is_missing(e: &anyhow::Error) -> bool {
-    e.root_cause().downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::NotFound)
-}
-
-fn names_in(directory: &str, report: &mut CleanReport) -> Vec<String> {
+fn names_in(directory: impl AsRef<Path>, report: &mut CleanReport) -> Vec<String> {
+    let directory = directory.as_ref();
     match fs::read_dir(directory) {
         Ok(entries) => entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(e) => {
-            report.errors.push(anyhow!(e).context(format!("cannot read {directory}")));
+            report.errors.push(anyhow!(e).context(format!("cannot read {}", directory.display())));
             Vec::new()
         }
     }

@@ -1,8 +1,8 @@
 //! A cluster of namespaces that is up: its ends, its proofs, and taking it down.
 
-use super::{addressing::Plan, owner::Owner, spaces::Spaces};
+use super::{addressing::Plan, spaces::Spaces};
 use crate::{
-    cluster::{Cluster, Ends, IpFamily, Place, Topology},
+    cluster::{Cluster, Ends, IpFamily, Place, Topology, owner::Owner},
     cni::{Cni, NodeAgent, NodeCtx, PodCtx, PodNet},
     exec::{self, Link},
     netlink::Netns,

@@ -8,13 +8,12 @@ mod build;
 pub mod capabilities;
 pub mod clean;
 mod cluster;
-pub mod owner;
 mod provider;
 mod service;
 mod spaces;
 pub mod user_namespace;
 
-pub use clean::{CleanReport, clean_leftovers};
+pub use super::owner::{CleanReport, Owner, RunId};
+pub use clean::clean_leftovers;
 pub use cluster::NetnsCluster;
-pub use owner::{Owner, RunId};
 pub use provider::{NetnsProvider, untried};

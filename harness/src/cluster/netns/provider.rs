@@ -1,14 +1,11 @@
 //! The provider itself: which cnis it has, whether they can be carried here, and bringing one up.
 
-use super::{
-    addressing::Plan,
-    capabilities,
-    cluster::NetnsCluster,
-    owner::{Owner, RunId},
-    spaces::Spaces,
-};
+use super::{addressing::Plan, capabilities, cluster::NetnsCluster, spaces::Spaces};
 use crate::{
-    cluster::{Cluster, ClusterError, CniOffer, Provider, Topology},
+    cluster::{
+        Cluster, ClusterError, CniOffer, Provider, Topology,
+        owner::{Owner, RunId},
+    },
     cni::{PROFILES, Profile},
 };
 use anyhow::{Context as _, anyhow};

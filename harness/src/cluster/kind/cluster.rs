@@ -1,0 +1,131 @@
+//! A cluster of kind while it is measured: the pods in it, and the ground they stand on.
+//!
+//! Passes everything on to the pods' cluster but for its end, and for what needs the cni to be installed
+//! with other values.
+
+use super::{
+    config::Config, install::install, lifecycle::KindCluster, sources::CniSources, tools::Tools,
+    wait,
+};
+use crate::{
+    cluster::{
+        Cluster, Ends, Place, StateError,
+        kube::{Access, KubeCluster},
+    },
+    cni::kubernetes::KubeCni,
+    exec::Link,
+};
+use async_trait::async_trait;
+use cnibench_model::{CniInfo, Footprint, NodePair, Phase, Placement, Proof, Surroundings};
+use std::{path::PathBuf, time::Duration};
+
+/// What a cni was installed from, to install it again with other values.
+pub(super) struct Ground {
+    pub(super) tools: Tools,
+    pub(super) access: Access,
+    pub(super) cni: KubeCni,
+    pub(super) sources: CniSources,
+    pub(super) config: Config,
+    pub(super) kubeconfig: PathBuf,
+    pub(super) nodes: usize,
+    pub(super) patience: Duration,
+}
+
+impl Ground {
+    /// Switches the flow observer, and waits until the cni is settled again.
+    async fn switch_hubble(&mut self, on: bool) -> Result<(), StateError> {
+        if self.cni.hubble == Some(on) {
+            return Ok(());
+        }
+        let Some(cni) = self.cni.with_hubble(on) else {
+            return Err(StateError::NotOffered(format!(
+                "hubble: {} has no flow observer",
+                self.cni.profile.name
+            )));
+        };
+        let (access, facts) = (&self.access, &self.config.facts);
+        install(access, &self.tools, &cni, &self.sources, facts, &self.kubeconfig).await?;
+        wait::rolled_out(access, &cni.profile, self.patience).await?;
+        wait::settled(access, &cni.profile, self.nodes, self.patience).await?;
+        self.cni = cni;
+        Ok(())
+    }
+}
+
+/// A cluster that is up.
+pub(super) struct KindMeasured {
+    inner: KubeCluster,
+    ground: Ground,
+    cluster: KindCluster,
+    keep: bool,
+}
+
+impl KindMeasured {
+    pub(super) fn new(inner: KubeCluster, ground: Ground, cluster: KindCluster) -> Self {
+        let keep = cluster.stays();
+        Self { inner, ground, cluster, keep }
+    }
+}
+
+#[async_trait]
+impl Cluster for KindMeasured {
+    fn info(&self) -> &CniInfo {
+        self.inner.info()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.inner.notes()
+    }
+
+    fn ends(&self, placement: Placement) -> Result<Ends, String> {
+        self.inner.ends(placement)
+    }
+
+    fn host_ends(&self, placement: Placement) -> Result<Ends, String> {
+        self.inner.host_ends(placement)
+    }
+
+    fn pair_ends(
+        &self,
+        placement: Placement,
+        host: bool,
+        pair: (u32, u32),
+    ) -> Result<(Ends, NodePair), String> {
+        self.inner.pair_ends(placement, host, pair)
+    }
+
+    async fn surround(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
+        if let Some(on) = wanted.hubble {
+            self.ground.switch_hubble(on).await?;
+            self.inner.switched(self.ground.cni.clone());
+        }
+        self.inner.surround(wanted).await
+    }
+
+    async fn footprint(&mut self, phase: Phase) -> Vec<Footprint> {
+        self.inner.footprint(phase).await
+    }
+
+    async fn mend(&mut self) -> anyhow::Result<Option<String>> {
+        self.inner.mend().await
+    }
+
+    async fn enter(&self, place: &Place) -> anyhow::Result<Link> {
+        self.inner.enter(place).await
+    }
+
+    async fn prove(&self) -> Vec<Proof> {
+        self.inner.prove().await
+    }
+
+    async fn check(&mut self) -> anyhow::Result<()> {
+        self.inner.check().await
+    }
+
+    async fn down(&mut self) -> Vec<anyhow::Error> {
+        // Pods go with their cluster; only one that stays is swept.
+        let mut errors = if self.keep { self.inner.down().await } else { Vec::new() };
+        errors.extend(self.cluster.end().await.err());
+        errors
+    }
+}

@@ -1,0 +1,337 @@
+//! The provider `kind`: a cluster per cni, made, measured and removed.
+//!
+//! Puts together what lies beside it: tools, config, image, plugins, installation, waiting. The pods
+//! and trials in a cluster are `cluster/kube`'s.
+
+use super::{
+    Sources, Tool, Tools,
+    cluster::{Ground, KindMeasured},
+    config::{self, Config},
+    image,
+    install::install,
+    leftovers::Registry,
+    lifecycle::{KindCluster, Maker},
+    options::KindOptions,
+    plugins, wait,
+};
+use crate::{
+    cluster::{
+        Cluster, ClusterError, CniOffer, Provider, Topology,
+        kube::{
+            Access, KubeCluster, Options,
+            objects::Image,
+            options::PodCpus,
+            pods::{Deployment, Pods},
+            ready,
+        },
+        netns::{capabilities, user_namespace::is_privileged},
+        owner::Owner,
+    },
+    cni::kubernetes::{self, KernelFeature, KubeCni, KubeProfile},
+};
+use anyhow::{Context as _, anyhow};
+use async_trait::async_trait;
+use cnibench_model::{CniSpec, Placement, ProviderKind};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tokio::sync::OnceCell;
+
+/// What pods may take beyond the planned time before they end by themselves.
+const MARGIN: Duration = Duration::from_secs(30 * 60);
+/// Loading an archive of a node's image into Docker.
+const LOAD: Duration = Duration::from_secs(600);
+/// A question to docker.
+const ASK: Duration = Duration::from_secs(30);
+
+/// Makes clusters of kind.
+pub struct KindProvider {
+    maker: Maker,
+    options: KindOptions,
+    pods: Options,
+    sources: Sources,
+    placements: Vec<Placement>,
+    /// How long the run is planned to take.
+    planned: Mutex<Duration>,
+    /// The workload image: its archive, which goes with this, and its name.
+    image: OnceCell<(tempfile::TempDir, String)>,
+    /// True once the image of the nodes was looked after.
+    node_image: OnceCell<()>,
+}
+
+impl KindProvider {
+    /// A provider for one run. Reads the sources file; makes nothing.
+    ///
+    /// # Errors
+    /// What is wrong with the sources file.
+    pub fn new(
+        owner: Arc<Owner>,
+        options: KindOptions,
+        pods: Options,
+        placements: Vec<Placement>,
+    ) -> anyhow::Result<Self> {
+        let sources = read_sources(options.sources.as_deref())?;
+        let tools = Tools::of(&sources);
+        let maker = Maker {
+            registry: Arc::new(Registry::new(&owner, &tools)),
+            folder: owner.folder().to_owned(),
+            node_image: options.node_image.clone().or_else(|| sources.node_image.clone()),
+            keep: options.keep,
+            tools,
+            owner,
+        };
+        Ok(Self {
+            maker,
+            options,
+            pods,
+            sources,
+            placements,
+            planned: Mutex::new(Duration::ZERO),
+            image: OnceCell::new(),
+            node_image: OnceCell::new(),
+        })
+    }
+
+    /// Tells how long the run will take, which decides when its pods end by themselves.
+    pub fn plan_for(&self, time: Duration) {
+        if let Ok(mut planned) = self.planned.lock() {
+            *planned = time;
+        }
+    }
+
+    /// Clusters up at a time.
+    pub fn at_once(&self) -> usize {
+        self.options.parallel_clusters as usize
+    }
+
+    /// The tools that a cni needs here.
+    fn tools(&self, profile: &KubeProfile) -> Vec<Tool> {
+        let mut tools = vec![Tool::Docker, Tool::Kind];
+        let sources = self.sources.of(&profile.name, &profile.family);
+        let install = profile.install.as_ref().map(|i| &i.from);
+        if sources.manifest.is_none() && matches!(install, Some(kubernetes::InstallFrom::Chart(_)))
+        {
+            tools.push(Tool::Helm);
+        }
+        tools
+    }
+
+    /// Can a cni be carried here?
+    async fn carried(&self, profile: &KubeProfile) -> Result<(), String> {
+        self.maker.tools.require(&self.tools(profile)).await?;
+        let features: Vec<_> = profile.kernel.iter().map(|f| feature(*f)).collect();
+        if features.is_empty() || !is_privileged() || !docker_is_local() {
+            return Ok(());
+        }
+        let tried = tokio::task::spawn_blocking(move || capabilities::require(&features)).await;
+        let tried = tried.unwrap_or_else(|e| Err(e.to_string()));
+        tried.map_err(|e| format!("nodes of kind share this kernel, and {e}"))
+    }
+
+    /// Loads the image of the nodes from its archive, where Docker has it not.
+    async fn node_image(&self) -> anyhow::Result<()> {
+        let (Some(image), Some(archive)) =
+            (&self.maker.node_image, &self.sources.node_image_archive)
+        else {
+            return Ok(());
+        };
+        let load = || async {
+            let docker = |limit| self.maker.tools.docker(limit);
+            if docker(ASK).args(["image", "inspect", image]).run().await.is_ok() {
+                return Ok(());
+            }
+            let loaded = docker(LOAD).args(["load", "--quiet", "--input"]).arg(archive).run().await;
+            loaded.map(drop).with_context(|| format!("the node image of {}", archive.display()))
+        };
+        self.node_image.get_or_try_init(load).await.map(drop)
+    }
+
+    /// The workload image's archive and name, made once.
+    async fn image(&self) -> anyhow::Result<(PathBuf, String)> {
+        let make = || async {
+            let folder = tempfile::Builder::new().prefix("cnibench-image-").tempdir()?;
+            let archive = folder.path().join(ARCHIVE);
+            let made = tokio::task::spawn_blocking(move || {
+                image::write(Path::new("/proc/self/exe"), &archive)
+            });
+            anyhow::Ok((folder, made.await??))
+        };
+        let (folder, name) = self.image.get_or_try_init(make).await?;
+        Ok((folder.path().join(ARCHIVE), name.clone()))
+    }
+
+    fn deployment(&self, index: u32, cni: &KubeCni, image: String) -> Deployment {
+        let run = self.maker.owner.id().as_str().to_owned();
+        let planned = self.planned.lock().map_or(Duration::ZERO, |p| *p);
+        Deployment {
+            own_namespace: format!("cnibench-{run}-{index}"),
+            run,
+            namespace: self.pods.namespace.clone(),
+            image: Image::Own(image),
+            cpus: match self.pods.pod_cpus {
+                // Nobody else uses these nodes, and a quota would throttle.
+                None | Some(PodCpus::Unlimited) => None,
+                Some(PodCpus::Exactly(n)) => Some(n),
+            },
+            nodes: self.pods.nodes(cni.profile.host_network),
+            every_node: false,
+            placements: self.placements.clone(),
+            host_network: cni.profile.host_network,
+            host: true,
+            observers: true,
+            net_admin: true,
+            deadline: planned * 2 + MARGIN,
+        }
+    }
+
+    /// Everything between an empty cluster and one that can be measured.
+    async fn fill(
+        &self,
+        cluster: &KindCluster,
+        ground: &Ground,
+        nodes: u32,
+    ) -> anyhow::Result<Vec<String>> {
+        let Ground { access, cni, sources, config, .. } = ground;
+        let names = cluster.nodes().await?;
+        let needed = &cni.profile.plugins;
+        let folder = self.sources.cni_plugins.as_deref();
+        let brought = plugins::bring(cluster, &names, needed, folder).await?;
+        for archive in &sources.images {
+            cluster.load(archive).await?;
+        }
+        let tools = &self.maker.tools;
+        install(access, tools, cni, sources, &config.facts, &cluster.kubeconfig).await?;
+        let (archive, _) = self.image().await?;
+        // The workload's image is loaded while the cni starts.
+        let patience = Duration::from_secs_f64(self.options.ready_within);
+        let settled = wait::settled(access, &cni.profile, nodes as usize, patience);
+        tokio::try_join!(settled, cluster.load(&archive))?;
+        let mut details = vec![format!("Kubernetes {}", access.version().await?)];
+        if !brought.is_empty() {
+            details.push(format!("CNI plugins brought into the nodes: {}", brought.join(", ")));
+        }
+        details.extend(images(access, &cni.profile).await);
+        Ok(details)
+    }
+}
+
+const ARCHIVE: &str = "agent.tar";
+
+/// Reads a sources file, with the names that may have an entry in it.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub fn read_sources(file: Option<&Path>) -> anyhow::Result<Sources> {
+    let Some(file) = file else { return Ok(Sources::default()) };
+    let profiles = kubernetes::embedded().map_err(|e| anyhow!(e))?;
+    let cnis: Vec<&str> = profiles.iter().map(|p| p.name.as_str()).collect();
+    let families: BTreeSet<&str> = profiles.iter().map(|p| p.family.as_str()).collect();
+    Sources::read(file, &cnis, &families.into_iter().collect::<Vec<_>>())
+}
+
+fn feature(feature: KernelFeature) -> &'static capabilities::Feature {
+    match feature {
+        KernelFeature::Vxlan => capabilities::VXLAN,
+        KernelFeature::Wireguard => capabilities::WIREGUARD,
+        KernelFeature::Esp => capabilities::ESP,
+    }
+}
+
+/// Do the nodes share this machine's kernel?
+fn docker_is_local() -> bool {
+    std::env::var("DOCKER_HOST").map_or(true, |host| host.is_empty() || host.starts_with("unix://"))
+}
+
+/// Which images a cni's own pods really run.
+async fn images(access: &Access, profile: &KubeProfile) -> Option<String> {
+    let agent = profile.agent.as_ref()?;
+    let pods = ready::list(&access.client, &agent.namespace, &agent.selector).await.ok()?;
+    let spec = pods.first()?.spec.as_ref()?;
+    let container = spec.containers.iter().find(|c| c.name == agent.container)?;
+    Some(format!("its agent's image: {}", container.image.as_ref()?))
+}
+
+#[async_trait]
+impl Provider for KindProvider {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::Kind
+    }
+
+    fn host_rides(&self) -> bool {
+        true
+    }
+
+    async fn cnis(&self) -> Vec<CniOffer> {
+        let mut offers = Vec::new();
+        for profile in kubernetes::embedded().unwrap_or_default() {
+            let params = profile.params();
+            offers.push(CniOffer {
+                name: profile.name.clone(),
+                description: profile.description.clone(),
+                params: params.iter().map(|p| (p.name.to_owned(), p.help.to_owned())).collect(),
+                automatic: profile.automatic,
+                missing: self.carried(profile).await.err(),
+            });
+        }
+        offers
+    }
+
+    async fn check(&self, cni: &CniSpec, topology: &Topology) -> Result<(), ClusterError> {
+        config::check_topology(cni, topology)?;
+        let cni = KubeCni::resolve(cni)?;
+        config::config(&cni.profile, "x", topology.nodes).map_err(ClusterError::Usage)?;
+        let carried = self.carried(&cni.profile).await;
+        carried.map_err(|reason| ClusterError::Unsupported { cni: cni.spec, reason })
+    }
+
+    async fn up(
+        &self,
+        index: u32,
+        cni: &CniSpec,
+        topology: &Topology,
+    ) -> Result<Box<dyn Cluster>, ClusterError> {
+        let begun = Instant::now();
+        config::check_topology(cni, topology)?;
+        let cni = KubeCni::resolve(cni)?;
+        let name = self.maker.name(index);
+        let config: Config =
+            config::config(&cni.profile, &name, topology.nodes).map_err(ClusterError::Usage)?;
+        self.node_image().await?;
+        let mut cluster = self.maker.create(index, &config).await?;
+        let deployment = self.deployment(index, &cni, self.image().await?.1);
+        let made = async {
+            let access = Access::from_kubeconfig(Some(&cluster.kubeconfig), None).await?;
+            let sources = self.sources.of(&cni.profile.name, &cni.profile.family);
+            let ground = Ground {
+                tools: self.maker.tools.clone(),
+                access: access.clone(),
+                cni: cni.clone(),
+                sources,
+                config,
+                kubeconfig: cluster.kubeconfig.clone(),
+                nodes: topology.nodes as usize,
+                patience: Duration::from_secs_f64(self.options.ready_within),
+            };
+            let details = self.fill(&cluster, &ground, topology.nodes).await?;
+            let mut pods = Pods::new(access, &deployment);
+            let mut info = KubeCluster::deploy(&mut pods, &deployment, &cni, begun).await?;
+            info.details.extend(details);
+            anyhow::Ok((ground, KubeCluster::new(pods, cni.clone(), info, true)))
+        };
+        match made.await {
+            Ok((ground, inner)) => {
+                cluster.is_whole();
+                Ok(Box::new(KindMeasured::new(inner, ground, cluster)))
+            }
+            Err(mut e) => {
+                if let Err(more) = cluster.delete().await {
+                    e = e.context(format!("and it could not be removed: {more:#}"));
+                }
+                Err(e.into())
+            }
+        }
+    }
+}

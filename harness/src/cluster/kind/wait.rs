@@ -1,0 +1,313 @@
+//! Waiting until a cni is settled: its pods Ready, the nodes Ready, its log and its own commands say so.
+//!
+//! Ready alone is neither measurable nor working: Cilium is Ready before its new programs are in place,
+//! and also when it could not set up its datapath at all.
+
+use crate::{
+    cluster::kube::{
+        Access,
+        access::explain,
+        ready::{Wait, list},
+    },
+    cni::kubernetes::{AgentPods, Check, KubeProfile, Settled},
+    exec::pod::Container,
+};
+use anyhow::{anyhow, bail};
+use k8s_openapi::api::{
+    apps::v1::DaemonSet,
+    core::v1::{Node, Pod},
+};
+use kube::{
+    Api,
+    api::{ListParams, LogParams},
+};
+use std::time::{Duration, Instant};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A command of the cni's own takes no longer.
+const COMMAND: Duration = Duration::from_secs(30);
+/// Characters of an answer that an error repeats.
+const SHOWN: usize = 300;
+
+/// Waits until the cni is settled on every node of `nodes`.
+///
+/// # Errors
+/// What is not there after `patience`, with causes.
+pub async fn settled(
+    access: &Access,
+    profile: &KubeProfile,
+    nodes: usize,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    let until = Instant::now() + patience;
+    let left = || until.saturating_duration_since(Instant::now());
+    let what = format!("pods of cni {}", profile.name);
+    if let Some(agent) = &profile.agent {
+        let wait = Wait {
+            client: &access.client,
+            namespace: &agent.namespace,
+            selector: &agent.selector,
+            count: nodes,
+            what: &what,
+            patience,
+        };
+        wait.ready().await?;
+    }
+    if !profile.host_network {
+        nodes_ready(access, nodes, left()).await?;
+    }
+    if let Some(agent) = &profile.agent {
+        agents_settled(access, agent, &profile.settled, until).await?;
+    }
+    Ok(())
+}
+
+/// Waits until a change of the cni's DaemonSet has reached its pods on every node.
+///
+/// # Errors
+/// How far it got within `patience`.
+pub async fn rolled_out(
+    access: &Access,
+    profile: &KubeProfile,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    let Some(agent) = &profile.agent else { return Ok(()) };
+    let begun = Instant::now();
+    let api: Api<DaemonSet> = Api::namespaced(access.client.clone(), &agent.namespace);
+    loop {
+        let sets = api.list(&ListParams::default().labels(&agent.selector)).await;
+        let why: Vec<String> = match sets {
+            Ok(list) => list.items.iter().filter_map(behind).collect(),
+            Err(e) => vec![explain(&e)],
+        };
+        if why.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() >= patience {
+            bail!("not rolled out after {} s: {}", begun.elapsed().as_secs(), why.join("; "));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// How far behind its specification a DaemonSet is, or None.
+fn behind(set: &DaemonSet) -> Option<String> {
+    let name = set.metadata.name.as_deref().unwrap_or_default();
+    let status = set.status.clone().unwrap_or_default();
+    if status.observed_generation != set.metadata.generation {
+        return Some(format!("DaemonSet {name}: its change was not seen yet"));
+    }
+    let (want, new) =
+        (status.desired_number_scheduled, status.updated_number_scheduled.unwrap_or_default());
+    let ready = status.number_ready;
+    (new < want || ready < want)
+        .then(|| format!("DaemonSet {name}: {new} of {want} pods are new, {ready} are Ready"))
+}
+
+/// Waits until all nodes are Ready.
+async fn nodes_ready(access: &Access, count: usize, patience: Duration) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let api: Api<Node> = Api::all(access.client.clone());
+    loop {
+        let nodes = api.list(&ListParams::default()).await;
+        let why = match &nodes {
+            Ok(list) => unready(&list.items, count),
+            Err(e) => vec![explain(e)],
+        };
+        if why.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() >= patience {
+            bail!("nodes not ready after {} s: {}", begun.elapsed().as_secs(), why.join("; "));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Why nodes are not ready, a sentence each.
+fn unready(nodes: &[Node], count: usize) -> Vec<String> {
+    let mut why = Vec::new();
+    for node in nodes {
+        let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+        let ready = conditions.into_iter().flatten().find(|c| c.type_ == "Ready");
+        if ready.is_some_and(|c| c.status == "True") {
+            continue;
+        }
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let message = ready.and_then(|c| c.message.as_deref());
+        why.push(format!("{name}: {}", message.unwrap_or("its kubelet is not heard")));
+    }
+    if nodes.len() < count {
+        why.push(format!("{} of {count} have joined", nodes.len()));
+    }
+    why
+}
+
+/// Waits until every agent's log and own commands say that it is settled.
+async fn agents_settled(
+    access: &Access,
+    agent: &AgentPods,
+    settled: &Settled,
+    until: Instant,
+) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let mut open = list(&access.client, &agent.namespace, &agent.selector).await?;
+    loop {
+        let mut why = Vec::new();
+        let mut still = Vec::new();
+        for pod in open {
+            if let Some(reason) = unsettled(access, agent, settled, &pod).await {
+                let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref());
+                why.push(format!("{}: {reason}", node.unwrap_or_default()));
+                still.push(pod);
+            }
+        }
+        if why.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            bail!(
+                "Ready, but not settled after {} s: {}",
+                begun.elapsed().as_secs(),
+                why.join("; ")
+            );
+        }
+        open = still;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Why an agent is not settled, or None.
+async fn unsettled(
+    access: &Access,
+    agent: &AgentPods,
+    settled: &Settled,
+    pod: &Pod,
+) -> Option<String> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    if let Some(text) = &settled.log {
+        match log(access, agent, name).await {
+            Ok(log) => {
+                if let Some(reason) = unlogged(&log, text, &settled.trouble) {
+                    return Some(reason);
+                }
+            }
+            Err(e) => return Some(format!("{e:#}")),
+        }
+    }
+    for check in &settled.checks {
+        if let Err(e) = says(access, agent, name, check).await {
+            return Some(format!("{e:#}"));
+        }
+    }
+    None
+}
+
+/// Why a log does not show that its agent is settled, or None.
+fn unlogged(log: &str, text: &str, trouble: &[String]) -> Option<String> {
+    if log.contains(text) {
+        return None;
+    }
+    let said = log.lines().rev().find(|line| trouble.iter().any(|t| line.contains(t.as_str())));
+    Some(match said {
+        Some(line) => format!("its log says {:?}", shorten(line)),
+        None => {
+            let last = log.lines().next_back().map(shorten).unwrap_or_default();
+            format!("its log does not say {text:?} and ends {last:?}")
+        }
+    })
+}
+
+async fn log(access: &Access, agent: &AgentPods, pod: &str) -> anyhow::Result<String> {
+    let api: Api<Pod> = Api::namespaced(access.client.clone(), &agent.namespace);
+    let params = LogParams { container: Some(agent.container.clone()), ..LogParams::default() };
+    api.logs(pod, &params).await.map_err(|e| anyhow!("its log: {}", explain(&e)))
+}
+
+/// Runs a command in an agent's container and holds its output to a text; gives the output.
+///
+/// # Errors
+/// What it said instead.
+pub async fn says(
+    access: &Access,
+    agent: &AgentPods,
+    pod: &str,
+    check: &Check,
+) -> anyhow::Result<String> {
+    let container = Container {
+        client: access.client.clone(),
+        namespace: agent.namespace.clone(),
+        pod: pod.to_owned(),
+        container: agent.container.clone(),
+    };
+    let command: Vec<&str> = check.command.iter().map(String::as_str).collect();
+    let output = container.output(&command, None, COMMAND).await?;
+    let output = String::from_utf8_lossy(&output).into_owned();
+    if output.contains(&check.says) {
+        return Ok(output);
+    }
+    let said = if output.trim().is_empty() { "nothing".to_owned() } else { shorten(output.trim()) };
+    bail!("{} does not say {:?} but: {said}", check.command.join(" "), check.says)
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_says_why_its_agent_does_not_settle() {
+        let trouble = ["Failed to initialize datapath".to_owned()];
+        let why = |log: &str| unlogged(log, "Finished regenerating", &trouble);
+        assert_eq!(why("a\nlevel=info msg=\"Finished regenerating restored\"\n"), None);
+        let text =
+            why("a\nmsg=\"Failed to initialize datapath, retrying later\" x=1\nb\n").unwrap();
+        assert!(text.contains("its log says") && text.contains("retrying later"), "{text}");
+        let text = why("first\nlast\n").unwrap();
+        assert!(
+            text.contains("does not say \"Finished regenerating\" and ends \"last\""),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn nodes_that_are_not_ready_say_why() {
+        let node = |name: &str, status: &str| -> Node {
+            serde_json::from_str(&format!(
+                r#"{{"metadata":{{"name":"{name}"}},"status":{{"conditions":[{{"type":"Ready","status":"{status}","message":"cni plugin not initialized"}}]}}}}"#
+            ))
+            .unwrap()
+        };
+        let nodes = [node("a", "True"), node("b", "False")];
+        assert_eq!(unready(&nodes[..1], 1), [""; 0]);
+        assert_eq!(unready(&nodes, 3), ["b: cni plugin not initialized", "2 of 3 have joined"]);
+    }
+
+    #[test]
+    fn a_change_is_in_force_when_every_pod_is_new_and_ready() {
+        let set = |generation: u32, new: u32, ready: u32| -> DaemonSet {
+            serde_json::from_str(&format!(
+                r#"{{"metadata":{{"name":"cilium","generation":{generation}}},"status":{{"currentNumberScheduled":2,"numberMisscheduled":0,"desiredNumberScheduled":2,"observedGeneration":2,"updatedNumberScheduled":{new},"numberReady":{ready}}}}}"#
+            ))
+            .unwrap()
+        };
+        assert_eq!(behind(&set(2, 2, 2)), None);
+        assert!(behind(&set(3, 2, 2)).unwrap().contains("not seen yet"));
+        assert!(behind(&set(2, 1, 2)).unwrap().contains("1 of 2 pods are new"));
+        assert!(behind(&set(2, 2, 1)).unwrap().contains("1 are Ready"));
+    }
+
+    #[test]
+    fn long_answers_are_cut_at_a_character() {
+        assert_eq!(shorten("x"), "x");
+        let long = shorten(&"ä".repeat(400));
+        assert_eq!(long.chars().count(), SHOWN + 3);
+    }
+}

@@ -1,0 +1,256 @@
+//! The provider `kubeconfig`: measures in a cluster that is there, whatever its size.
+
+use super::{
+    access::Access,
+    cluster::KubeCluster,
+    nodes,
+    objects::Image,
+    options::{Options, Pairs, PodCpus},
+    pods::{Deployment, Pods},
+    ready,
+    rights::{self, Scope},
+};
+use crate::{
+    cluster::{Cluster, ClusterError, CniOffer, Provider, Topology},
+    cni::kubernetes::{self, KubeCni, KubeProfile},
+    plan::Matrix,
+};
+use anyhow::{Context as _, anyhow};
+use async_trait::async_trait;
+use cnibench_model::{CniSpec, Placement, ProviderKind};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+/// The image of workload pods where the user names none: small, and with a shell.
+const DEFAULT_IMAGE: &str = "busybox:1.37";
+/// The name of whatever cni a cluster has.
+pub const INSTALLED: &str = "installed";
+/// What pods may take beyond the planned time before they end by themselves.
+const MARGIN: Duration = Duration::from_secs(30 * 60);
+
+/// Measures in the cluster of a kubeconfig.
+pub struct KubeconfigProvider {
+    access: Access,
+    options: Options,
+    run: String,
+    placements: Vec<Placement>,
+    /// How long the run is planned to take.
+    planned: Mutex<Duration>,
+    /// Namespaces and pods of clusters that came up half-way.
+    half: Mutex<Vec<Pods>>,
+}
+
+impl KubeconfigProvider {
+    /// A provider for one run. Asks the server whether it answers and this user has the rights.
+    ///
+    /// # Errors
+    /// No kubeconfig, no answer, or which rights lack.
+    pub async fn new(
+        options: Options,
+        run: String,
+        placements: Vec<Placement>,
+    ) -> anyhow::Result<Self> {
+        let access =
+            Access::from_kubeconfig(options.kubeconfig.as_deref(), options.context.as_deref())
+                .await?;
+        access.version().await?;
+        let scope = Scope {
+            own_namespace: options.namespace.is_none(),
+            matrix: options.pairs.is_some(),
+            cni_pods: false,
+        };
+        let namespace = options.namespace.clone().unwrap_or_else(|| access.namespace.clone());
+        rights::check(&access, &namespace, scope).await?;
+        Ok(Self {
+            access,
+            options,
+            run,
+            placements,
+            planned: Mutex::new(Duration::ZERO),
+            half: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Tells how long the run will take, which decides when its pods end by themselves.
+    pub fn plan_for(&self, time: Duration) {
+        if let Ok(mut planned) = self.planned.lock() {
+            *planned = time;
+        }
+    }
+
+    /// The node-pair matrix that was asked for, if it was.
+    ///
+    /// # Errors
+    /// Nodes cannot be listed, or there are fewer than two.
+    pub async fn matrix(&self) -> anyhow::Result<Option<Matrix>> {
+        let Some(pairs) = self.options.pairs else { return Ok(None) };
+        let nodes = nodes::choose(&self.access, &self.options.nodes(false), 2).await?;
+        let nodes = nodes.context("the node-pair matrix needs the right to list nodes")?;
+        Ok(Some(Matrix {
+            nodes: nodes.len() as u32,
+            pairs: match pairs {
+                Pairs::All => None,
+                Pairs::Some(k) => Some(k),
+            },
+            at_once: self.options.pairs_at_once,
+        }))
+    }
+
+    fn deployment(&self, index: u32, cni: &KubeCni, topology: &Topology) -> Deployment {
+        let _ = topology;
+        let image = self.options.workload_image.clone();
+        let planned = self.planned.lock().map_or(Duration::ZERO, |p| *p);
+        Deployment {
+            run: self.run.clone(),
+            namespace: self.options.namespace.clone(),
+            own_namespace: format!("cnibench-{}-{index}", self.run),
+            image: Image::Any(image.unwrap_or_else(|| DEFAULT_IMAGE.to_owned())),
+            cpus: match self.options.pod_cpus {
+                None => Some(1),
+                Some(PodCpus::Exactly(n)) => Some(n),
+                Some(PodCpus::Unlimited) => None,
+            },
+            nodes: self.options.nodes(cni.profile.host_network),
+            every_node: self.options.pairs.is_some(),
+            placements: self.placements.clone(),
+            host_network: cni.profile.host_network,
+            host: true,
+            observers: self.options.privileged,
+            net_admin: self.options.privileged,
+            deadline: planned * 2 + MARGIN,
+        }
+    }
+
+    /// Whose pods are there? Of the families that are known, the first whose agents are found.
+    async fn family(&self) -> Option<&'static KubeProfile> {
+        for profile in kubernetes::embedded().ok()? {
+            let Some(agent) = &profile.agent else { continue };
+            let found = ready::list(&self.access.client, &agent.namespace, &agent.selector).await;
+            if found.is_ok_and(|pods| !pods.is_empty()) {
+                return Some(profile);
+            }
+        }
+        None
+    }
+
+    /// The cni of a spec: a profile whose claims it is held to, or `installed`, of which nothing is
+    /// claimed.
+    async fn resolve(&self, spec: &CniSpec) -> Result<KubeCni, ClusterError> {
+        if spec.name != INSTALLED {
+            let cni = KubeCni::resolve(spec)?;
+            self.is_there(&cni).await?;
+            return Ok(cni);
+        }
+        let family = self.family().await;
+        let mut cni = KubeCni::resolve(&CniSpec::named("host"))?;
+        cni.spec = spec.clone();
+        let profile = &mut cni.profile;
+        profile.name = INSTALLED.to_owned();
+        profile.host_network = false;
+        profile.family = "custom".to_owned();
+        profile.description = "the CNI that the cluster has; nothing is claimed of it".to_owned();
+        if let Some(found) = family {
+            profile.family.clone_from(&found.family);
+            profile.agent.clone_from(&found.agent);
+            profile.flows.clone_from(&found.flows);
+            profile.description = format!(
+                "the CNI that the cluster has: {}'s agents were found, nothing more is claimed",
+                found.family
+            );
+        }
+        Ok(cni)
+    }
+
+    /// A cni that was named must be the one that the cluster has.
+    async fn is_there(&self, cni: &KubeCni) -> Result<(), ClusterError> {
+        let Some(agent) = &cni.profile.agent else { return Ok(()) };
+        let found = ready::list(&self.access.client, &agent.namespace, &agent.selector)
+            .await
+            .with_context(|| format!("looking for the pods of {}", cni.spec))?;
+        if found.is_empty() {
+            return Err(ClusterError::Unsupported {
+                cni: cni.spec.clone(),
+                reason: format!(
+                    "cluster {} has no pods {} in namespace {}: name the CNI that it has, or {INSTALLED}",
+                    self.access.name, agent.selector, agent.namespace
+                ),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Provider for KubeconfigProvider {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::Kubeconfig
+    }
+
+    fn host_rides(&self) -> bool {
+        true
+    }
+
+    async fn cnis(&self) -> Vec<CniOffer> {
+        let offer = |name: &str, description: &str, automatic| CniOffer {
+            name: name.to_owned(),
+            description: description.to_owned(),
+            params: Vec::new(),
+            automatic,
+            missing: None,
+        };
+        let mut all = vec![
+            offer("host", "pods in the nodes' own network: the baseline", true),
+            offer(INSTALLED, "the CNI that the cluster has; nothing is claimed of it", true),
+        ];
+        let named = kubernetes::embedded().unwrap_or_default();
+        let named = named.iter().filter(|p| !p.host_network);
+        all.extend(
+            named.map(|p| offer(&p.name, &format!("as installed: {}", p.description), false)),
+        );
+        all
+    }
+
+    async fn check(&self, cni: &CniSpec, _topology: &Topology) -> Result<(), ClusterError> {
+        self.resolve(cni).await.map(drop)
+    }
+
+    async fn up(
+        &self,
+        index: u32,
+        cni: &CniSpec,
+        topology: &Topology,
+    ) -> Result<Box<dyn Cluster>, ClusterError> {
+        let begun = Instant::now();
+        let cni = self.resolve(cni).await?;
+        let deployment = self.deployment(index, &cni, topology);
+        let pods = Pods::new(self.access.clone(), &deployment);
+        let keep = |pods: Pods| {
+            if let Ok(mut half) = self.half.lock() {
+                half.push(pods);
+            }
+        };
+        // A copy that sweeps when this is dropped half-way.
+        keep(Pods::new(self.access.clone(), &deployment));
+        let mut pods = pods;
+        let info = KubeCluster::deploy(&mut pods, &deployment, &cni, begun).await?;
+        if let Ok(mut half) = self.half.lock() {
+            half.pop();
+        }
+        let footprints = self.options.privileged;
+        Ok(Box::new(KubeCluster::new(pods, cni, info, footprints)))
+    }
+
+    async fn sweep(&self) -> Vec<anyhow::Error> {
+        let half = match self.half.lock() {
+            Ok(mut half) => std::mem::take(&mut *half),
+            Err(_) => return vec![anyhow!("a thread panicked while a cluster was made")],
+        };
+        let mut errors = Vec::new();
+        for mut pods in half {
+            errors.extend(pods.remove().await);
+        }
+        errors
+    }
+}

@@ -1,0 +1,402 @@
+//! Brings the pods' surroundings to what a case asks for, and measures how long it took to be in
+//! force: NetworkPolicies and services by number, Hubble on or off.
+//!
+//! Policies: number 1 admits the measured client; the others admit nobody that is there, so that the
+//! admitted flow is looked for among all. In force means seen from the pods, not said by the API.
+
+use super::{
+    objects::{Role, SERVICE_PORT, filler_name},
+    pods::{AT_ONCE, Pods, apply},
+};
+use crate::{
+    cluster::StateError,
+    exec::{Agent, AgentError, ProbeEvent},
+};
+use anyhow::{Context as _, anyhow, bail};
+use async_trait::async_trait;
+use cnibench_model::{CniSpec, Proof, ProofKind, ProofOutcome, Surroundings};
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::{core::v1::Service, networking::v1::NetworkPolicy};
+use kube::api::DeleteParams;
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+/// How long a cni may take to put policies or services in force.
+const IN_FORCE: Duration = Duration::from_secs(60);
+/// How long one that claims nothing may take before it is said not to enforce them.
+const NOT_ENFORCED: Duration = Duration::from_secs(10);
+/// How long a state must hold to count.
+const HOLDS: Duration = Duration::from_secs(1);
+/// Between two tries of a probe, in milliseconds.
+const INTERVAL_MS: u32 = 2;
+/// The policy that admits the measured client.
+const ADMIT: &str = "admit";
+
+/// Switches a cni's flow observer: reinstalls the cni with other values and waits until it is settled.
+#[async_trait]
+pub trait SwitchHubble: Send + Sync {
+    /// Switches it.
+    ///
+    /// # Errors
+    /// The cni did not come back, and why.
+    async fn switch(&mut self, on: bool) -> anyhow::Result<()>;
+
+    /// Is it on?
+    fn is_on(&self) -> bool;
+}
+
+/// What the surroundings are now.
+#[derive(Default)]
+pub struct State {
+    policies: u32,
+    services: u32,
+    /// None until it is known whether the cni enforces policies at all.
+    enforced: Option<bool>,
+}
+
+/// What is needed to change them.
+pub struct Changer<'a> {
+    /// The pods.
+    pub pods: &'a Pods,
+    /// Whose proofs they are.
+    pub cni: &'a CniSpec,
+    /// Does it claim to enforce policies?
+    pub claims_policies: bool,
+    /// True where pods are on the nodes' network, which policies do not select.
+    pub host_network: bool,
+}
+
+impl Changer<'_> {
+    /// Brings the cluster there.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn reach(
+        &self,
+        state: &mut State,
+        wanted: &Surroundings,
+        hubble: Option<&mut (dyn SwitchHubble + 'static)>,
+    ) -> Result<Vec<Proof>, StateError> {
+        let mut proofs = Vec::new();
+        let asks = wanted.policies.is_some() || wanted.services.is_some();
+        if asks && self.host_network {
+            return Err(StateError::NotOffered(
+                "policies and services do not concern host-network pods".to_owned(),
+            ));
+        }
+        if let Some(on) = wanted.hubble {
+            let Some(hubble) = hubble else {
+                return Err(StateError::NotOffered(format!(
+                    "{} has no Hubble that this run could switch (--provider kind with a cilium cni)",
+                    self.cni
+                )));
+            };
+            if hubble.is_on() != on {
+                hubble.switch(on).await?;
+            }
+        }
+        // What a case does not ask for is not there: the cases before it may have.
+        let policies = wanted.policies.unwrap_or(0);
+        if policies != state.policies {
+            proofs.extend(self.policies(state, policies).await?);
+        }
+        let services = wanted.services.unwrap_or(0);
+        if services != state.services {
+            proofs.extend(self.services(state, services).await?);
+        }
+        Ok(proofs)
+    }
+
+    async fn policies(&self, state: &mut State, wanted: u32) -> anyhow::Result<Option<Proof>> {
+        let (server, client) = (Role::Pod(0).name(1), Role::Pod(0).name(0));
+        if wanted == 0 {
+            self.remove_policies(0, state.policies).await?;
+            state.policies = 0;
+            if state.enforced == Some(true) {
+                self.wait_for(&Role::Pod(1).name(0), true)
+                    .await
+                    .context("policies were removed")?;
+            }
+            return Ok(None);
+        }
+        let watch = Watch::start(self.pods, &client).await?;
+        let result = self.change(state, wanted, &server, &client, watch).await;
+        result.map(Some).with_context(|| format!("{wanted} network policies"))
+    }
+
+    /// From the policies that are there to `wanted`, with the measured client as the witness.
+    async fn change(
+        &self,
+        state: &mut State,
+        wanted: u32,
+        server: &str,
+        client: &str,
+        mut watch: Watch,
+    ) -> anyhow::Result<Proof> {
+        let mut evidence = Vec::new();
+        let had = state.policies;
+        // The others first; the one that admits goes last, so that its time is that of one change.
+        self.remove_policies(0, 1.min(had)).await?;
+        if wanted > had {
+            let begun = Instant::now();
+            self.make_fillers(had.max(1)..wanted, server).await?;
+            if wanted > had.max(1) {
+                evidence.push(format!(
+                    "{} policies made in {:.1} s",
+                    wanted - had.max(1),
+                    begun.elapsed().as_secs_f64()
+                ));
+            }
+        } else {
+            self.remove_policies(wanted, had).await?;
+        }
+        state.policies = wanted;
+        let patience = if self.claims_policies { IN_FORCE } else { NOT_ENFORCED };
+        let outcome = if wanted > 1 {
+            let blocked = watch.turns(false, patience).await?;
+            match blocked {
+                None => None,
+                Some(_) => {
+                    let (first, _) = self.admit(&mut watch, server, client).await?;
+                    // Once more, now that nothing else is under way.
+                    self.remove_policies(0, 1).await?;
+                    let removed = Instant::now();
+                    let again = watch.turns(false, patience).await?.context(
+                        "the flow goes on though the policy that admitted it was removed",
+                    )?;
+                    evidence.push(format!(
+                        "admitted {first:.0} ms after the API server took the policy that admits, with {} others applied just before",
+                        wanted - 1
+                    ));
+                    evidence.push(format!(
+                        "blocked {:.0} ms after that policy was removed",
+                        ms(again, removed)
+                    ));
+                    let (second, _) = self.admit(&mut watch, server, client).await?;
+                    Some(second)
+                }
+            }
+        } else {
+            // Alone, it admits the client and stops the other pod.
+            let mut other = Watch::start(self.pods, &Role::Pod(1).name(0)).await?;
+            other.turns(true, IN_FORCE).await?.context("the other pod reaches the server")?;
+            let applied = self.apply_admit(server, client).await?;
+            let blocked = other.turns(false, patience).await?;
+            other.end().await;
+            blocked.map(|at| ms(at, applied))
+        };
+        watch.end().await;
+        state.enforced = Some(outcome.is_some());
+        evidence.push(format!(
+            "times as seen by a probe of the measured path every {INTERVAL_MS} ms, from the API server's answer; late by what a line takes over exec"
+        ));
+        let plural = if wanted == 1 { "policy" } else { "policies" };
+        Ok(match outcome {
+            Some(ms) => Proof {
+                kind: ProofKind::Policy,
+                cni: self.cni.clone(),
+                outcome: ProofOutcome::Passed,
+                summary: format!(
+                    "{wanted} {plural}: in force {ms:.0} ms after the API server took it"
+                ),
+                evidence,
+            },
+            None => Proof {
+                kind: ProofKind::Policy,
+                cni: self.cni.clone(),
+                outcome: if self.claims_policies {
+                    ProofOutcome::Failed
+                } else {
+                    ProofOutcome::NotEnforced
+                },
+                summary: format!(
+                    "{wanted} {plural}: what they forbid still passes {} s after they were applied",
+                    patience.as_secs()
+                ),
+                evidence,
+            },
+        })
+    }
+
+    /// Applies the policy that admits the client and waits until it is through: milliseconds.
+    async fn admit(
+        &self,
+        watch: &mut Watch,
+        server: &str,
+        client: &str,
+    ) -> anyhow::Result<(f64, Instant)> {
+        let applied = self.apply_admit(server, client).await?;
+        let through = watch
+            .turns(true, IN_FORCE)
+            .await?
+            .context("the policy that admits the flow was applied, and it is still blocked")?;
+        Ok((ms(through, applied), applied))
+    }
+
+    async fn apply_admit(&self, server: &str, client: &str) -> anyhow::Result<Instant> {
+        let api = self.pods.api::<NetworkPolicy>();
+        apply(&api, ADMIT, &self.pods.common.admit(ADMIT, server, client)).await?;
+        Ok(Instant::now())
+    }
+
+    async fn make_fillers(
+        &self,
+        numbers: std::ops::Range<u32>,
+        server: &str,
+    ) -> anyhow::Result<()> {
+        let api = self.pods.api::<NetworkPolicy>();
+        let all: Vec<_> =
+            numbers.map(|n| (filler_name(n), self.pods.common.filler(n, server))).collect();
+        let made = stream::iter(all).map(|(name, value)| {
+            let api = api.clone();
+            async move { apply(&api, &name, &value).await.map(drop) }
+        });
+        made.buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
+    }
+
+    /// Removes policies `from..to`; number 0 is the one that admits.
+    async fn remove_policies(&self, from: u32, to: u32) -> anyhow::Result<()> {
+        let api = self.pods.api::<NetworkPolicy>();
+        let names: Vec<String> =
+            (from..to).map(|n| if n == 0 { ADMIT.to_owned() } else { filler_name(n) }).collect();
+        remove(&api, names).await
+    }
+
+    async fn services(&self, state: &mut State, wanted: u32) -> anyhow::Result<Option<Proof>> {
+        let server = Role::Pod(0).name(1);
+        let name = |n: u32| format!("filler-{n:05}");
+        let had = state.services;
+        if wanted < had {
+            remove(&self.pods.api::<Service>(), (wanted..had).map(name).collect()).await?;
+            state.services = wanted;
+            return Ok(None);
+        }
+        let begun = Instant::now();
+        let made = stream::iter(had..wanted).map(|n| {
+            let server = &server;
+            async move { self.pods.make_service(&name(n), server).await.map(|ip| (n, ip)) }
+        });
+        let made: Vec<_> = made.buffer_unordered(AT_ONCE).try_collect().await?;
+        state.services = wanted;
+        let making = begun.elapsed();
+        let last = made.iter().max_by_key(|(n, _)| *n).map(|(_, ip)| *ip);
+        let Some(ip) = last else { return Ok(None) };
+        let applied = Instant::now();
+        let mut watch = Watch::of(self.pods, &Role::Pod(0).name(0), Some(ip)).await?;
+        let reached = watch.turns(true, IN_FORCE).await?;
+        watch.end().await;
+        let reached = reached.with_context(|| {
+            format!(
+                "{wanted} services: the last one does not answer after {} s",
+                IN_FORCE.as_secs()
+            )
+        })?;
+        Ok(Some(Proof {
+            kind: ProofKind::Connectivity,
+            cni: self.cni.clone(),
+            outcome: ProofOutcome::Passed,
+            summary: format!(
+                "{wanted} services: the last one answered {:.0} ms after the API server took it",
+                ms(reached, applied)
+            ),
+            evidence: vec![format!("{} made in {:.1} s", wanted - had, making.as_secs_f64())],
+        }))
+    }
+
+    /// Waits until a pod reaches the server, or no longer does.
+    async fn wait_for(&self, client: &str, reachable: bool) -> anyhow::Result<()> {
+        let mut watch = Watch::start(self.pods, client).await?;
+        let turned = watch.turns(reachable, IN_FORCE).await;
+        watch.end().await;
+        if turned?.is_none() {
+            bail!("{client}: nothing changed within {} s", IN_FORCE.as_secs());
+        }
+        Ok(())
+    }
+}
+
+fn ms(later: Instant, earlier: Instant) -> f64 {
+    later.saturating_duration_since(earlier).as_secs_f64() * 1e3
+}
+
+async fn remove<K>(api: &kube::Api<K>, names: Vec<String>) -> anyhow::Result<()>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let gone = stream::iter(names).map(|name| async move {
+        match api.delete(&name, &DeleteParams::default()).await {
+            Ok(_) => Ok(()),
+            Err(e) if super::access::is_missing(&e) => Ok(()),
+            Err(e) => Err(anyhow!("removing {name}: {}", super::access::explain(&e))),
+        }
+    });
+    gone.buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
+}
+
+/// A probe from one pod to the server's, and the echo that answers it.
+struct Watch {
+    server: Agent,
+    client: Agent,
+    now: Option<(bool, Instant)>,
+}
+
+impl Watch {
+    async fn start(pods: &Pods, client: &str) -> anyhow::Result<Self> {
+        Self::of(pods, client, None).await
+    }
+
+    /// To an address of a service, or to the server's pod itself.
+    async fn of(
+        pods: &Pods,
+        client: &str,
+        service: Option<std::net::IpAddr>,
+    ) -> anyhow::Result<Self> {
+        let to = pods.pod(1, Role::Pod(0)).map_err(|e| anyhow!(e))?;
+        let name = to.role.name(to.node);
+        let mut server = Agent::start(&name, pods.start(&name, "agent").await?).await?;
+        let mut client = Agent::start(client, pods.start(client, "agent").await?).await?;
+        // Behind a service the port is fixed; beside it another watch may run.
+        let port = server.echo(to.ip, if service.is_some() { SERVICE_PORT } else { 0 }).await?;
+        let target = SocketAddr::new(service.unwrap_or(to.ip), port);
+        client.probe(target, false, INTERVAL_MS, 3_600.0).await?;
+        Ok(Self { server, client, now: None })
+    }
+
+    /// When the path came to be in this state, waiting for it if need be; none: not within `patience`.
+    async fn turns(
+        &mut self,
+        reachable: bool,
+        patience: Duration,
+    ) -> anyhow::Result<Option<Instant>> {
+        let begun = Instant::now();
+        loop {
+            // A state counts once it has held: a machine that stalls for a moment looks blocked, too.
+            let holds = self.now.filter(|(state, _)| *state == reachable);
+            let left = match holds {
+                Some(_) => HOLDS,
+                None => patience.saturating_sub(begun.elapsed()),
+            };
+            if left.is_zero() {
+                return Ok(None);
+            }
+            match self.client.probed(left).await {
+                Ok(ProbeEvent::Turned { reachable, at }) => {
+                    self.now = Some((reachable, at.into_std()));
+                }
+                Ok(ProbeEvent::Ended { .. }) => bail!("the probe ended"),
+                Err(AgentError::Silent { .. }) => return Ok(holds.map(|(_, at)| at)),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    async fn end(mut self) {
+        // Both end with their input; what they counted is of no interest here.
+        let _ = self.client.end_probe().await;
+        self.client.stop().await;
+        let _ = self.server.echoed().await;
+        self.server.stop().await;
+    }
+}

@@ -1,0 +1,250 @@
+//! The plan: every case of a run and the order of its trials.
+//!
+//! Pure. Trials of one series run next to each other for all cnis that are up, in random order (a
+//! block), so that a machine that drifts, drifts for all of them; rounds are outermost for the same
+//! reason.
+
+mod order;
+pub mod tournament;
+
+use cnibench_model::{Case, CniSpec, SeriesKey};
+use serde::Serialize;
+use std::time::Duration;
+pub use tournament::Matrix;
+
+/// Time of one trial beyond warm-up and window: both agents' handshake and the CPU snapshots.
+/// Measured: 15-60 ms.
+const TRIAL_OVERHEAD_S: f64 = 0.05;
+/// Time of the report.
+const REPORT_S: f64 = 3.0;
+/// Time to bring a cluster to another state (policies, services, Hubble).
+const STATE_S: f64 = 20.0;
+
+/// How trials of different cnis are ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrialOrder {
+    /// All cnis up at once, adjacent trials in random order.
+    Interleaved,
+    /// Every trial of one cni before the next cni. Drift of the machine then looks like a difference.
+    ByCni,
+}
+
+/// How the trials of a run are arranged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Arrangement {
+    /// How trials of different cnis are ordered.
+    pub order: TrialOrder,
+    /// Clusters up at a time when trials are interleaved; none: all.
+    pub at_once: Option<usize>,
+    /// True where the baseline `host` is measured in every other cni's cluster, adjacent to it.
+    pub host_rides: bool,
+    /// The node-pair matrix instead of one pair of nodes.
+    pub matrix: Option<Matrix>,
+    /// Seconds to bring one cni up, prove it and take it down again.
+    pub setup_s: f64,
+}
+
+impl Arrangement {
+    /// All cnis up at once, or one after the other; each on one pair of nodes.
+    pub fn simple(order: TrialOrder) -> Self {
+        Self { order, at_once: None, host_rides: false, matrix: None, setup_s: 1.5 }
+    }
+}
+
+/// One trial to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Scheduled {
+    /// Index into [`Plan::cases`].
+    pub case: usize,
+    /// Trial number of that case, from 0.
+    pub index: u32,
+    /// Adjacent trials of one series share it.
+    pub block: u32,
+    /// Index into [`Plan::groups`]: the clusters that are up.
+    pub group: usize,
+    /// Trials with the same number run at the same time.
+    pub batch: u32,
+    /// The nodes of client and server by number, in the node-pair matrix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pair: Option<tournament::Pair>,
+}
+
+/// Every case and the order of its trials.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// The cases, as expanded, with the trials that are planned of each.
+    pub cases: Vec<Case>,
+    /// Cnis whose clusters are up at the same time, one group after the other.
+    pub groups: Vec<Vec<CniSpec>>,
+    /// The trials, in the order in which they run.
+    pub schedule: Vec<Scheduled>,
+    /// Seed of the order.
+    pub seed: u64,
+    /// True when the trials of all cnis are interleaved, in random order.
+    pub interleaved: bool,
+    /// True where the baseline is measured in every other cni's cluster.
+    pub host_rides: bool,
+    #[serde(skip)]
+    setup_s: f64,
+}
+
+impl Plan {
+    /// Orders the trials of these cases.
+    pub fn new(mut cases: Vec<Case>, arrangement: &Arrangement, seed: u64) -> Self {
+        let groups = order::groups(&cases, arrangement);
+        let schedule = order::schedule(&mut cases, &groups, arrangement, seed);
+        Self {
+            interleaved: arrangement.order == TrialOrder::Interleaved && groups.len() <= 1,
+            host_rides: arrangement.host_rides,
+            cases,
+            groups,
+            schedule,
+            seed,
+            setup_s: arrangement.setup_s,
+        }
+    }
+
+    /// Trials that run at the same time, in order.
+    pub fn batches(&self) -> impl Iterator<Item = &[Scheduled]> {
+        self.schedule.chunk_by(|a, b| a.batch == b.batch)
+    }
+
+    /// How long the whole run will take, set-up and report included.
+    pub fn estimate(&self) -> Duration {
+        let trials: f64 = self.batches().map(|b| Self::trial_s(&self.cases[b[0].case])).sum();
+        let clusters = self.groups.iter().map(Vec::len).sum::<usize>() as f64;
+        let states = order::changes_state(&self.cases) as f64 * clusters * STATE_S;
+        Duration::from_secs_f64(trials + states + clusters * self.setup_s + REPORT_S)
+    }
+
+    /// Seconds that one trial of a case takes.
+    pub fn trial_s(case: &Case) -> f64 {
+        case.duration_s + case.warmup_s + TRIAL_OVERHEAD_S
+    }
+
+    /// The series of the plan, in order.
+    pub fn series(&self) -> Vec<SeriesKey> {
+        group(&self.cases, Case::series).iter().map(|m| self.cases[m[0]].series()).collect()
+    }
+}
+
+/// Indices of cases with equal keys, groups in order of first appearance.
+fn group<K: std::hash::Hash + Eq>(cases: &[Case], key: impl Fn(&Case) -> K) -> Vec<Vec<usize>> {
+    let mut at = std::collections::HashMap::new();
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (index, case) in cases.iter().enumerate() {
+        let slot = *at.entry(key(case)).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[slot].push(index);
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cnibench_model::{CniSpec, ProviderKind};
+    use cnibench_scenarios::{catalog, expand};
+    use std::collections::{BTreeMap, HashSet};
+
+    fn plan(order: TrialOrder, seed: u64) -> Plan {
+        let cnis: Vec<_> = ["host", "a", "b"].map(CniSpec::named).into();
+        let suite = catalog::by_name("quick").unwrap();
+        Plan::new(expand(&suite, ProviderKind::Netns, &cnis), &Arrangement::simple(order), seed)
+    }
+
+    #[test]
+    fn every_trial_once_in_either_order() {
+        for order in [TrialOrder::Interleaved, TrialOrder::ByCni] {
+            let plan = plan(order, 7);
+            let unique: HashSet<_> = plan.schedule.iter().map(|s| (s.case, s.index)).collect();
+            assert_eq!(unique.len(), plan.schedule.len());
+            assert_eq!(plan.schedule.len(), 3 * 5 * 5);
+        }
+    }
+
+    #[test]
+    fn trials_of_a_block_are_adjacent_and_in_changing_order() {
+        let plan = plan(TrialOrder::Interleaved, 7);
+        let mut first = BTreeMap::new();
+        for block in plan.schedule.chunks(3) {
+            let series: HashSet<_> = block.iter().map(|s| plan.cases[s.case].series()).collect();
+            let cnis: HashSet<_> = block.iter().map(|s| plan.cases[s.case].cni.clone()).collect();
+            assert_eq!((series.len(), cnis.len()), (1, 3));
+            *first.entry(plan.cases[block[0].case].cni.clone()).or_insert(0) += 1;
+        }
+        assert_eq!(first.len(), 3, "every cni is first in some block: {first:?}");
+    }
+
+    #[test]
+    fn the_seed_decides_the_order() {
+        assert_eq!(plan(TrialOrder::Interleaved, 1), plan(TrialOrder::Interleaved, 1));
+        assert_ne!(
+            plan(TrialOrder::Interleaved, 1).schedule,
+            plan(TrialOrder::Interleaved, 2).schedule
+        );
+    }
+
+    #[test]
+    fn by_cni_ends_one_before_the_next() {
+        let plan = plan(TrialOrder::ByCni, 7);
+        let mut cnis: Vec<_> = plan.schedule.iter().map(|s| &plan.cases[s.case].cni).collect();
+        cnis.dedup();
+        assert_eq!(cnis.len(), 3);
+    }
+
+    fn kubernetes(at_once: usize, suite: &str) -> Plan {
+        let cnis: Vec<_> = ["host", "a", "b"].map(CniSpec::named).into();
+        let suite = catalog::by_name(suite).unwrap();
+        let arrangement = Arrangement {
+            at_once: Some(at_once),
+            host_rides: true,
+            ..Arrangement::simple(TrialOrder::Interleaved)
+        };
+        Plan::new(expand(&suite, ProviderKind::Kind, &cnis), &arrangement, 7)
+    }
+
+    #[test]
+    fn a_baseline_that_rides_along_is_measured_next_to_every_cni() {
+        let plan = kubernetes(1, "quick");
+        assert_eq!(plan.groups, [[CniSpec::named("a")], [CniSpec::named("b")]]);
+        assert!(!plan.interleaved);
+        for block in plan.schedule.chunks(2) {
+            let cnis: HashSet<_> = block.iter().map(|s| &plan.cases[s.case].cni.name).collect();
+            assert!(cnis.contains(&"host".to_owned()) && cnis.len() == 2);
+            assert_eq!(block[0].block, block[1].block);
+        }
+        let unique: HashSet<_> = plan.schedule.iter().map(|s| (s.case, s.index)).collect();
+        assert_eq!(unique.len(), plan.schedule.len());
+        let host = plan.cases.iter().find(|c| c.cni.name == "host").unwrap();
+        assert_eq!(host.trials, 10, "five in each of two clusters");
+        assert_eq!(kubernetes(2, "quick").groups.len(), 1);
+    }
+
+    #[test]
+    fn a_thousand_nodes_are_planned_in_the_fewest_rounds() {
+        let cnis = [CniSpec::named("host"), CniSpec::named("installed")];
+        let mut suite = catalog::by_name("smoke").unwrap();
+        suite
+            .scenarios
+            .iter_mut()
+            .for_each(|s| s.workloads = vec![cnibench_model::Workload::TcpRr]);
+        let arrangement = Arrangement {
+            matrix: Some(Matrix { nodes: 1000, pairs: None, at_once: 500 }),
+            host_rides: true,
+            ..Arrangement::simple(TrialOrder::Interleaved)
+        };
+        let cases = expand(&suite, ProviderKind::Kubeconfig, &cnis);
+        let plan = Plan::new(cases, &arrangement, 7);
+        assert_eq!(plan.schedule.len(), 2 * 499_500);
+        assert_eq!(plan.batches().count(), 2 * 999);
+        for batch in plan.batches().take(4) {
+            let nodes: HashSet<_> =
+                batch.iter().flat_map(|s| s.pair.map(|(a, b)| [a, b])).flatten().collect();
+            assert_eq!(nodes.len(), 1000);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! How far a comparison between cnis can be trusted: whether their trials ran side by side, what the
+//! machine did meanwhile, and whether all nodes are one machine.
+//!
+//! Owns what the head of a report says of it. Called by the book and the matrix.
+
+use crate::{
+    book::{Book, record_label},
+    matrix::primary,
+    stats,
+    units::{duration, number},
+};
+use cnibench_model::{Case, CaseId, CniSpec, ProviderKind, Record};
+use std::collections::{BTreeMap, HashMap};
+
+/// Trials of a cell from which on its two halves say something of drift.
+const ENOUGH_FOR_HALVES: usize = 4;
+
+/// True when trials of different cnis ran next to each other, so that a drifting machine cancels out.
+pub(crate) fn interleaved(record: &Record) -> bool {
+    record.header.interleaved && !one_after_another(record)
+}
+
+fn provider(record: &Record) -> Option<ProviderKind> {
+    record.header.cases.first().map(|c| c.provider)
+}
+
+/// True when every cni of a real cluster had its trials before or after those of every other,
+/// whatever the record's head says: clusters that came up one after another.
+fn one_after_another(record: &Record) -> bool {
+    if !matches!(provider(record), Some(ProviderKind::Kind | ProviderKind::Kubeconfig)) {
+        return false;
+    }
+    let cni_of: HashMap<&CaseId, &CniSpec> =
+        record.header.cases.iter().map(|c: &Case| (&c.id, &c.cni)).collect();
+    let mut ranges: BTreeMap<&CniSpec, (u32, u32, usize)> = BTreeMap::new();
+    for trial in &record.trials {
+        let Some(cni) = cni_of.get(&trial.case) else { continue };
+        let range = ranges.entry(cni).or_insert((u32::MAX, 0, 0));
+        *range = (range.0.min(trial.sequence), range.1.max(trial.sequence), range.2 + 1);
+    }
+    let mut ranges: Vec<_> = ranges.into_values().collect();
+    ranges.sort_unstable();
+    let apart = ranges.windows(2).all(|pair| pair[0].1 < pair[1].0);
+    ranges.len() > 1 && apart && ranges.iter().all(|(_, _, trials)| *trials > 1)
+}
+
+/// What a reader must know before comparing columns.
+pub(crate) fn remarks(book: &Book<'_>) -> Vec<String> {
+    let mut remarks = Vec::new();
+    for record in book.records {
+        let of = match book.records {
+            [_] => String::new(),
+            _ => format!("{}: ", record_label(book.records, record)),
+        };
+        let columns = book.columns.iter().filter(|c| std::ptr::eq(c.record, record));
+        if columns.count() > 1 && !interleaved(record) {
+            remarks.push(format!("{of}{}", apart(book, record)));
+        }
+        if provider(record) == Some(ProviderKind::Kind) && on_one_machine(record) {
+            remarks.push(format!(
+                "{of}All nodes are containers of kind on one machine (both ends of every trial name the same): they share its CPUs, its kernel and its other work, and between nodes there is no network card."
+            ));
+        }
+    }
+    remarks
+}
+
+fn on_one_machine(record: &Record) -> bool {
+    let mut trials = record.trials.iter();
+    !record.trials.is_empty() && trials.all(|t| t.client.node.machine == t.server.node.machine)
+}
+
+/// Trials of the cnis did not run side by side: what that means, with what can be measured of it.
+fn apart(book: &Book<'_>, record: &Record) -> String {
+    let clusters = matches!(provider(record), Some(ProviderKind::Kind | ProviderKind::Kubeconfig));
+    let how = match clusters {
+        true => "Each cni was measured in a time of its own, one after another",
+        false => "Trials of different cnis were not interleaved",
+    };
+    let span = span(record).map_or_else(String::new, |s| format!(", over {}", duration(s)));
+    let mut out = format!(
+        "{how}{span}: what the machine did differently from one cni to the next is not cancelled, counts as a difference between them, and is in no interval."
+    );
+    match drift(book, record) {
+        Some(drift) => out.push_str(&format!(
+            " Between the first and the second half of a cni's own trials values moved by {} % (median of {} cells) and by up to {} %: trust no difference between cnis that is not clearly larger, and few that are only a little.",
+            percent(drift.median),
+            drift.cells,
+            percent(drift.most),
+        )),
+        None => out.push_str(
+            " There are too few trials to say how much the machine drifted meanwhile: compare large differences only.",
+        ),
+    }
+    out
+}
+
+/// Seconds from the first trial's start to the last one's.
+fn span(record: &Record) -> Option<f64> {
+    let started = || record.trials.iter().map(|t| t.started);
+    let seconds = started().max()?.duration_since(started().min()?).as_secs_f64();
+    (seconds >= 1.0).then_some(seconds)
+}
+
+/// How much values moved within cells.
+struct Drift {
+    /// Of all cells, as a share: 0.02 is 2 %.
+    median: f64,
+    most: f64,
+    cells: usize,
+}
+
+fn drift(book: &Book<'_>, record: &Record) -> Option<Drift> {
+    let mut moved = Vec::new();
+    for row in 0..book.rows.len() {
+        let Some(metric) = book.first_measured(row, primary(book.rows[row].workload)) else {
+            continue;
+        };
+        for (column, _) in
+            book.columns.iter().enumerate().filter(|(_, c)| std::ptr::eq(c.record, record))
+        {
+            let Some(entry) = book.entry(row, column) else { continue };
+            // Pairs of nodes follow each other in time, and differ for reasons of their own.
+            if entry.over() != crate::pairs::Over::Trials {
+                continue;
+            }
+            let mut trials = entry.shown().to_vec();
+            trials.sort_by_key(|t| t.sequence);
+            let values: Vec<f64> = trials.iter().filter_map(|t| t.value(metric)).collect();
+            if values.len() < ENOUGH_FOR_HALVES {
+                continue;
+            }
+            let (first, second) = values.split_at(values.len() / 2);
+            if let (Some(a), Some(b)) = (stats::median(first), stats::median(second)) {
+                moved.push((b / a).ln().abs().exp() - 1.0);
+            }
+        }
+    }
+    moved.retain(|m| m.is_finite());
+    let most = moved.iter().copied().fold(0.0, f64::max);
+    Some(Drift { median: stats::median(&moved)?, most, cells: moved.len() })
+}
+
+fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    number(percent, usize::from(percent < 10.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::Builder;
+    use cnibench_model::{Placement, Workload};
+
+    fn kind() -> Builder {
+        let series = vec![(Workload::TcpRr, Placement::CrossNode)];
+        Builder { provider: ProviderKind::Kind, series, ..Builder::default() }
+    }
+
+    fn said(record: Record) -> String {
+        let records = [record];
+        remarks(&Book::new(&records)).join("\n")
+    }
+
+    /// The same trials, but one cni after another.
+    fn sequential(mut record: Record) -> Record {
+        record.trials.sort_by(|a, b| (&a.case, a.index).cmp(&(&b.case, b.index)));
+        for (i, trial) in record.trials.iter_mut().enumerate() {
+            trial.sequence = i as u32;
+            trial.started = record.header.started + jiff::SignedDuration::from_secs(i as i64 * 20);
+        }
+        record
+    }
+
+    #[test]
+    fn clusters_one_after_another_are_found_whatever_the_head_says() {
+        let record = sequential(kind().build());
+        assert!(record.header.interleaved && !interleaved(&record));
+        let text = said(record);
+        assert!(text.contains("one after another, over 9 min 40 s: what the machine"), "{text}");
+        assert!(text.contains("is not cancelled"), "{text}");
+        assert!(text.contains("% (median of 5 cells) and by up to"), "{text}");
+        assert!(text.contains("containers of kind on one machine"), "{text}");
+        assert!(interleaved(&kind().build()));
+    }
+
+    #[test]
+    fn drift_is_measured_within_cells() {
+        let mut record = sequential(kind().build());
+        let metric = cnibench_model::Metric::LatencyP50;
+        for trial in &mut record.trials {
+            let value = if trial.index < 3 { 100.0 } else { 107.0 };
+            trial.samples.iter_mut().filter(|s| s.metric == metric).for_each(|s| s.value = value);
+        }
+        let text = said(record);
+        assert!(text.contains("moved by 7.0 % (median of 5 cells) and by up to 7.0 %"), "{text}");
+        let few = sequential(Builder { trials: 2, ..kind() }.build());
+        assert!(said(few).contains("too few trials to say"));
+    }
+
+    #[test]
+    fn side_by_side_in_namespaces_needs_no_word() {
+        assert_eq!(said(Builder::default().build()), "");
+        let apart = said(Builder { interleaved: false, ..Builder::default() }.build());
+        assert!(apart.starts_with("Trials of different cnis were not interleaved"), "{apart}");
+        let two = Builder { two_machines: true, ..kind() }.build();
+        assert!(!said(two).contains("one machine"));
+    }
+}
