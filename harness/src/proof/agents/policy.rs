@@ -24,6 +24,8 @@ use tokio::time::Instant;
 
 /// How long a change may take to be in force.
 pub const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a state must hold to count.
+const HOLDS: Duration = Duration::from_secs(1);
 /// From one try of the probe to the next, in milliseconds.
 const INTERVAL_MS: u32 = 5;
 /// Datagrams and connections that are counted at both ends.
@@ -374,17 +376,19 @@ async fn change(agent: &mut Agent, turn: Turn, switch: &mut dyn Switch) -> anyho
     let accepted = Instant::now();
     let took = accepted - asked;
     let end = accepted + DEADLINE;
+    let mut showed = None;
     loop {
-        match agent.probed(end.saturating_duration_since(Instant::now())).await {
-            Ok(ProbeEvent::Turned { reachable, at }) if reachable != before => {
-                let showed = Some(at.saturating_duration_since(accepted));
-                return Ok(Changed { accepted: took, showed });
+        // It counts once it has held: a machine that stalls for a moment looks blocked, too.
+        let wait = match showed {
+            Some(_) => HOLDS,
+            None => end.saturating_duration_since(Instant::now()),
+        };
+        match agent.probed(wait).await {
+            Ok(ProbeEvent::Turned { reachable, at }) => {
+                showed = (reachable != before).then(|| at.saturating_duration_since(accepted));
             }
-            Ok(ProbeEvent::Turned { .. }) => {}
             Ok(ProbeEvent::Ended { .. }) => bail!("the probe ended by itself"),
-            Err(AgentError::Silent { .. }) => {
-                return Ok(Changed { accepted: took, showed: None });
-            }
+            Err(AgentError::Silent { .. }) => return Ok(Changed { accepted: took, showed }),
             Err(e) => return Err(e.into()),
         }
     }
