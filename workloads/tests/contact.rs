@@ -82,6 +82,7 @@ fn what_is_sent_is_counted_at_both_ends_in_both_families() {
         assert_eq!((tally.sent, tally.answered, tally.too_long, tally.refused), (50, 50, 0, 0));
         assert_eq!((tally.connects, tally.connected, tally.stream_bytes), (5, 5, 5 * 64));
         assert_eq!((tally.trouble, tally.from.unwrap().ip()), (None, bind));
+        assert_eq!(tally.mtu, Some(65_536), "loopback's");
         let expected = EchoCount {
             from: bind,
             datagrams: 50,
