@@ -13,12 +13,14 @@ mod figure;
 mod files;
 #[cfg(test)]
 mod fixtures;
+mod footprint;
 mod markdown;
 pub mod matrix;
 mod meaning;
 mod natural;
 mod page;
 mod pairs;
+mod proofs;
 mod render;
 mod samples;
 mod sentences;

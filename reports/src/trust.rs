@@ -83,7 +83,7 @@ fn apart(book: &Book<'_>, record: &Record) -> String {
     );
     match drift(book, record) {
         Some(drift) => out.push_str(&format!(
-            " Between the first and the second half of a cni's own trials values moved by {} % (median of {} cells) and by up to {} %: trust no difference between cnis that is not clearly larger, and few that are only a little.",
+            " Between the first and the second half of a cni's own trials values moved by {} % (median of {} cells) and by up to {} %: do not trust a difference between cnis that is not clearly larger.",
             percent(drift.median),
             drift.cells,
             percent(drift.most),
