@@ -15,7 +15,7 @@ pub(crate) const HEADS: [&str; 6] =
     ["cni", "nodes", "CPUs, idle", "CPUs, under load", "memory, idle", "memory, under load"];
 
 /// What the table says of itself.
-pub(crate) const EXPLAINED: &str = "What the cni's own pods used on one node, all its pods there together: the mean over the nodes, and the node with the most. CPUs are the mean of the window, memory is the working set at its end, both as the kubelet says. Packets that the kernel handles in softirq are not in it: those are in the CPU cost of each series.";
+pub(crate) const EXPLAINED: &str = "What the cni's own pods used on one node, all its pods there together: the mean over the nodes and, in brackets, the node with the most. CPUs are the mean of the window, memory is the working set at its end, both as the kubelet says. What the kernel does for packets is no pod's: it is in the CPU cost of each series.";
 
 /// One cni.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,7 +78,7 @@ fn by_node(own: &[&Footprint], phase: Phase) -> Vec<Use> {
     nodes.into_values().collect()
 }
 
-/// "0.021, most 0.032", of one node its value alone, of none a dash.
+/// "0.021 (0.032)": mean and most; of one node its value alone, of none a dash.
 fn mean_and_most(nodes: &[Use], of: fn(&Use) -> f64, text: impl Fn(f64) -> String) -> String {
     let values: Vec<f64> = nodes.iter().map(of).collect();
     let most = values.iter().copied().fold(0.0, f64::max);
@@ -86,7 +86,7 @@ fn mean_and_most(nodes: &[Use], of: fn(&Use) -> f64, text: impl Fn(f64) -> Strin
     match values.len() {
         0 => "–".to_owned(),
         1 => text(mean),
-        _ => format!("{}, most {}", text(mean), text(most)),
+        _ => format!("{} ({})", text(mean), text(most)),
     }
 }
 
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(rows.len(), 1);
         assert_eq!(
             rows[0].cells,
-            ["ebpf", "2", "0.030, most 0.040", "1.75", "100 MiB, most 120 MiB", "140 MiB"]
+            ["ebpf", "2", "0.030 (0.040)", "1.75", "100 MiB (120 MiB)", "140 MiB"]
         );
         assert_eq!(
             rows[0].pods[0],

@@ -25,6 +25,7 @@ mod render;
 mod samples;
 mod sentences;
 pub mod stats;
+mod switches;
 mod terminal;
 mod trust;
 mod units;

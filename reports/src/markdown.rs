@@ -99,7 +99,11 @@ fn table(out: &mut String, matrix: &Matrix) {
     }
     let _ = writeln!(
         out,
-        "\nMedian of trials (95 % interval), then the change against the baseline. No corrections for the number of cells.\n"
+        "\nMedian of trials (95 % interval), then the change against the baseline. No corrections for the number of cells.{}\n",
+        match matrix.rows.iter().any(|r| r.pairs.is_some()) {
+            true => " Over node pairs: median and interval of the pairs' own medians.",
+            false => "",
+        }
     );
 }
 

@@ -29,8 +29,8 @@ pub(crate) fn mark(outcome: ProofOutcome) -> &'static str {
     match outcome {
         ProofOutcome::Passed => "✓",
         ProofOutcome::Failed => "✗",
-        ProofOutcome::NotEnforced => "≈",
-        ProofOutcome::NotTaken => "–",
+        ProofOutcome::NotEnforced => "–",
+        ProofOutcome::NotTaken => "…",
     }
 }
 

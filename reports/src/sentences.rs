@@ -7,6 +7,7 @@ use crate::{
     curves,
     matrix::{Against, Content, End, Matrix, MatrixLine, Over, Side, change_between},
     stats::{self, Change, Effect},
+    switches,
     words::{self, Form},
 };
 use cnibench_model::{Direction, Metric, Placement, Workload};
@@ -23,7 +24,7 @@ pub(crate) struct Sentence {
     pub folded: bool,
 }
 
-/// One sentence per row of the matrix, then one per curve.
+/// One sentence per row of the matrix, then one per curve and per switch.
 pub(crate) fn sentences(book: &Book<'_>, matrix: &Matrix) -> Vec<Sentence> {
     let curves = curves::curves(book);
     let between = |row: usize| {
@@ -48,7 +49,15 @@ pub(crate) fn sentences(book: &Book<'_>, matrix: &Matrix) -> Vec<Sentence> {
         );
         (!lines.is_empty()).then_some(Sentence { text, folded: false })
     });
-    rows.chain(along).collect()
+    let switched = switches::switches(book).into_iter().filter_map(|switch| {
+        let row = &book.rows[switch.off];
+        let subject = format!("{} {}", place(row.placement), traffic(row.workload));
+        let params = row.params_without(Some("hubble"));
+        let params = if params.is_empty() { params } else { format!(", {params}") };
+        let text = format!("{subject} ({}{params}), {}.", row.workload, switch.sentence(book)?);
+        Some(Sentence { text, folded: false })
+    });
+    rows.chain(along).chain(switched).collect()
 }
 
 /// What a workload is called in a sentence.

@@ -43,6 +43,9 @@ pub fn terminal_summary(record: &Record, width: Option<usize>) -> String {
         out.push_str("\nmedian of trials (95 % interval), change against ");
         let host = book.columns.iter().all(|c| book.columns[c.baseline].is_host());
         out.push_str(if host { "the host\n" } else { "the first cni\n" });
+        if matrix.rows.iter().any(|r| r.pairs.is_some()) {
+            out.push_str("over node pairs: median and interval of the pairs' own medians\n");
+        }
     }
     for remark in &matrix.remarks {
         out.push_str(&format!("note: {}\n", printable(remark)));
@@ -191,9 +194,7 @@ fn footprints(book: &Book<'_>, width: usize) -> String {
     if widest(&table.to_string()) > width {
         table.with(Width::wrap(width).priority(Priority::max(true)).keep_words(true));
     }
-    format!(
-        "\nthe cnis' own pods on one node: mean over nodes, and the node with the most\n{table}\n"
-    )
+    format!("\nthe cnis' own pods on one node: mean over nodes (node with the most)\n{table}\n")
 }
 
 fn missing(matrix: &Matrix) -> String {
