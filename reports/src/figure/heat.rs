@@ -146,14 +146,14 @@ fn place(pairs: &Pairs<'_>, top: f64) -> Grid {
     };
     let left = MARGIN + label;
     let room = WIDTH - MARGIN - left;
+    // Whole units where cells are shapes, so that no edge is blurred.
+    let side = match nodes {
+        0..=SHAPES => (room.min(SIDE) / nodes as f64).floor(),
+        _ => SIDE / nodes as f64,
+    };
     let cell = match nodes {
         0..=NUMBERED => ((room / nodes as f64).min(150.0).floor(), 58.0),
-        // Whole units where cells are shapes, so that no edge is blurred.
-        0..=SHAPES => {
-            let side = (room.min(SIDE) / nodes as f64).floor();
-            (side, side)
-        }
-        _ => (SIDE / nodes as f64, SIDE / nodes as f64),
+        _ => (side, side),
     };
     Grid { at: (left, top), cell, nodes }
 }
