@@ -250,8 +250,7 @@ impl Provider for KubeconfigProvider {
         if let Ok(mut half) = self.half.lock() {
             half.pop();
         }
-        let footprints = self.options.privileged;
-        Ok(Box::new(KubeCluster::new(pods, cni, info, footprints)))
+        Ok(Box::new(KubeCluster::new(pods, cni, info, &deployment)))
     }
 
     async fn sweep(&self) -> Vec<anyhow::Error> {
