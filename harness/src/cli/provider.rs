@@ -3,6 +3,7 @@
 use crate::{
     cluster::{
         Provider,
+        kind::{KindOptions, KindProvider},
         kube::{self, KubeconfigProvider},
         netns::{NetnsProvider, Owner},
     },
@@ -16,6 +17,8 @@ use std::{sync::Arc, time::Duration};
 pub enum Chosen {
     /// Namespaces of this machine.
     Netns(NetnsProvider),
+    /// Clusters of kind.
+    Kind(Box<KindProvider>),
     /// The cluster of a kubeconfig.
     Kubeconfig(KubeconfigProvider),
 }
@@ -26,6 +29,8 @@ pub struct Asked<'a> {
     pub kind: ProviderKind,
     /// Options of Kubernetes providers.
     pub kube: &'a kube::Options,
+    /// Options of the provider kind.
+    pub kind_options: &'a KindOptions,
     /// Placements that trials will use.
     pub placements: Vec<Placement>,
 }
@@ -37,6 +42,11 @@ impl Chosen {
     /// Options of another provider, or what it needs and has not.
     pub async fn new(asked: &Asked<'_>, owner: Arc<Owner>) -> Result<Self> {
         let run = owner.id().as_str().to_owned();
+        if let Some(option) =
+            asked.kind_options.given().filter(|_| asked.kind != ProviderKind::Kind)
+        {
+            bail!("{option} means nothing to the provider {}: give --provider kind", asked.kind);
+        }
         match asked.kind {
             ProviderKind::Netns => {
                 if let Some(option) = asked.kube.given() {
@@ -51,6 +61,17 @@ impl Chosen {
                 let provider = KubeconfigProvider::new(asked.kube.clone(), run, placements).await?;
                 Ok(Self::Kubeconfig(provider))
             }
+            ProviderKind::Kind => {
+                if let Some(option) = asked.kube.given_of_kubeconfig() {
+                    bail!(
+                        "{option} means nothing to the provider kind, which makes its own clusters"
+                    );
+                }
+                let (options, pods) = (asked.kind_options.clone(), asked.kube.clone());
+                let placements = asked.placements.clone();
+                let provider = KindProvider::new(owner, options, pods, placements)?;
+                Ok(Self::Kind(Box::new(provider)))
+            }
             kind => bail!("provider {kind} is not in this release"),
         }
     }
@@ -59,6 +80,7 @@ impl Chosen {
     pub fn provider(&self) -> &dyn Provider {
         match self {
             Self::Netns(provider) => provider,
+            Self::Kind(provider) => provider.as_ref(),
             Self::Kubeconfig(provider) => provider,
         }
     }
@@ -71,6 +93,12 @@ impl Chosen {
         let simple = Arrangement::simple(order);
         Ok(match self {
             Self::Netns(_) => simple,
+            Self::Kind(provider) => Arrangement {
+                host_rides: true,
+                at_once: Some(provider.at_once()),
+                setup_s: 150.0,
+                ..simple
+            },
             Self::Kubeconfig(provider) => Arrangement {
                 host_rides: true,
                 matrix: provider.matrix().await?,
@@ -82,8 +110,10 @@ impl Chosen {
 
     /// Tells how long the run is planned to take.
     pub fn plan_for(&self, time: Duration) {
-        if let Self::Kubeconfig(provider) = self {
-            provider.plan_for(time);
+        match self {
+            Self::Netns(_) => {}
+            Self::Kind(provider) => provider.plan_for(time),
+            Self::Kubeconfig(provider) => provider.plan_for(time),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     cluster::{
-        ClusterError, kube,
+        ClusterError, kind, kube,
         netns::{self, Owner},
     },
     crowd::Crowd,
@@ -80,6 +80,8 @@ pub struct Args {
     format: TableFormat,
     #[command(flatten)]
     kube: kube::Options,
+    #[command(flatten)]
+    kind: kind::KindOptions,
 }
 
 fn trials(text: &str) -> Result<u32, String> {
@@ -113,7 +115,12 @@ pub fn run(args: Args) -> Result<Outcome> {
             suite.scenarios.iter().flat_map(|s| s.placements.clone()).collect();
         placements.sort();
         placements.dedup();
-        let asked_of = provider::Asked { kind: args.provider, kube: &args.kube, placements };
+        let asked_of = provider::Asked {
+            kind: args.provider,
+            kube: &args.kube,
+            kind_options: &args.kind,
+            placements,
+        };
         let provider = Chosen::new(&asked_of, owner).await?;
         let prepared = prepare(&args, suite, &asked, &provider).await?;
         if args.dry_run {
@@ -250,7 +257,8 @@ async fn execute(
     let started = Timestamp::now();
     let folder = args.out.clone().unwrap_or_else(|| store::default_folder(&suite.name, started));
     store::prepare_folder(&folder)?;
-    let leftovers = netns::clean_leftovers().await;
+    let mut leftovers = netns::clean_leftovers().await;
+    leftovers.merge(kind::leftovers::clean_leftovers(kind::leftovers::Keep::Respect).await);
     let mut environment = environment::capture();
     if provider::needs_namespaces(args.provider) {
         for capability in netns::capabilities::capabilities().await {

@@ -290,7 +290,7 @@ fn caption(
     };
     let row = curve.points.first().map_or(0, |(_, row)| *row);
     format!(
-        "{} in {} · mark: median · {band}{zero} · {cliff} · each point {}",
+        "{} in {} · mark: median · {band}{zero} · {cliff} · {}",
         metric.label(),
         scale.unit,
         frame::source(book, row),

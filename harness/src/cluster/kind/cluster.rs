@@ -74,7 +74,15 @@ impl Cluster for KindMeasured {
     }
 
     fn notes(&self) -> Vec<String> {
-        self.inner.notes()
+        let mut notes = self.inner.notes();
+        if self.keep {
+            notes.push(format!(
+                "cluster {} stays: KUBECONFIG={}; `cnibench clean` removes it",
+                self.cluster.name,
+                self.cluster.kubeconfig.display()
+            ));
+        }
+        notes
     }
 
     fn ends(&self, placement: Placement) -> Result<Ends, String> {

@@ -319,7 +319,7 @@ impl Provider for KindProvider {
             let mut pods = Pods::new(access, &deployment);
             let mut info = KubeCluster::deploy(&mut pods, &deployment, &cni, begun).await?;
             info.details.extend(details);
-            anyhow::Ok((ground, KubeCluster::new(pods, cni.clone(), info, true)))
+            anyhow::Ok((ground, KubeCluster::new(pods, cni.clone(), info, &deployment)))
         };
         match made.await {
             Ok((ground, inner)) => {

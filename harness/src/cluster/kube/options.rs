@@ -99,6 +99,18 @@ impl Options {
         Wanted { selector, tolerations: self.tolerations.clone(), without_cni }
     }
 
+    /// The first option that was given and means something to the provider kubeconfig only.
+    pub fn given_of_kubeconfig(&self) -> Option<&'static str> {
+        [
+            (self.kubeconfig.is_some(), "--kubeconfig"),
+            (self.context.is_some(), "--context"),
+            (self.workload_image.is_some(), "--workload-image"),
+            (self.pairs.is_some(), "--pairs"),
+        ]
+        .into_iter()
+        .find_map(|(given, name)| given.then_some(name))
+    }
+
     /// True when any of these was given: they mean nothing to the provider netns.
     pub fn given(&self) -> Option<&'static str> {
         [
