@@ -50,6 +50,10 @@ impl Ground {
         self.cni = cni;
         Ok(())
     }
+
+    async fn at_rest(&self) -> anyhow::Result<()> {
+        wait::at_rest(&self.access, &self.cni.profile, self.patience).await
+    }
 }
 
 /// A cluster that is up.
@@ -107,7 +111,11 @@ impl Cluster for KindMeasured {
             self.ground.switch_hubble(on).await?;
             self.inner.switched(self.ground.cni.clone());
         }
-        self.inner.surround(wanted).await
+        let proofs = self.inner.surround(wanted).await?;
+        if !wanted.is_default() {
+            self.ground.at_rest().await?;
+        }
+        Ok(proofs)
     }
 
     async fn footprint(&mut self, phase: Phase) -> Vec<Footprint> {

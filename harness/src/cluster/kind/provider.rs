@@ -7,8 +7,7 @@ use super::{
     Sources, Tool, Tools,
     cluster::{Ground, KindMeasured},
     config::{self, Config},
-    image,
-    install::install,
+    image, install,
     leftovers::Registry,
     lifecycle::{KindCluster, Maker},
     options::KindOptions,
@@ -58,6 +57,8 @@ pub struct KindProvider {
     planned: Mutex<Duration>,
     /// The workload image: its archive, which goes with this, and its name.
     image: OnceCell<(tempfile::TempDir, String)>,
+    /// What the tools said, asked once.
+    asked: OnceCell<Vec<Result<String, String>>>,
     /// True once the image of the nodes was looked after.
     node_image: OnceCell<()>,
 }
@@ -91,6 +92,7 @@ impl KindProvider {
             placements,
             planned: Mutex::new(Duration::ZERO),
             image: OnceCell::new(),
+            asked: OnceCell::new(),
             node_image: OnceCell::new(),
         })
     }
@@ -121,7 +123,14 @@ impl KindProvider {
 
     /// Can a cni be carried here?
     async fn carried(&self, profile: &KubeProfile) -> Result<(), String> {
-        self.maker.tools.require(&self.tools(profile)).await?;
+        let asked = self.asked.get_or_init(|| {
+            futures::future::join_all(Tool::ALL.map(|tool| self.maker.tools.check(tool)))
+        });
+        for (tool, said) in Tool::ALL.into_iter().zip(asked.await) {
+            if self.tools(profile).contains(&tool) {
+                said.as_ref().map_err(String::clone)?;
+            }
+        }
         let features: Vec<_> = profile.kernel.iter().map(|f| feature(*f)).collect();
         if features.is_empty() || !is_privileged() || !docker_is_local() {
             return Ok(());
@@ -203,13 +212,14 @@ impl KindProvider {
             cluster.load(archive).await?;
         }
         let tools = &self.maker.tools;
-        install(access, tools, cni, sources, &config.facts, &cluster.kubeconfig).await?;
+        install::install(access, tools, cni, sources, &config.facts, &cluster.kubeconfig).await?;
         let (archive, _) = self.image().await?;
         // The workload's image is loaded while the cni starts.
         let patience = Duration::from_secs_f64(self.options.ready_within);
         let settled = wait::settled(access, &cni.profile, nodes as usize, patience);
         tokio::try_join!(settled, cluster.load(&archive))?;
-        let mut details = vec![format!("Kubernetes {}", access.version().await?)];
+        let mut details = install::details(cni, sources);
+        details.push(format!("Kubernetes {}", access.version().await?));
         if !brought.is_empty() {
             details.push(format!("CNI plugins brought into the nodes: {}", brought.join(", ")));
         }
@@ -319,6 +329,8 @@ impl Provider for KindProvider {
             let mut pods = Pods::new(access, &deployment);
             let mut info = KubeCluster::deploy(&mut pods, &deployment, &cni, begun).await?;
             info.details.extend(details);
+            // New pods make some cnis compile again.
+            wait::at_rest(&ground.access, &cni.profile, ground.patience).await?;
             anyhow::Ok((ground, KubeCluster::new(pods, cni.clone(), info, true)))
         };
         match made.await {
