@@ -4,10 +4,10 @@
 
 use crate::{
     book::Book,
-    facts,
+    facts, footprint,
     matrix::{Against, Content, End, Matrix, MatrixCell},
     page::end_name,
-    sentences,
+    proofs, sentences,
     stats::Effect,
 };
 use std::fmt::Write;
@@ -44,8 +44,8 @@ pub(crate) fn markdown(book: &Book<'_>, matrix: &Matrix) -> String {
     // Writing to a String cannot fail, here and below.
     let mut out = String::new();
     let _ = writeln!(out, "## {}\n", plain(&facts::title(book)));
-    for sentence in sentences::sentences(book, matrix) {
-        let _ = writeln!(out, "- {}", plain(&sentence));
+    for sentence in sentences::sentences(book, matrix).iter().filter(|s| !s.folded) {
+        let _ = writeln!(out, "- {}", plain(&sentence.text));
     }
     let notes = book.records.iter().flat_map(|r| &r.notes);
     for remark in matrix.remarks.iter().chain(notes) {
@@ -68,6 +68,8 @@ pub(crate) fn markdown(book: &Book<'_>, matrix: &Matrix) -> String {
     if !left_out.is_empty() {
         let _ = writeln!(out, "### Cnis left out\n\n{}\n", left_out.join("\n"));
     }
+    footprint_table(&mut out, book);
+    proof_list(&mut out, book);
     for record in book.records {
         let _ = writeln!(out, "{}\n", plain(&facts::one_line(record)));
         out.push_str(&fence(&facts::shell(&record.header.command)));
@@ -97,8 +99,42 @@ fn table(out: &mut String, matrix: &Matrix) {
     }
     let _ = writeln!(
         out,
-        "\nMedian of trials (95 % interval), then the change against the baseline. No corrections for the number of cells.\n"
+        "\nMedian of trials (95 % interval), then the change against the baseline. No corrections for the number of cells.{}\n",
+        match matrix.rows.iter().any(|r| r.pairs.is_some()) {
+            true => " Over node pairs: median and interval of the pairs' own medians.",
+            false => "",
+        }
     );
+}
+
+fn footprint_table(out: &mut String, book: &Book<'_>) {
+    let rows = footprint::rows(book);
+    if rows.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "### Footprint\n\n{}\n", plain(footprint::EXPLAINED));
+    let _ = writeln!(out, "| {} |", footprint::HEADS.join(" | "));
+    let _ = writeln!(out, "|---|{}", "--:|".repeat(footprint::HEADS.len() - 1));
+    for row in rows {
+        let cells: Vec<String> = row.cells.iter().map(|c| plain(c)).collect();
+        let _ = writeln!(out, "| {} |", cells.join(" | "));
+    }
+    out.push('\n');
+}
+
+fn proof_list(out: &mut String, book: &Book<'_>) {
+    let (other, passed) = (proofs::not_passed(book), proofs::passed(book));
+    if other.is_empty() && passed.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "### Proofs\n");
+    for line in &other {
+        let _ = writeln!(out, "- {}", plain(line));
+    }
+    if !passed.is_empty() {
+        let _ = writeln!(out, "- passed: {}", plain(&passed.join("; ")));
+    }
+    out.push('\n');
 }
 
 fn cell(cell: &MatrixCell) -> String {
@@ -160,6 +196,11 @@ mod tests {
     #[test]
     fn a_usual_run() {
         insta::assert_snapshot!(of(&[Builder::default().build()]));
+    }
+
+    #[test]
+    fn a_run_on_real_clusters() {
+        insta::assert_snapshot!(of(&[crate::fixtures::policies()]));
     }
 
     #[test]

@@ -2,17 +2,20 @@
 //!
 //! Owns these texts; each appears only where the record makes it true. Called by the page.
 
-use crate::book::Book;
-use cnibench_model::{Clock, Pinning, ProviderKind, Workload};
+use crate::{book::Book, curves};
+use cnibench_model::{Case, Clock, Pinning, ProofKind, ProofOutcome, ProviderKind, Workload};
 
 fn one_machine(book: &Book<'_>) -> bool {
     let mut trials = book.records.iter().flat_map(|r| &r.trials);
     trials.any(|t| t.client.node.machine == t.server.node.machine)
 }
 
-fn netns(book: &Book<'_>) -> bool {
-    let mut cases = book.records.iter().flat_map(|r| &r.header.cases);
-    cases.any(|c| c.provider == ProviderKind::Netns)
+fn any_case(book: &Book<'_>, is: impl Fn(&Case) -> bool) -> bool {
+    book.records.iter().flat_map(|r| &r.header.cases).any(is)
+}
+
+fn on(book: &Book<'_>, provider: ProviderKind) -> bool {
+    any_case(book, |c| c.provider == provider)
 }
 
 /// Notes that belong to one workload's figures.
@@ -61,13 +64,7 @@ pub(crate) fn workload_notes(book: &Book<'_>, workload: Workload) -> Vec<String>
 /// Terms and texts, most easily misread first.
 pub(crate) fn meaning(book: &Book<'_>) -> Vec<(&'static str, String)> {
     let mut out: Vec<(&'static str, String)> = Vec::new();
-    if netns(book) {
-        out.push((
-            "Namespaces, not Kubernetes",
-            "Nodes and pods are network namespaces on one kernel, wired as the CNI wires them. Nothing of Kubernetes runs (no kubelet, no kube-proxy, no control plane) and no physical network card is crossed: the numbers compare datapaths, they do not predict a cluster."
-                .to_owned(),
-        ));
-    }
+    out.extend(providers(book));
     if one_machine(book) {
         out.push((
             "Both ends on one machine",
@@ -75,11 +72,13 @@ pub(crate) fn meaning(book: &Book<'_>) -> Vec<(&'static str, String)> {
                 .to_owned(),
         ));
     }
-    if netns(book) && one_machine(book) && book.rows.iter().any(|r| !r.workload.is_transactional())
+    if (on(book, ProviderKind::Netns) || on(book, ProviderKind::Kind))
+        && one_machine(book)
+        && book.rows.iter().any(|r| !r.workload.is_transactional())
     {
         out.push((
             "Tens of Gbit/s",
-            "Between namespaces of one machine a segmentation-offload (GSO) packet of about 40 to 60 KB crosses every veth uncut and no link limits it, which explains tens of Gbit/s and much of the gap to a datapath that must cut it into packets, such as a TUN device without offload."
+            "Between namespaces or containers of one machine a segmentation-offload (GSO) packet of about 40 to 60 KB crosses every veth uncut and no link limits it, which explains tens of Gbit/s and much of the gap to a datapath that must cut it into packets, such as a TUN device without offload."
                 .to_owned(),
         ));
     }
@@ -95,7 +94,15 @@ pub(crate) fn meaning(book: &Book<'_>) -> Vec<(&'static str, String)> {
         "A value is the median of its trials. Its 95 % interval is Student's t on the logarithms for 3 to 5 trials and comes from order statistics for 6 and more; one or two have none. The interval of t belongs to the mean of the logarithms, which for so few trials stands in for the median. It speaks of this machine in this hour: another machine, kernel or day is not inside it."
             .to_owned(),
     ));
+    if book.rows.iter().enumerate().any(|(row, _)| book.over_pairs(row).is_some()) {
+        out.push((
+            "Node pairs",
+            "Where trials ran between several pairs of nodes, every value is one pair's: the median of its trials in one direction. The median and the interval are over these, so they speak of the cluster's pairs and not of how well one of them repeats; pairs that share a node are not independent, which makes the interval a little too narrow. A change compares each pair with the same pair of the baseline. A node is named when the ranks of its pairs would be that bad by chance in fewer than 5 % of clusters of this size."
+                .to_owned(),
+        ));
+    }
     out.push(("Changes", changes(book)));
+    out.extend(around(book));
     if book.rows.iter().any(|r| r.workload.is_transactional()) {
         out.push((
             "Percentiles",
@@ -108,12 +115,93 @@ pub(crate) fn meaning(book: &Book<'_>) -> Vec<(&'static str, String)> {
                 .to_owned(),
         ));
     }
+    out.extend(proofs(book));
     out.push((
         "CPU time",
         "Whole-machine time from /proc/stat (user, system, softirq, interrupts and kernel threads), counted in ticks of 10 ms, the traffic generator included. What else ran on the machine is in it too."
             .to_owned(),
     ));
     out
+}
+
+/// What the nodes were.
+fn providers(book: &Book<'_>) -> Vec<(&'static str, String)> {
+    let texts = [
+        (
+            ProviderKind::Netns,
+            "Namespaces, not Kubernetes",
+            "Nodes and pods are network namespaces on one kernel, wired as the CNI wires them. Nothing of Kubernetes runs (no kubelet, no kube-proxy, no control plane) and no physical network card is crossed: the numbers compare datapaths, they do not predict a cluster.",
+        ),
+        (
+            ProviderKind::Kind,
+            "Kubernetes in containers",
+            "The nodes are containers of one machine with a real kubelet and the real CNI. They share its CPUs and its kernel, and between two of them there is a bridge and no network card: the numbers compare what CNIs cost, they do not predict a cluster of machines. What else runs in the cluster takes CPU time from the trials.",
+        ),
+        (
+            ProviderKind::Kubeconfig,
+            "An existing cluster",
+            "The environment below is that of the machine from which the cluster was reached, not of its nodes. What other pods did on the nodes meanwhile is in the values.",
+        ),
+    ];
+    let there = texts.into_iter().filter(|(provider, ..)| on(book, *provider));
+    there.map(|(_, term, text)| (term, text.to_owned())).collect()
+}
+
+/// What was asked of the cluster around the pods.
+fn around(book: &Book<'_>) -> Vec<(&'static str, String)> {
+    let mut out = Vec::new();
+    if any_case(book, |c| c.surroundings.policies.is_some()) {
+        out.push((
+            "Policies",
+            "policies=N: N NetworkPolicies select the server's pod; one of them admits the measured flow, the others admit other peers. Where a cni enforces none, what is seen is the cost of their being there. The host's pods are in the network of their nodes, which no NetworkPolicy selects: how their values move with N is how the machine moved."
+                .to_owned(),
+        ));
+    }
+    if any_case(book, |c| c.surroundings.services.is_some()) {
+        out.push((
+            "Services",
+            "services=N: N ClusterIP services beside the one that is measured, each with the server's pod behind it.".to_owned(),
+        ));
+    }
+    if any_case(book, |c| c.surroundings.hubble.is_some()) {
+        out.push((
+            "Hubble",
+            "Cilium's observer of flows, off or on for the trials of a case. Trials of both that ran next to each other are compared in pairs, others unpaired.".to_owned(),
+        ));
+    }
+    let curves = curves::curves(book);
+    if !curves.is_empty() {
+        out.push((
+            "Cliffs",
+            "In a curve a cliff is a step to the next value whose change is worse by more than 20 % with its whole 95 % interval. The trials on both sides ran at different times and are not paired."
+                .to_owned(),
+        ));
+    }
+    out
+}
+
+/// What proofs of a cluster show, and which of their ends are no failure.
+fn proofs(book: &Book<'_>) -> Vec<(&'static str, String)> {
+    let all = || book.records.iter().flat_map(|r| &r.proofs);
+    let texts = [
+        (
+            all().any(|p| p.kind == ProofKind::Policy),
+            "Policy proof",
+            "A flow that a NetworkPolicy admits arrives, one that it denies does not reach the server, and without the policy the denied flow arrives again. Not enforced: the denied flow arrives all the same, which some cnis (Flannel) never claimed to prevent: a finding about the cni, and no failure of the run.",
+        ),
+        (
+            all().any(|p| p.kind == ProofKind::Flows),
+            "Flows proof",
+            "The flows that the cni's own observer (Hubble) reports are counted against what was sent.",
+        ),
+        (
+            all().any(|p| p.outcome == ProofOutcome::NotTaken),
+            "Proofs not taken",
+            "The rights that the run was given did not allow a look. Nothing rests on such a proof, for or against.",
+        ),
+    ];
+    let there = texts.into_iter().filter(|(there, ..)| *there);
+    there.map(|(_, term, text)| (term, text.to_owned())).collect()
 }
 
 fn changes(book: &Book<'_>) -> String {
@@ -137,7 +225,7 @@ fn changes(book: &Book<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::Builder;
+    use crate::fixtures::{Builder, many_nodes, policies};
 
     #[test]
     fn texts_follow_the_record() {
@@ -157,5 +245,28 @@ mod tests {
         assert!(notes.contains("overload, not the capacity"), "{notes}");
         let records = [Builder { interleaved: false, ..Builder::default() }.build()];
         assert!(changes(&Book::new(&records)).contains("not interleaved"));
+    }
+
+    #[test]
+    fn what_belongs_to_a_cluster_is_explained_where_it_was_measured() {
+        let terms = |record| -> Vec<&'static str> {
+            let records = [record];
+            meaning(&Book::new(&records)).into_iter().map(|(t, _)| t).collect()
+        };
+        let policies = terms(policies());
+        for term in
+            ["Kubernetes in containers", "Policies", "Cliffs", "Policy proof", "Flows proof"]
+        {
+            assert!(policies.contains(&term), "{term}");
+        }
+        assert!(policies.contains(&"Proofs not taken") && !policies.contains(&"Services"));
+        let nodes = terms(many_nodes(4, usize::MAX));
+        assert!(nodes.contains(&"Node pairs") && nodes.contains(&"An existing cluster"));
+        let plain = terms(Builder::default().build());
+        for term in
+            ["Node pairs", "Policies", "Hubble", "Cliffs", "Policy proof", "An existing cluster"]
+        {
+            assert!(!plain.contains(&term), "{term}");
+        }
     }
 }

@@ -10,11 +10,12 @@ use crate::{
         Place, svg, text,
         theme::{Theme, tint_paint, variable},
     },
+    footprint,
     matrix::{Against, Content, End, Matrix, MatrixCell, MatrixLine, Over, tint},
-    meaning, sentences,
+    meaning, proofs, sentences,
 };
 use askama::Template;
-use cnibench_model::{Proof, ProofOutcome, Record, Workload};
+use cnibench_model::{ProofOutcome, Workload};
 use std::collections::BTreeMap;
 
 /// Sentences shown unfolded.
@@ -54,6 +55,9 @@ struct Page<'a> {
     notes: Vec<String>,
     meaning: Vec<(&'static str, String)>,
     proofs: Vec<ProofView>,
+    footprint_heads: [&'static str; 6],
+    footprint_explained: &'static str,
+    footprints: Vec<footprint::Row>,
     runs: Vec<Run>,
     downloads: &'a [(String, String)],
 }
@@ -120,6 +124,9 @@ struct EndView {
 struct ProofView {
     kind: &'static str,
     cni: String,
+    mark: &'static str,
+    outcome: &'static str,
+    remark: &'static str,
     failed: bool,
     summary: String,
     evidence: Vec<String>,
@@ -142,9 +149,11 @@ pub(crate) fn page(
     figures: &[Drawn],
     beside: &Beside,
 ) -> Result<String, askama::Error> {
-    let mut sentences: Vec<String> =
-        sentences::sentences(book, matrix).iter().map(|s| tight(s)).collect();
-    let more_sentences = sentences.split_off(sentences.len().min(SENTENCES));
+    let (said, folded): (Vec<_>, Vec<_>) =
+        sentences::sentences(book, matrix).into_iter().partition(|s| !s.folded);
+    let mut sentences: Vec<String> = said.iter().map(|s| tight(&s.text)).collect();
+    let mut more_sentences = sentences.split_off(sentences.len().min(SENTENCES));
+    more_sentences.extend(folded.iter().map(|s| tight(&s.text)));
     let columns = matrix.columns.iter().enumerate().map(|(number, c)| Head {
         label: &c.label,
         short: &c.short,
@@ -176,7 +185,10 @@ pub(crate) fn page(
             .collect(),
         notes: book.records.iter().flat_map(|r| r.notes.clone()).collect(),
         meaning: meaning::meaning(book),
-        proofs: proofs(book),
+        proofs: proof_views(book),
+        footprint_heads: footprint::HEADS,
+        footprint_explained: footprint::EXPLAINED,
+        footprints: footprint::rows(book),
         runs: book.records.iter().zip(names).map(|(r, label)| facts::run(r, label)).collect(),
         downloads: &beside.downloads,
     }
@@ -370,19 +382,15 @@ pub(crate) fn end_name(end: End) -> &'static str {
     }
 }
 
-/// Failed ones first; those of single trials only where they failed.
-fn proofs(book: &Book<'_>) -> Vec<ProofView> {
-    let mut all: Vec<(&Record, &Proof)> = Vec::new();
-    for record in book.records {
-        let of_trials = record.trials.iter().flat_map(|t| &t.proofs);
-        let failed = of_trials.filter(|p| p.outcome == ProofOutcome::Failed);
-        all.extend(record.proofs.iter().chain(failed).map(|p| (record, p)));
-    }
-    all.sort_by_key(|(_, p)| p.outcome == ProofOutcome::Passed);
-    all.into_iter()
+fn proof_views(book: &Book<'_>) -> Vec<ProofView> {
+    proofs::in_order(book)
+        .into_iter()
         .map(|(record, p)| ProofView {
             kind: p.kind.name(),
             cni: label(book.records, record, &p.cni),
+            mark: proofs::mark(p.outcome),
+            outcome: proofs::outcome(p.outcome),
+            remark: proofs::remark(p.outcome).unwrap_or_default(),
             failed: p.outcome == ProofOutcome::Failed,
             summary: p.summary.clone(),
             evidence: p.evidence.clone(),

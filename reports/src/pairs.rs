@@ -4,7 +4,11 @@
 //! Owns the words for it; drawing is `figure::heat`'s. Called by the figures and, for [`Over`], by
 //! everything that counts values.
 
-use crate::{book::Entry, natural, stats, units::Scale};
+use crate::{
+    book::Entry,
+    natural, stats,
+    units::{Scale, thousands},
+};
 use cnibench_model::{Direction, Metric, Unit};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
@@ -24,7 +28,9 @@ impl Over {
     pub fn count(self, n: usize) -> String {
         match self {
             Self::Trials => stats::trials(n),
-            Self::NodePairs => format!("{n} node pair{}", if n == 1 { "" } else { "s" }),
+            Self::NodePairs => {
+                format!("{} node pair{}", thousands(n as u64), if n == 1 { "" } else { "s" })
+            }
         }
     }
 }
@@ -102,7 +108,7 @@ impl<'a> Pairs<'a> {
             "Worst pair{}: {}; median of all {} pairs {}.",
             if count == 1 { "" } else { "s" },
             worst.join(", "),
-            self.cells.len(),
+            thousands(self.cells.len() as u64),
             scale.text(self.median),
         );
         if self.nodes.len() >= NODES_TO_TELL {

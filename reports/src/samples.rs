@@ -3,10 +3,10 @@
 //! Owns its columns. Nothing is left out: trials of failed cells are there with their status.
 
 use crate::files::ReportError;
-use cnibench_model::{Case, CaseId, CellStatus, Record};
+use cnibench_model::{Case, CaseId, CellStatus, NodePair, Record};
 use std::collections::HashMap;
 
-const HEAD: [&str; 27] = [
+const HEAD: [&str; 32] = [
     "run_id",
     "case",
     "provider",
@@ -34,6 +34,12 @@ const HEAD: [&str; 27] = [
     "metric",
     "unit",
     "value",
+    // Behind the value, so that what reads columns by position still does.
+    "policies",
+    "services",
+    "hubble",
+    "client_node",
+    "server_node",
 ];
 
 /// The whole file.
@@ -59,15 +65,30 @@ pub(crate) fn csv(records: &[Record]) -> Result<Vec<u8>, ReportError> {
                 trial.started.to_string(),
                 record.header.clock.name().to_owned(),
             ];
+            let around = around(cases.get(&trial.case));
+            let node = |of: fn(&NodePair) -> &String| {
+                trial.nodes.as_ref().map_or_else(String::new, |n| of(n).clone())
+            };
+            let nodes = [node(|n| &n.client), node(|n| &n.server)];
             for sample in &trial.samples {
                 let value = sample.value.to_string();
                 let own = [sample.metric.name(), sample.metric.unit().symbol(), &value];
                 let fields = prefix.iter().chain(&trial_fields).map(String::as_str).chain(own);
+                let fields = fields.chain(around.iter().chain(&nodes).map(String::as_str));
                 writer.write_record(fields).map_err(|e| fail(e.to_string()))?;
             }
         }
     }
     writer.into_inner().map_err(|e| fail(e.to_string()))
+}
+
+/// What was asked of the cluster: empty where it was left as it came up.
+fn around(case: Option<&&Case>) -> [String; 3] {
+    let asked = case.map(|c| c.surroundings.named()).unwrap_or_default();
+    ["policies", "services", "hubble"].map(|key| {
+        let value = asked.iter().find(|(k, _)| *k == key);
+        value.map_or_else(String::new, |(_, value)| value.clone())
+    })
 }
 
 fn case_fields(
@@ -118,7 +139,26 @@ fn case_fields(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{Builder, mixed};
+    use crate::fixtures::{Builder, many_nodes, mixed, policies};
+
+    #[test]
+    fn surroundings_and_nodes_are_there_where_they_were_asked_for() {
+        let column = |record: &Record, name: &str| -> Vec<String> {
+            let bytes = csv(std::slice::from_ref(record)).unwrap();
+            let mut reader = csv::Reader::from_reader(bytes.as_slice());
+            let place = reader.headers().unwrap().iter().position(|h| h == name).unwrap();
+            reader.records().map(|r| r.unwrap()[place].to_owned()).collect()
+        };
+        let policies = policies();
+        assert!(column(&policies, "policies").contains(&"1000".to_owned()));
+        assert!(column(&policies, "hubble").iter().all(String::is_empty));
+        let nodes = many_nodes(3, usize::MAX);
+        assert_eq!(
+            column(&nodes, "client_node")[0],
+            nodes.trials[0].nodes.as_ref().unwrap().client
+        );
+        assert!(column(&nodes, "server_node").contains(&"worker2".to_owned()));
+    }
 
     #[test]
     fn every_sample_reads_back() {

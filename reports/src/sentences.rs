@@ -4,8 +4,10 @@
 
 use crate::{
     book::Book,
+    curves,
     matrix::{Against, Content, End, Matrix, MatrixLine, Over, Side, change_between},
     stats::{self, Change, Effect},
+    switches,
     words::{self, Form},
 };
 use cnibench_model::{Direction, Metric, Placement, Workload};
@@ -14,9 +16,48 @@ use std::collections::BTreeMap;
 /// Most cnis named one by one for one thing; of more, so many of the worst and of the best.
 const NAMED: usize = 6;
 
-/// One sentence per row of the matrix.
-pub(crate) fn sentences(book: &Book<'_>, matrix: &Matrix) -> Vec<String> {
-    (0..matrix.rows.len()).map(|row| sentence(book, matrix, row)).collect()
+/// Something said of the data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sentence {
+    pub text: String,
+    /// True where a reader in a hurry loses nothing without it: a point between the ends of a curve.
+    pub folded: bool,
+}
+
+/// One sentence per row of the matrix, then one per curve and per switch.
+pub(crate) fn sentences(book: &Book<'_>, matrix: &Matrix) -> Vec<Sentence> {
+    let curves = curves::curves(book);
+    let between = |row: usize| {
+        curves.iter().any(|c| {
+            let ends = [c.points.first(), c.points.last()];
+            let is = |point: &(f64, usize)| point.1 == row;
+            c.points.iter().any(is) && !ends.into_iter().flatten().any(is)
+        })
+    };
+    let rows = (0..matrix.rows.len())
+        .map(|row| Sentence { text: sentence(book, matrix, row), folded: between(row) });
+    let along = curves.iter().filter_map(|curve| {
+        let (_, row) = curve.points.first()?;
+        let metric = matrix.rows.get(*row)?.lines.first()?.metric;
+        let lines = curve.lines(book, metric);
+        let subject = format!("{} {}", place(curve.placement), traffic(curve.workload));
+        let text = format!(
+            "{subject} ({}), {}: {}",
+            curve.title(),
+            metric.label(),
+            curve.sentence(book, metric, &lines)
+        );
+        (!lines.is_empty()).then_some(Sentence { text, folded: false })
+    });
+    let switched = switches::switches(book).into_iter().filter_map(|switch| {
+        let row = &book.rows[switch.off];
+        let subject = format!("{} {}", place(row.placement), traffic(row.workload));
+        let params = row.params_without(Some("hubble"));
+        let params = if params.is_empty() { params } else { format!(", {params}") };
+        let text = format!("{subject} ({}{params}), {}.", row.workload, switch.sentence(book)?);
+        Some(Sentence { text, folded: false })
+    });
+    rows.chain(along).chain(switched).collect()
 }
 
 /// What a workload is called in a sentence.
@@ -269,7 +310,18 @@ mod tests {
     fn said(record: Record) -> Vec<String> {
         let records = [record];
         let book = Book::new(&records);
-        sentences(&book, &from_book(&book))
+        sentences(&book, &from_book(&book)).into_iter().map(|s| s.text).collect()
+    }
+
+    #[test]
+    fn a_curve_is_one_sentence_and_folds_what_lies_between_its_ends() {
+        let records = [crate::fixtures::policies()];
+        let book = Book::new(&records);
+        let all = sentences(&book, &from_book(&book));
+        assert_eq!((all.len(), all.iter().filter(|s| s.folded).count()), (12, 6));
+        let curve = &all[10];
+        let start = "Cross-node request/response (tcp_rr cross-node over policies), latency p50: From 0 to 1,000 policies: host no difference shown; flannel-vxlan";
+        assert!(curve.text.starts_with(start) && !curve.folded, "{}", curve.text);
     }
 
     #[test]

@@ -5,8 +5,10 @@
 
 use crate::{
     book::Book,
+    footprint,
     matrix::{Against, Content, End, Matrix, MatrixCell, MatrixRow, from_book},
     page::end_name,
+    proofs,
     stats::Effect,
 };
 use cnibench_model::Record;
@@ -41,9 +43,16 @@ pub fn terminal_summary(record: &Record, width: Option<usize>) -> String {
         out.push_str("\nmedian of trials (95 % interval), change against ");
         let host = book.columns.iter().all(|c| book.columns[c.baseline].is_host());
         out.push_str(if host { "the host\n" } else { "the first cni\n" });
+        if matrix.rows.iter().any(|r| r.pairs.is_some()) {
+            out.push_str("over node pairs: median and interval of the pairs' own medians\n");
+        }
     }
     for remark in &matrix.remarks {
         out.push_str(&format!("note: {}\n", printable(remark)));
+    }
+    out.push_str(&footprints(&book, width));
+    for proof in proofs::not_passed(&book) {
+        out.push_str(&format!("proof {}\n", printable(&proof)));
     }
     out.push_str(&missing(&matrix));
     for skipped in &record.header.skipped_cnis {
@@ -169,6 +178,25 @@ fn texts(cell: &MatrixCell) -> [String; 3] {
     }
 }
 
+/// What the cnis' own pods used; nothing where it was not looked at.
+fn footprints(book: &Book<'_>, width: usize) -> String {
+    let rows = footprint::rows(book);
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut builder = Builder::default();
+    builder.push_record(footprint::HEADS);
+    for row in rows {
+        builder.push_record(row.cells.map(|c| printable(&c)));
+    }
+    let mut table = builder.build();
+    table.with(Style::rounded()).modify(Columns::new(1..), Alignment::right());
+    if widest(&table.to_string()) > width {
+        table.with(Width::wrap(width).priority(Priority::max(true)).keep_words(true));
+    }
+    format!("\nthe cnis' own pods on one node: mean over nodes (node with the most)\n{table}\n")
+}
+
 fn missing(matrix: &Matrix) -> String {
     let mut out = String::new();
     for cell in matrix.rows.iter().flat_map(|r| &r.lines[0].cells) {
@@ -202,8 +230,21 @@ mod tests {
     }
 
     #[test]
+    fn on_real_clusters() {
+        let text = terminal_summary(&crate::fixtures::policies(), Some(100));
+        let after = text.find("median of trials").unwrap();
+        insta::assert_snapshot!(&text[after..]);
+    }
+
+    #[test]
+    fn over_pairs_of_nodes() {
+        let record = crate::fixtures::many_nodes(6, usize::MAX);
+        insta::assert_snapshot!(terminal_summary(&record, Some(120)));
+    }
+
+    #[test]
     fn tables_fit_the_width_they_are_given() {
-        let record = Builder { paths: twelve(), ..Builder::default() }.build();
+        let record = Builder { paths: twelve(), footprints: true, ..Builder::default() }.build();
         for width in [80, 100, 160, 400] {
             let text = terminal_summary(&record, Some(width));
             let table: String = text

@@ -83,13 +83,13 @@ fn apart(book: &Book<'_>, record: &Record) -> String {
     );
     match drift(book, record) {
         Some(drift) => out.push_str(&format!(
-            " Between the first and the second half of a cni's own trials values moved by {} % (median of {} cells) and by up to {} %: trust no difference between cnis that is not clearly larger, and few that are only a little.",
+            " Between the first and the second half of a cni's own trials values moved by {} % (median of {} cells) and by up to {} %: do not trust a difference between cnis that is not clearly larger.",
             percent(drift.median),
             drift.cells,
             percent(drift.most),
         )),
         None => out.push_str(
-            " There are too few trials to say how much the machine drifted meanwhile: compare large differences only.",
+            " How much it drifted meanwhile cannot be told from these trials: compare large differences only.",
         ),
     }
     out
@@ -195,7 +195,7 @@ mod tests {
         let text = said(record);
         assert!(text.contains("moved by 7.0 % (median of 5 cells) and by up to 7.0 %"), "{text}");
         let few = sequential(Builder { trials: 2, ..kind() }.build());
-        assert!(said(few).contains("too few trials to say"));
+        assert!(said(few).contains("cannot be told from these trials"));
     }
 
     #[test]

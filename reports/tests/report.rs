@@ -11,7 +11,7 @@ mod fixtures;
 
 use cnibench_model::{CellStatus, Record, Sample, StoredHistogram};
 use cnibench_reports::{Format, ReportError, matrix, render, terminal_summary};
-use fixtures::{Builder, mixed, set_status, ten_thousand, twelve, usual};
+use fixtures::{Builder, many_nodes, mixed, policies, set_status, ten_thousand, twelve, usual};
 use std::{collections::BTreeSet, fs, path::Path};
 
 struct Report {
@@ -68,7 +68,9 @@ fn well_formed(page: &str) {
 }
 
 fn hrefs(page: &str) -> Vec<&str> {
-    page.split("href=\"").skip(1).filter_map(|p| p.split('"').next()).collect()
+    let all = page.split("href=\"").skip(1).filter_map(|p| p.split('"').next());
+    // A picture inside the page is no address.
+    all.filter(|h| !h.starts_with("data:image/png;base64,")).collect()
 }
 
 #[test]
@@ -160,6 +162,81 @@ fn what_went_wrong_is_told_and_linked() {
 }
 
 #[test]
+fn a_run_on_real_clusters_has_curves_footprints_and_proofs_in_their_own_states() {
+    let r = report(&[policies()]);
+    for metric in ["transaction_rate", "latency_p50", "latency_p99"] {
+        for workload in ["tcp_rr", "tcp_crr"] {
+            let file = format!("curve-{workload}-cross-node-policies-{metric}.png");
+            assert!(r.files.contains(&file), "{file}");
+        }
+    }
+    for text in [
+        "id=\"curves\"",
+        "cliff at 100",
+        "id=\"footprint\"",
+        "0.012 (0.015)",
+        "✗ failed</b> mtu, cilium-wireguard",
+        "– not enforced</b> (a finding, not a failure) policy, flannel-vxlan",
+        "… not taken</b> (nothing rests on it) policy, cilium-wireguard",
+        "✓ passed</b> flows, cilium",
+        "is not cancelled",
+        "All nodes are containers of kind on one machine",
+        "6 more series",
+    ] {
+        assert!(r.page.contains(text), "{text}");
+    }
+    assert_eq!(r.page.matches("✗ failed").count(), 1);
+    assert_eq!(r.page.matches("class=\"alarm\"").count(), 1);
+    let plain = report(&[Builder::default().build()]);
+    for absent in ["id=\"curves\"", "id=\"footprint\"", "is not cancelled", "of kind"] {
+        assert!(!plain.page.contains(absent), "{absent}");
+    }
+}
+
+#[test]
+fn pairs_of_nodes_have_maps_and_are_no_repetitions() {
+    let record = many_nodes(6, usize::MAX);
+    let r = report(std::slice::from_ref(&record));
+    for file in [
+        "pairs-tcp_rr-cross-node-transaction_rate-1-host.png",
+        "pairs-tcp_rr-cross-node-latency_p50-2-cilium.svg",
+    ] {
+        assert!(r.files.contains(file), "{file} {:?}", r.files);
+    }
+    for text in [
+        "tcp_rr, over 30 node pairs",
+        "dot: median of one node pair in one direction",
+        "Node worker2 is slower than the median in 10 of its 10 pairs",
+        "length: median of the node pairs",
+        "an existing Kubernetes cluster, reached from bench-01",
+    ] {
+        assert!(r.page.contains(text), "{text}");
+    }
+    assert!(!r.page.contains("dot: one trial"));
+    // Many trials of the same pairs say no more of the cluster than one each.
+    let width = |record: &Record| {
+        let matrix = matrix::matrix(std::slice::from_ref(record));
+        let value = matrix.rows[0].lines[0].cells[1].value().unwrap().clone();
+        assert_eq!((value.centre.n, value.over), (30, matrix::Over::NodePairs));
+        let interval = value.centre.interval.unwrap();
+        interval.high / interval.low
+    };
+    let mut more = record.clone();
+    for _ in 0..20 {
+        more.trials.extend(record.trials.iter().cloned());
+    }
+    assert_eq!(width(&record), width(&more));
+}
+
+#[test]
+fn a_thousand_nodes_fit_a_page() {
+    let r = report(&[many_nodes(1000, 6000)]);
+    assert!(r.page.len() < 10_000_000, "{}", r.page.len());
+    assert_eq!(r.page.matches("<image ").count(), 4);
+    assert!(r.page.contains("6,000 of 999,000 pairs of 1,000 nodes"));
+}
+
+#[test]
 fn awkward_records_render() {
     let one = |change: fn(&mut Record)| {
         let mut record = Builder { trials: 2, ..Builder::default() }.build();
@@ -214,6 +291,27 @@ fn awkward_records_render() {
                 }
             }),
         ),
+        ("one pair of nodes", many_nodes(2, 1)),
+        ("one value of a curve", {
+            let mut record = policies();
+            record.trials.retain(|t| t.case.0.contains("policies=10"));
+            record
+        }),
+        ("policies without a value", {
+            let mut record = policies();
+            record.trials.iter_mut().flat_map(|t| &mut t.samples).for_each(|s| s.value = 0.0);
+            record
+        }),
+        ("nodes without a value", {
+            let mut record = many_nodes(5, usize::MAX);
+            record.trials.iter_mut().flat_map(|t| &mut t.samples).for_each(|s| s.value = f64::NAN);
+            record
+        }),
+        ("nodes without anything", {
+            let mut record = many_nodes(5, usize::MAX);
+            record.trials.iter_mut().flat_map(|t| &mut t.samples).for_each(|s| s.value = 0.0);
+            record
+        }),
         ("no samples", one(|r| r.trials.iter_mut().for_each(|t| t.samples = Vec::<Sample>::new()))),
         (
             "broken histograms",

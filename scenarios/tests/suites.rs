@@ -85,9 +85,8 @@ fn what_is_asked_of_the_cluster_is_a_dimension_and_in_the_id() {
 }
 
 /// Seconds of trials, warm-up included, that a suite takes for each cni.
-fn seconds(name: &str) -> f64 {
-    let suite = catalog::by_name(name).unwrap();
-    let cases = expand(&suite, ProviderKind::Kind, &cnis(1));
+fn seconds(suite: &Suite) -> f64 {
+    let cases = expand(suite, ProviderKind::Kind, &cnis(1));
     cases.iter().map(|c| f64::from(c.trials) * (c.duration_s + c.warmup_s)).sum()
 }
 
@@ -102,7 +101,7 @@ fn suites_of_a_real_cluster_say_what_they_need_and_how_long_they_take() {
         let suite = catalog::by_name(name).unwrap();
         assert!(suite.description.contains(words), "{name}: {}", suite.description);
         assert!(suite.description.contains("needs --provider kind or kubeconfig"), "{name}");
-        let seconds = seconds(name);
+        let seconds = seconds(&suite);
         assert!((low..=high).contains(&seconds), "{name}: {seconds} s");
     }
     let article = catalog::by_name("article").unwrap();

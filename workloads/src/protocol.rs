@@ -217,6 +217,9 @@ pub struct Tally {
     pub trouble: Option<String>,
     /// The address that the datagrams were sent from, if there were any.
     pub from: Option<SocketAddr>,
+    /// The MTU of the path as the sender's kernel knew it when the first datagram was sent: of the
+    /// route, which may be less than its device's.
+    pub mtu: Option<u32>,
 }
 
 /// A network interface of the place that an agent runs in.

@@ -59,6 +59,16 @@ pub(crate) fn force_receive_buffer(fd: impl AsFd, bytes: u64) -> io::Result<()> 
     set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, i32::try_from(bytes).unwrap_or(i32::MAX))
 }
 
+/// The MTU that the kernel knows of the path of a connected socket (ip(7), IP_MTU): a route may allow
+/// less than its device.
+pub(crate) fn path_mtu(fd: impl AsFd, v6: bool) -> io::Result<u32> {
+    let (level, name) = match v6 {
+        false => (libc::IPPROTO_IP, libc::IP_MTU),
+        true => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
+    };
+    get_int(fd, level, name).map(|mtu| mtu as u32)
+}
+
 /// The raw bytes of `TCP_INFO`; kernels append fields, so the length tells which are there.
 pub(crate) fn tcp_info(fd: impl AsFd) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 512];

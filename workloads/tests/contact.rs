@@ -82,6 +82,8 @@ fn what_is_sent_is_counted_at_both_ends_in_both_families() {
         assert_eq!((tally.sent, tally.answered, tally.too_long, tally.refused), (50, 50, 0, 0));
         assert_eq!((tally.connects, tally.connected, tally.stream_bytes), (5, 5, 5 * 64));
         assert_eq!((tally.trouble, tally.from.unwrap().ip()), (None, bind));
+        // Loopback's; more than an IPv4 header can say (IP_MAX_MTU) is none.
+        assert_eq!(tally.mtu, Some(if bind.is_ipv4() { 65_535 } else { 65_536 }));
         let expected = EchoCount {
             from: bind,
             datagrams: 50,
@@ -146,8 +148,8 @@ fn other_bytes_are_no_answer() {
 }
 
 #[test]
-fn datagrams_beyond_the_mtu_are_refused_not_cut() {
-    // Loopback's MTU is 65,536: the largest datagram fits it, so it takes the largest and no more.
+fn the_largest_datagram_passes_and_a_larger_one_is_none() {
+    // The largest datagram that there is fits loopback's MTU; a larger one is no datagram.
     let (mut client, mut server) = (Agent::start(), Agent::start());
     let to = echo(&mut server, V4, 0);
     let one = Volley { connects: 0, datagrams: 2, datagram_bytes: 65_507, ..volley(to) };
@@ -178,6 +180,26 @@ fn a_probe_tells_each_change_as_it_happens() {
         assert!(answered >= 2 && sent >= answered + LOST as u64, "tcp {tcp}: {answered} of {sent}");
         client.assert_alive();
     }
+}
+
+#[test]
+fn no_two_tries_of_a_probe_have_the_same_ports() {
+    let server = UdpSocket::bind((V4, 0)).unwrap();
+    let mut client = Agent::start();
+    client.ask(&Request::Probe {
+        server: server.local_addr().unwrap(),
+        tcp: false,
+        interval_ms: 1,
+        for_s: 600.0,
+    });
+    let mut ports = std::collections::HashSet::new();
+    let mut buffer = [0; 100];
+    // Of 2,000 chosen freely about 70 would come again.
+    for _ in 0..2_000 {
+        let (_, from) = server.recv_from(&mut buffer).unwrap();
+        assert!(ports.insert(from.port()), "port {} again", from.port());
+    }
+    assert!(client.end() < SOON);
 }
 
 #[test]

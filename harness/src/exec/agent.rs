@@ -152,6 +152,19 @@ impl Agent {
         &self.interfaces
     }
 
+    /// How long a question and its answer take.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn round_trip(&mut self) -> Result<Duration, AgentError> {
+        let asked = Instant::now();
+        self.send(&Request::Hello).await?;
+        match self.reply(ANSWER).await? {
+            Reply::Hello { .. } => Ok(asked.elapsed()),
+            other => Err(self.confused(&other)),
+        }
+    }
+
     /// Writes one request.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A process that runs somewhere.
 #[async_trait]
-pub trait Process: Send {
+pub trait Process: Send + Sync {
     /// Waits for its end and says how it ended, in words. Safe to drop and to call again.
     async fn wait(&mut self) -> String;
 
@@ -17,11 +17,11 @@ pub trait Process: Send {
 /// A process with its pipes. Dropped, it ends: its input closes, and a local one is killed.
 pub struct Link {
     /// Its standard input.
-    pub input: Box<dyn AsyncWrite + Send + Unpin>,
+    pub input: Box<dyn AsyncWrite + Send + Sync + Unpin>,
     /// Its standard output.
-    pub output: Box<dyn AsyncRead + Send + Unpin>,
+    pub output: Box<dyn AsyncRead + Send + Sync + Unpin>,
     /// Its standard error.
-    pub errors: Box<dyn AsyncRead + Send + Unpin>,
+    pub errors: Box<dyn AsyncRead + Send + Sync + Unpin>,
     /// The process.
     pub process: Box<dyn Process>,
 }

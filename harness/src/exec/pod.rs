@@ -13,7 +13,10 @@ use kube::{
     Api, Client,
     api::{AttachParams, AttachedProcess},
 };
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
@@ -72,7 +75,7 @@ impl Container {
             input: Box::new(input),
             output: Box::new(output),
             errors: Box::new(errors),
-            process: Box::new(Exec { attached, status: Box::pin(status), ended: None }),
+            process: Box::new(Exec { attached, status: Mutex::new(Box::pin(status)), ended: None }),
         })
     }
 
@@ -139,7 +142,8 @@ fn failure(status: Option<&Status>) -> Option<String> {
 
 struct Exec {
     attached: AttachedProcess,
-    status: BoxFuture<'static, Option<Status>>,
+    /// Never locked: it makes the process one that threads may share.
+    status: Mutex<BoxFuture<'static, Option<Status>>>,
     ended: Option<String>,
 }
 
@@ -149,7 +153,7 @@ impl Process for Exec {
         if let Some(ended) = &self.ended {
             return ended.clone();
         }
-        let status = (&mut self.status).await;
+        let status = self.status.get_mut().unwrap_or_else(PoisonError::into_inner).await;
         let ended = failure(status.as_ref()).unwrap_or_else(|| "exit status 0".to_owned());
         self.ended.insert(ended).clone()
     }

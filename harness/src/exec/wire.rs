@@ -20,8 +20,8 @@ const SHOWN: usize = 200;
 pub(super) struct Wire {
     place: String,
     process: Box<dyn Process>,
-    input: Box<dyn AsyncWrite + Send + Unpin>,
-    output: Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>,
+    input: Box<dyn AsyncWrite + Send + Sync + Unpin>,
+    output: Lines<BufReader<Box<dyn AsyncRead + Send + Sync + Unpin>>>,
     stderr: Arc<Mutex<VecDeque<String>>>,
 }
 

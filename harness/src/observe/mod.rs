@@ -79,8 +79,8 @@ impl Eyes {
                 Reply::Cpu { node }
             }
             Request::Sniff { device, watch } => {
-                if self.sniffer.is_some() {
-                    return Err(anyhow!("one watch at a time: stop it first"));
+                if let Some(before) = self.sniffer.take() {
+                    before.finish()?;
                 }
                 let link = devices::find(&device)?;
                 self.sniffer = Some(Sniffer::start_on(link.index, watch)?);

@@ -25,7 +25,8 @@ pub enum Request {
     OpenCpu,
     /// The node's CPU time since then: [`Reply::Cpu`].
     CloseCpu,
-    /// Watch what enters a device: [`Reply::Sniffing`], from when on every frame is seen.
+    /// Watch what enters a device: [`Reply::Sniffing`], from when on every frame is seen. A watch that
+    /// was on is forgotten.
     Sniff {
         /// Which.
         device: Which,

@@ -33,7 +33,7 @@ pub async fn reachable(scene: &Scene) -> anyhow::Result<()> {
 pub(super) async fn prove(scene: &Scene) -> Proof {
     let findings = join_all(scene.ways.iter().map(look)).await;
     let passed = format!("TCP and UDP answered on {} ways", findings.len());
-    proof(scene, ProofKind::Connectivity, &passed, findings)
+    proof(&scene.spec, ProofKind::Connectivity, &passed, findings)
 }
 
 async fn look(way: &Way) -> Finding {

@@ -1,12 +1,14 @@
 //! Proofs: evidence that a cluster carries traffic the way its cni claims.
 //!
-//! Owns what is tried and how it is judged. Traffic is made by sockets of this process that were
-//! opened inside the ends' namespaces; nothing here knows a cni by name. Called by clusters, once
-//! before the first trial.
+//! Owns what is tried and how it is judged; nothing here knows a cni by name. Here, traffic is made by
+//! sockets of this process that were opened inside the ends' namespaces; where the ends are not on
+//! this machine, by agents ([`agents`]). Called by clusters, once before the first trial.
 
+pub mod agents;
 mod connectivity;
 mod echo;
 pub mod encryption;
+mod judgement;
 mod mtu;
 mod packet_socket;
 mod path;
@@ -79,7 +81,7 @@ pub async fn all(scene: &Scene) -> Vec<Proof> {
 type Finding = Result<String, String>;
 
 /// A proof from what was found on each way. `passed` is its sentence when all is well.
-fn proof(scene: &Scene, kind: ProofKind, passed: &str, findings: Vec<Finding>) -> Proof {
+fn proof(cni: &CniSpec, kind: ProofKind, passed: &str, findings: Vec<Finding>) -> Proof {
     let failed: Vec<&String> = findings.iter().filter_map(|f| f.as_ref().err()).collect();
     let summary = match (failed.first(), findings.is_empty()) {
         (Some(first), _) if failed.len() == 1 => (*first).clone(),
@@ -93,5 +95,5 @@ fn proof(scene: &Scene, kind: ProofKind, passed: &str, findings: Vec<Finding>) -
         ProofOutcome::Failed
     };
     let evidence = findings.into_iter().map(|f| f.unwrap_or_else(|e| format!("failed: {e}")));
-    Proof { kind, cni: scene.spec.clone(), outcome, summary, evidence: evidence.collect() }
+    Proof { kind, cni: cni.clone(), outcome, summary, evidence: evidence.collect() }
 }

@@ -25,7 +25,7 @@ pub(super) async fn prove(scene: &Scene) -> Option<Proof> {
     let mtu = scene.cni.pod_mtu();
     let findings = join_all(ways.iter().map(|way| look(way, mtu))).await;
     let passed = format!("packets of {mtu} bytes cross whole, one byte more does not");
-    Some(proof(scene, ProofKind::Mtu, &passed, findings))
+    Some(proof(&scene.spec, ProofKind::Mtu, &passed, findings))
 }
 
 async fn look(way: &Way, mtu: u32) -> Finding {

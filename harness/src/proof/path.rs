@@ -40,7 +40,7 @@ pub(super) async fn prove(scene: &Scene) -> Proof {
         "{EXCHANGES} requests and answers on each of {} ways showed on the devices claimed{others}",
         scene.ways.len()
     );
-    proof(scene, ProofKind::Path, &passed, findings)
+    proof(&scene.spec, ProofKind::Path, &passed, findings)
 }
 
 async fn look(scene: &Scene, way: &Way) -> anyhow::Result<Vec<Finding>> {

@@ -7,7 +7,7 @@ use crate::{
 };
 use cnibench_model::{
     Case, CellStatus, CniInfo, CniSpec, Footprint, NodePair, Phase, Proof, ProofKind, ProofOutcome,
-    Trial,
+    Surroundings, Trial,
 };
 use std::collections::HashMap;
 
@@ -38,6 +38,12 @@ impl Arm {
                 reason: format!("found at the end of the run: {cause:#}"),
             };
             return (Vec::new(), Some(status));
+        }
+        // As it came up: the last case may have left policies.
+        if let Err(e) = self.cluster.surround(&Surroundings::default()).await {
+            let reason = format!("found at the end of the run: {e}");
+            let short = "state not reached".to_owned();
+            return (Vec::new(), Some(CellStatus::Failed { short, reason }));
         }
         let proofs: Vec<Proof> = self.cluster.prove().await;
         let status = verdict(&proofs);

@@ -8,6 +8,7 @@
 
 mod conflist;
 mod faults;
+mod over_agents;
 mod ownership;
 mod profiles;
 mod proofs;

@@ -69,7 +69,7 @@ async fn clusters_and_providers_live_side_by_side() {
         tokio::join!(one.up(0, &spec, &shape), one.up(1, &spec, &shape), two.up(0, &spec, &shape));
     let clusters = [a.unwrap(), b.unwrap(), c.unwrap()];
     let places: std::collections::HashSet<_> =
-        clusters.iter().map(|c| c.ends(Placement::CrossNode).unwrap().client.netns).collect();
+        clusters.iter().map(|c| c.ends(Placement::CrossNode).unwrap().client.id).collect();
     assert_eq!(places.len(), 3);
     for cluster in clusters {
         let proofs = cluster.prove().await;

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     book::{Book, slug},
     pairs::Pairs,
+    stats,
     units::{Scale, number, thousands},
 };
 use cnibench_model::{Direction, Metric};
@@ -26,11 +27,11 @@ const SIDE: f64 = 1100.0;
 const DOT: f64 = 6.0;
 /// Values nearer together than this are not stretched over the whole scale.
 const SPAN: f64 = 1.2;
-/// Pairs from which on the ends of the scale leave out the last of either side.
-const TRIM_FROM: usize = 50;
-const TRIM: f64 = 0.02;
+/// The scale reaches so many times above and below the median: one pair far out leaves steps for the
+/// others.
+const REACH: f64 = 2.0;
 
-/// Steps of one metric, the same for all cnis of a row.
+/// Steps of the values of one map.
 struct Steps {
     /// Between step i and i + 1, from best to worst.
     edges: [f64; HEATS - 1],
@@ -38,22 +39,23 @@ struct Steps {
 }
 
 impl Steps {
-    /// Even steps of the logarithm over the values; none without a value above zero.
+    /// Even steps of the logarithm from the best value to the worst; none without a value above zero.
     fn of(values: &[f64], direction: Direction) -> Option<Self> {
-        let mut logs: Vec<f64> =
-            values.iter().filter(|v| v.is_finite() && **v > 0.0).map(|v| v.ln()).collect();
-        logs.sort_by(f64::total_cmp);
-        let trim = if logs.len() >= TRIM_FROM { (logs.len() as f64 * TRIM) as usize } else { 0 };
-        let (mut low, mut high) = (*logs.get(trim)?, *logs.get(logs.len() - 1 - trim)?);
-        let missing = (SPAN.ln() - (high - low)).max(0.0);
-        (low, high) = (low - missing / 2.0, high + missing / 2.0);
-        let step = (high - low) / HEATS as f64;
-        let mut edges: [f64; HEATS - 1] =
-            std::array::from_fn(|i| (low + step * (i + 1) as f64).exp());
-        if direction == Direction::HigherIsBetter {
-            edges.reverse();
-        }
-        Some(Self { edges, direction })
+        // The logarithm of how bad a value is.
+        let sign = match direction {
+            Direction::LowerIsBetter => 1.0,
+            Direction::HigherIsBetter => -1.0,
+        };
+        let usable = values.iter().filter(|v| v.is_finite() && **v > 0.0);
+        let bad: Vec<f64> = usable.map(|v| v.ln() * sign).collect();
+        let middle = stats::median(&bad)?;
+        let best = bad.iter().copied().fold(f64::INFINITY, f64::min).max(middle - REACH.ln());
+        let worst = bad.iter().copied().fold(f64::NEG_INFINITY, f64::max).min(middle + REACH.ln());
+        let missing = (SPAN.ln() - (worst - best)).max(0.0);
+        let (from, to) = (best - missing / 2.0, worst + missing / 2.0);
+        let step = (to - from) / HEATS as f64;
+        let edge = |i: usize| (sign * (from + step * (i + 1) as f64)).exp();
+        Some(Self { edges: std::array::from_fn(edge), direction })
     }
 
     /// From 1, the best.
@@ -87,11 +89,7 @@ impl Grid {
 /// The map of one cell of the book; none where it has fewer than two pairs.
 pub(crate) fn heat(book: &Book<'_>, row: usize, column: usize, metric: Metric) -> Option<Scene> {
     let pairs = Pairs::of(book.entry(row, column)?, metric)?;
-    let all: Vec<f64> = (0..book.columns.len())
-        .filter_map(|c| book.entry(row, c))
-        .filter(|e| e.pairs() > 0)
-        .flat_map(|e| e.values(metric))
-        .collect();
+    let all: Vec<f64> = pairs.cells.values().copied().collect();
     let steps = Steps::of(&all, metric.direction())?;
     let scale = Scale::of(metric, book.clock(), &[pairs.median]);
     let series = &book.rows[row];
@@ -107,8 +105,9 @@ pub(crate) fn heat(book: &Book<'_>, row: usize, column: usize, metric: Metric) -
 
     let grid = place(&pairs, top + 14.0 + Size::Small.line() * 2.0);
     names(&mut scene, &pairs, grid);
-    scene.rect(grid.at, grid.size(), Paint::Band);
-    scene.hatch(grid.at, grid.size(), Paint::Grid);
+    // Under dots that are no wider than the strokes, a hatch would be noise.
+    let hatched = pairs.nodes.len() <= SHAPES;
+    empty(&mut scene, grid.at, grid.size(), hatched);
     let mut enlarged = None;
     match pairs.nodes.len() {
         0..=SHAPES => shapes(&mut scene, &pairs, grid, &steps, &scale),
@@ -117,15 +116,23 @@ pub(crate) fn heat(book: &Book<'_>, row: usize, column: usize, metric: Metric) -
     let outline = Item::Frame { at: grid.at, size: grid.size(), paint: Paint::Muted, width: 2.0 };
     scene.items.push(outline);
 
-    let mut y = key(&mut scene, &steps, &scale, grid.at.1 + grid.size().1 + 34.0);
+    let mut y = key(&mut scene, &steps, &scale, grid.at.1 + grid.size().1 + 34.0, hatched);
     let sentence = pairs.sentence(&scale);
     y += Size::Body.line();
     let style = (Size::Body, Weight::Regular);
     y = scene.paragraph((MARGIN, y), WIDTH - 2.0 * MARGIN, &sentence, style, Paint::Ink);
     scene.description = sentence;
     let caption = caption(book, row, &pairs, &scale, enlarged);
-    frame::caption(&mut scene, y - Size::Body.line(), &caption);
+    frame::caption(&mut scene, y - Size::Body.line() * 0.65, &caption);
     Some(scene)
+}
+
+/// What a pair that was not measured looks like.
+fn empty(scene: &mut Scene, at: At, size: At, hatched: bool) {
+    scene.rect(at, size, Paint::Blank);
+    if hatched {
+        scene.hatch(at, size, Paint::BlankLine);
+    }
 }
 
 fn place(pairs: &Pairs<'_>, top: f64) -> Grid {
@@ -139,14 +146,14 @@ fn place(pairs: &Pairs<'_>, top: f64) -> Grid {
     };
     let left = MARGIN + label;
     let room = WIDTH - MARGIN - left;
+    // Whole units where cells are shapes, so that no edge is blurred.
+    let side = match nodes {
+        0..=SHAPES => (room.min(SIDE) / nodes as f64).floor(),
+        _ => SIDE / nodes as f64,
+    };
     let cell = match nodes {
         0..=NUMBERED => ((room / nodes as f64).min(150.0).floor(), 58.0),
-        // Whole units where cells are shapes, so that no edge is blurred.
-        0..=SHAPES => {
-            let side = (room.min(SIDE) / nodes as f64).floor();
-            (side, side)
-        }
-        _ => (SIDE / nodes as f64, SIDE / nodes as f64),
+        _ => (side, side),
     };
     Grid { at: (left, top), cell, nodes }
 }
@@ -190,7 +197,7 @@ fn shapes(scene: &mut Scene, pairs: &Pairs<'_>, grid: Grid, steps: &Steps, scale
     for (&(client, server), &value) in &pairs.cells {
         let at = (grid.at.0 + grid.cell.0 * server as f64, grid.at.1 + grid.cell.1 * client as f64);
         let step = steps.step(value);
-        scene.rect(at, grid.cell, Paint::Card);
+        scene.rect(at, grid.cell, Paint::Blank);
         let (inner, size) = ((at.0 + 1.5, at.1 + 1.5), (grid.cell.0 - 3.0, grid.cell.1 - 3.0));
         scene.rect(inner, size, Paint::Heat(step));
         if grid.nodes > NUMBERED {
@@ -233,7 +240,7 @@ fn picture(scene: &mut Scene, pairs: &Pairs<'_>, grid: Grid, steps: &Steps) -> O
 }
 
 /// The colour key; returns where it ends.
-fn key(scene: &mut Scene, steps: &Steps, scale: &Scale, top: f64) -> f64 {
+fn key(scene: &mut Scene, steps: &Steps, scale: &Scale, top: f64, hatched: bool) -> f64 {
     const WIDE: f64 = 128.0;
     const HIGH: f64 = 30.0;
     let style = (Size::Small, Weight::Regular, Anchor::Middle);
@@ -250,8 +257,7 @@ fn key(scene: &mut Scene, steps: &Steps, scale: &Scale, top: f64) -> f64 {
     let style = (Size::Small, Weight::Regular, Anchor::Start);
     scene.text((unit_at - 60.0, top + HIGH + 30.0), &scale.unit, style, Paint::Muted);
     let (at, size) = ((unit_at + 80.0, top), (60.0, HIGH));
-    scene.rect(at, size, Paint::Band);
-    scene.hatch(at, size, Paint::Grid);
+    empty(scene, at, size, hatched);
     scene.items.push(Item::Frame { at, size, paint: Paint::Muted, width: 2.0 });
     scene.text((at.0 + 74.0, top + 24.0), "not measured", style, Paint::Muted);
     top + HIGH + 36.0
@@ -277,7 +283,7 @@ fn caption(
             thousands(nodes as u64),
             if same > 0 { ", and pods of one node" } else { "" },
         ),
-        "colours: even steps of the logarithm, the same for all cnis of this series, open at both ends"
+        "colours: even steps of the logarithm over the values of this cni, open at both ends, from half to twice the median at most"
             .to_owned(),
     ];
     if let (Some(first), Some(last), true) =
@@ -362,12 +368,16 @@ mod tests {
 
     #[test]
     fn worse_is_darker_whichever_way_is_better() {
-        let values = [10.0, 20.0, 40.0, 80.0];
+        let values = [10.0, 12.0, 14.5, 17.0];
         let slower = Steps::of(&values, Direction::LowerIsBetter).unwrap();
         assert_eq!(values.map(|v| slower.step(v)), [1, 3, 5, 7]);
         let less = Steps::of(&values, Direction::HigherIsBetter).unwrap();
         assert_eq!(values.map(|v| less.step(v)), [7, 5, 3, 1]);
         assert_eq!(less.step(0.0), HEATS);
+        // One far out leaves the others their steps.
+        let outlier = [10.0, 10.0, 10.0, 14.0, 1000.0];
+        let steps = Steps::of(&outlier, Direction::LowerIsBetter).unwrap();
+        assert_eq!(outlier.map(|v| steps.step(v)), [1, 1, 1, 4, 7]);
         // Noise alone does not fill the scale.
         let noise = Steps::of(&[100.0, 101.0], Direction::LowerIsBetter).unwrap();
         assert_eq!((noise.step(100.0), noise.step(101.0)), (4, 4));

@@ -160,18 +160,20 @@ fn draw(backend: &mut BitMapBackend<'_>, item: &Item, theme: &Theme) -> Drawn {
         }
         Item::Cells { at, cells } => {
             let (left, top) = pixel(*at);
-            for (row, steps) in cells.steps().chunks(cells.width()).enumerate() {
-                let y = top + (row * OVERSAMPLING) as i32;
-                let mut x = left;
-                // Runs of one colour are one rectangle.
-                for run in steps.chunk_by(|a, b| a == b) {
-                    let end = x + (run.len() * OVERSAMPLING) as i32;
-                    if run[0] > 0 {
-                        let style = solid(&Paint::Heat(usize::from(run[0])), 1.0);
-                        let corner = (end - 1, y + OVERSAMPLING as i32 - 1);
-                        backend.draw_rect((x, y), corner, &style, true).map_err(said)?;
+            let colours: Vec<RGBColor> = (0..=HEATS)
+                .map(|step| theme.rgb(Paint::Heat(step), false))
+                .map(|Rgb(r, g, b)| RGBColor(r, g, b))
+                .collect();
+            let large = OVERSAMPLING * cells.width();
+            for y in 0..OVERSAMPLING * cells.height() {
+                let row = &cells.steps()[y / OVERSAMPLING * cells.width()..];
+                for x in 0..large {
+                    let step = usize::from(row[x / OVERSAMPLING]);
+                    if step > 0 {
+                        let here = (left + x as i32, top + y as i32);
+                        let ink = colours[step.min(HEATS)].to_backend_color();
+                        backend.draw_pixel(here, ink).map_err(said)?;
                     }
-                    x = end;
                 }
             }
             Ok(())

@@ -34,10 +34,16 @@ pub(crate) enum Paint {
     Better(usize),
     /// A failed cell.
     Alarm,
-    /// A step of the sequential scale, from 1 (best) to [`HEATS`] (worst): the same in both schemes.
+    /// A step of the sequential scale, from 1 (best) to [`HEATS`] (worst): worse is darker in both
+    /// schemes, on a ground ([`Paint::Blank`]) that is light in both.
     Heat(usize),
     /// Text on that step.
     HeatInk(usize),
+    /// What has no value on the ground of that scale, which is light in both schemes: there the worst
+    /// stands out most.
+    Blank,
+    /// Strokes on it.
+    BlankLine,
 }
 
 /// Steps of the diverging scale at either side.
@@ -66,8 +72,7 @@ const PART_COLOURS: [Rgb; PARTS] = [
     Rgb(0x8C, 0x3B, 0x00),
     Rgb(0xDD, 0x9C, 0xC0),
 ];
-/// From light to dark by even steps of lightness, so that the order holds without hue; the darkest
-/// still stands out from the dark card, since worse is darker in both schemes.
+/// From light to dark by even steps of lightness, so that the order holds without hue.
 const HEAT_COLOURS: [Rgb; HEATS] = [
     Rgb(0xFD, 0xEB, 0xCD),
     Rgb(0xF8, 0xCF, 0x9E),
@@ -77,6 +82,7 @@ const HEAT_COLOURS: [Rgb; HEATS] = [
     Rgb(0xB0, 0x42, 0x6B),
     Rgb(0x8A, 0x2C, 0x6B),
 ];
+const BLANK: Rgb = Rgb(0xF5, 0xF7, 0xFA);
 const LIGHT_CARD: Rgb = Rgb(0xFF, 0xFF, 0xFF);
 const DARK_CARD: Rgb = Rgb(0x1B, 0x1D, 0x21);
 /// Contrast of graphics with their ground (WCAG 2.1, 1.4.11).
@@ -197,6 +203,8 @@ impl Theme {
             Paint::Better(step) => tint(pick(Rgb(0x1E, 0x88, 0xC8), Rgb(0x00, 0x80, 0xC8)), step),
             Paint::Alarm => pick(Rgb(0xB0, 0x1E, 0x1E), Rgb(0xFF, 0x8A, 0x80)),
             Paint::Heat(step) => heat(step),
+            Paint::Blank => BLANK,
+            Paint::BlankLine => Rgb(0xD3, 0xD8, 0xE0),
             Paint::HeatInk(step) => {
                 let (dark, light) = (Rgb(0x1B, 0x1D, 0x21), Rgb(0xFF, 0xFF, 0xFF));
                 let ground = heat(step);
@@ -218,6 +226,7 @@ impl Theme {
     fn paints(&self) -> Vec<Paint> {
         let mut paints =
             vec![Paint::Ink, Paint::Muted, Paint::Grid, Paint::Band, Paint::Card, Paint::Alarm];
+        paints.extend([Paint::Blank, Paint::BlankLine]);
         paints.extend((0..self.looks.len()).map(Paint::Series));
         paints.extend((0..PARTS).map(Paint::Part));
         paints.extend((1..=TINTS).flat_map(|s| [Paint::Worse(s), Paint::Better(s)]));
@@ -256,6 +265,8 @@ pub(crate) fn variable(paint: Paint) -> String {
         Paint::Better(i) => format!("--b{i}"),
         Paint::Heat(i) => format!("--h{i}"),
         Paint::HeatInk(i) => format!("--i{i}"),
+        Paint::Blank => "--blank".to_owned(),
+        Paint::BlankLine => "--blank-line".to_owned(),
     }
 }
 
@@ -333,8 +344,10 @@ mod tests {
                 let contrast = theme.rgb(ink, dark).contrast(theme.rgb(ground, dark));
                 assert!(contrast >= 4.5, "{step}: {contrast}");
             }
-            let band = theme.rgb(Paint::Band, true);
-            assert!(colours[HEATS - 1].contrast(band) >= 1.8, "the worst on the dark ground");
+            let ground = theme.rgb(Paint::Blank, dark);
+            let contrast: Vec<f64> = colours.iter().map(|c| c.contrast(ground)).collect();
+            assert!(contrast.windows(2).all(|w| w[0] < w[1]), "the worst stands out most");
+            assert!(contrast[HEATS - 1] >= 7.0, "{contrast:?}");
         }
     }
 

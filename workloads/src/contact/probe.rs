@@ -1,7 +1,8 @@
 //! Tries again and again whether an echo server answers, and tells changes as they happen.
 //!
-//! Every try is a new flow from a new port: a flow that was let through before a policy came may go
-//! on (connection tracking) and would say nothing of the policy. Tries overlap, so the time of a
+//! Every try is a new flow from a port that was not used lately: a flow that was let through before
+//! a policy came may go on (connection tracking), so a second flow of the same ports would say nothing
+//! of the policy. Tries overlap, so the time of a
 //! change is known as finely as they are sent, however long each waits for its answer.
 
 use super::{tcp_socket, udp_socket, within};
@@ -9,8 +10,9 @@ use crate::{check, clock, error::TrialError, reins::Reins};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
 use std::{
+    collections::{HashSet, VecDeque},
     io::{self, Read, Write},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd,
 };
 
@@ -20,6 +22,11 @@ const PATIENCE: u64 = clock::SECOND * 3 / 10;
 pub const LOST: usize = 3;
 /// A stop is noticed this soon.
 const LOOK: u64 = clock::SECOND / 50;
+/// Ports are used again after so many others: two thirds of those that Linux gives out as a rule
+/// (net.ipv4.ip_local_port_range).
+const PORTS: usize = 18_000;
+/// How often a port is asked for that was not used lately.
+const PORT_TRIES: u32 = 50;
 /// Bytes of a try, its number in front.
 const SIZE: usize = 32;
 
@@ -72,6 +79,7 @@ pub(crate) fn probe(
     let mut due = clock::now();
     let mut number = 0u64;
     let mut flying: Vec<Try> = Vec::new();
+    let mut ports = Ports::default();
     let mut tries = Tries::default();
     let mut state = State::default();
     while !reins.stopped() {
@@ -82,7 +90,7 @@ pub(crate) fn probe(
         let mut ended: Vec<(u64, bool)> = Vec::new();
         if now >= due {
             number += 1;
-            match Try::start(plan, number, now) {
+            match Try::start(plan, &mut ports, number, now) {
                 Ok(one) => flying.push(one),
                 Err(_) => ended.push((now, false)),
             }
@@ -142,9 +150,8 @@ struct Try {
 }
 
 impl Try {
-    fn start(plan: &Plan, number: u64, now: u64) -> Result<Self, TrialError> {
-        let make = if plan.tcp { tcp_socket } else { udp_socket };
-        let socket = make(plan.server.ip())?;
+    fn start(plan: &Plan, ports: &mut Ports, number: u64, now: u64) -> Result<Self, TrialError> {
+        let socket = ports.socket(plan)?;
         socket.set_nonblocking(true).map_err(|e| TrialError::system("a non-blocking socket", e))?;
         match socket.connect(&plan.server.into()) {
             Ok(()) => {}
@@ -202,6 +209,53 @@ impl Try {
     }
 }
 
+/// Source ports that were used lately.
+#[derive(Debug, Default)]
+struct Ports {
+    order: VecDeque<u16>,
+    used: HashSet<u16>,
+}
+
+impl Ports {
+    /// A socket that is bound to a port that was not used lately.
+    fn socket(&mut self, plan: &Plan) -> Result<Socket, TrialError> {
+        let family = plan.server.ip();
+        let any: IpAddr = match family {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let make = if plan.tcp { tcp_socket } else { udp_socket };
+        for _ in 0..PORT_TRIES {
+            let socket = make(family)?;
+            socket
+                .bind(&SocketAddr::new(any, 0).into())
+                .map_err(|e| TrialError::system("binding a socket", e))?;
+            let port = socket.local_addr().ok().and_then(|a| a.as_socket()).map_or(0, |a| a.port());
+            if self.take(port) {
+                return Ok(socket);
+            }
+        }
+        Err(TrialError::system(
+            "finding a port that was not used lately",
+            io::Error::from(io::ErrorKind::AddrNotAvailable),
+        ))
+    }
+
+    /// False for one that was used lately.
+    fn take(&mut self, port: u16) -> bool {
+        if !self.used.insert(port) {
+            return false;
+        }
+        self.order.push_back(port);
+        if self.order.len() > PORTS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.used.remove(&oldest);
+        }
+        true
+    }
+}
+
 /// What the tries say so far. Answers come at once, silence is known only later: what counts is the
 /// order in which tries were sent.
 #[derive(Debug, Default)]
@@ -244,6 +298,16 @@ mod tests {
     fn changes(tries: &[(u64, bool)]) -> Vec<(bool, u64)> {
         let mut state = State::default();
         tries.iter().filter_map(|&(sent, answered)| state.learn(sent, answered)).collect()
+    }
+
+    #[test]
+    fn ports_are_used_again_only_after_many_others() {
+        let mut ports = Ports::default();
+        assert!(ports.take(7) && !ports.take(7));
+        assert!((1_000..1_000 + PORTS as u16 - 1).all(|port| ports.take(port)));
+        assert!(!ports.take(7), "still one of the last {PORTS}");
+        assert!(ports.take(999));
+        assert!(ports.take(7));
     }
 
     #[test]

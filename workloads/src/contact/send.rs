@@ -6,6 +6,7 @@ use crate::{
     error::{Doing, TrialError},
     protocol::{Tally, Volley},
     reins::Reins,
+    sys,
 };
 use socket2::Socket;
 use std::{
@@ -93,6 +94,7 @@ impl<'a> Datagrams<'a> {
 
     fn run(mut self, tally: &mut Tally) -> Result<(), TrialError> {
         tally.from = self.socket.local_addr().ok().and_then(|a| a.as_socket());
+        tally.mtu = sys::path_mtu(&self.socket, self.volley.server.is_ipv6()).ok();
         let mut due = clock::now();
         for number in 0..self.volley.datagrams {
             self.collect(due)?;

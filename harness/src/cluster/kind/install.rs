@@ -70,7 +70,10 @@ pub fn details(cni: &KubeCni, sources: &CniSources) -> Vec<String> {
     }
     let mut set = cni.set.clone();
     set.extend(sources.set.clone());
-    lines.extend(set.iter().map(|(path, value)| format!("value {path} = {value}")));
+    if !set.is_empty() {
+        let set: Vec<String> = set.iter().map(|(path, value)| format!("{path}={value}")).collect();
+        lines.push(format!("values beside its profile's: {}", set.join(", ")));
+    }
     lines
 }
 
@@ -260,8 +263,7 @@ mod tests {
             [
                 "chart cilium 1.20.2 in namespace kube-system",
                 "Hubble on",
-                "value hubble.enabled = true",
-                "value hubble.tls.enabled = false",
+                "values beside its profile's: hubble.enabled=true, hubble.tls.enabled=false",
             ]
         );
     }

@@ -4,7 +4,8 @@ use super::{
     footprint::Footprints,
     objects::Role,
     pods::{Deployment, Pods},
-    surround::{Changer, State, SwitchHubble},
+    prove,
+    surround::{Changer, State},
 };
 use crate::{
     cluster::{Cluster, Ends, Place, StateError},
@@ -15,9 +16,12 @@ use crate::{
 use anyhow::Context as _;
 use async_trait::async_trait;
 use cnibench_model::{
-    CniInfo, Footprint, NodePair, Phase, Placement, Proof, ProofKind, ProofOutcome, Surroundings,
+    CniInfo, Footprint, NodePair, Phase, Placement, Proof, ProofOutcome, Surroundings,
 };
-use std::time::{Duration, Instant};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 /// How long an API server may be away before a run gives up.
 const OUTAGE: Duration = Duration::from_secs(90);
@@ -30,7 +34,9 @@ pub struct KubeCluster {
     notes: Vec<String>,
     state: State,
     footprints: Option<Footprints>,
-    hubble: Option<Box<dyn SwitchHubble>>,
+    placements: Vec<Placement>,
+    /// Policies are proved once, and again with the flow observer on.
+    proved: Mutex<Option<bool>>,
 }
 
 impl KubeCluster {
@@ -63,8 +69,10 @@ impl KubeCluster {
         })
     }
 
-    /// Of pods that were deployed; `footprints`: what the cni's own pods cost is asked, too.
-    pub fn new(pods: Pods, cni: KubeCni, info: CniInfo, footprints: bool) -> Self {
+    /// Of pods that were deployed. What the cni's own pods cost is asked where observers were.
+    pub fn new(pods: Pods, cni: KubeCni, info: CniInfo, deployment: &Deployment) -> Self {
+        let footprints = deployment.observers;
+        let placements = deployment.placements.clone();
         let agents = cni.profile.agent.clone().filter(|_| footprints);
         let client = pods.access.client.clone();
         let footprints = agents.map(|agents| Footprints::new(client, cni.spec.clone(), agents));
@@ -75,7 +83,8 @@ impl KubeCluster {
             notes: Vec::new(),
             state: State::default(),
             footprints,
-            hubble: None,
+            placements,
+            proved: Mutex::new(None),
         }
     }
 
@@ -84,14 +93,25 @@ impl KubeCluster {
         self.notes.push(text);
     }
 
-    /// With a way to switch the cni's flow observer.
-    pub fn can_switch(&mut self, hubble: Box<dyn SwitchHubble>) {
-        self.hubble = Some(hubble);
-    }
-
-    /// Tells that the cni was installed with other values.
+    /// The cni was installed again with its flow observer switched.
     pub fn switched(&mut self, cni: KubeCni) {
         self.cni = cni;
+    }
+
+    /// The policy proof, and that of the flow log where there is one, unless they were taken with
+    /// the cni as it is now.
+    async fn prove_policies(&self) -> Vec<Proof> {
+        let now = self.cni.hubble == Some(true);
+        let due = match self.proved.lock() {
+            Ok(mut proved) => {
+                let due =
+                    !self.host_network() && (proved.is_none() || now && *proved != Some(true));
+                *proved = Some(now || *proved == Some(true));
+                due
+            }
+            Err(_) => false,
+        };
+        if due { prove::policies(&self.pods, &self.cni).await } else { Vec::new() }
     }
 
     fn host_network(&self) -> bool {
@@ -139,8 +159,13 @@ impl Cluster for KubeCluster {
             cni: &self.info.spec,
             claims_policies: self.cni.profile.enforces_policies,
             host_network: self.host_network(),
+            hubble: self.cni.hubble,
         };
-        changer.reach(&mut self.state, wanted, self.hubble.as_deref_mut()).await
+        let mut proofs = changer.reach(&mut self.state, wanted).await?;
+        if wanted.hubble == Some(true) {
+            proofs.extend(self.prove_policies().await);
+        }
+        Ok(proofs)
     }
 
     async fn footprint(&mut self, phase: Phase) -> Vec<Footprint> {
@@ -168,13 +193,11 @@ impl Cluster for KubeCluster {
     }
 
     async fn prove(&self) -> Vec<Proof> {
-        vec![Proof {
-            kind: ProofKind::Connectivity,
-            cni: self.info.spec.clone(),
-            outcome: ProofOutcome::Passed,
-            summary: "TODO".to_owned(),
-            evidence: Vec::new(),
-        }]
+        let mut proofs = prove::whole(&self.pods, &self.cni, self.info.mtu, &self.placements).await;
+        if !proofs.iter().any(|p| p.outcome == ProofOutcome::Failed) {
+            proofs.extend(self.prove_policies().await);
+        }
+        proofs
     }
 
     async fn check(&mut self) -> anyhow::Result<()> {

@@ -12,6 +12,7 @@ pub mod nodes;
 pub mod objects;
 pub mod options;
 pub mod pods;
+mod prove;
 mod provider;
 pub mod ready;
 pub mod rights;

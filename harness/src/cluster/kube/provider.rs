@@ -52,9 +52,21 @@ impl KubeconfigProvider {
         run: String,
         placements: Vec<Placement>,
     ) -> anyhow::Result<Self> {
-        let access =
-            Access::from_kubeconfig(options.kubeconfig.as_deref(), options.context.as_deref())
-                .await?;
+        let (file, context) = (options.kubeconfig.as_deref(), options.context.as_deref());
+        let access = Access::from_kubeconfig(file, context).await?;
+        Self::with_access(access, options, run, placements).await
+    }
+
+    /// The same where the way to the server is known.
+    ///
+    /// # Errors
+    /// No answer, or which rights lack.
+    pub async fn with_access(
+        access: Access,
+        options: Options,
+        run: String,
+        placements: Vec<Placement>,
+    ) -> anyhow::Result<Self> {
         access.version().await?;
         let scope = Scope {
             own_namespace: options.namespace.is_none(),
@@ -238,8 +250,7 @@ impl Provider for KubeconfigProvider {
         if let Ok(mut half) = self.half.lock() {
             half.pop();
         }
-        let footprints = self.options.privileged;
-        Ok(Box::new(KubeCluster::new(pods, cni, info, footprints)))
+        Ok(Box::new(KubeCluster::new(pods, cni, info, &deployment)))
     }
 
     async fn sweep(&self) -> Vec<anyhow::Error> {

@@ -13,7 +13,6 @@ use crate::{
     exec::{Agent, AgentError, ProbeEvent},
 };
 use anyhow::{Context as _, anyhow, bail};
-use async_trait::async_trait;
 use cnibench_model::{CniSpec, Proof, ProofKind, ProofOutcome, Surroundings};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::{core::v1::Service, networking::v1::NetworkPolicy};
@@ -34,19 +33,6 @@ const INTERVAL_MS: u32 = 2;
 /// The policy that admits the measured client.
 const ADMIT: &str = "admit";
 
-/// Switches a cni's flow observer: reinstalls the cni with other values and waits until it is settled.
-#[async_trait]
-pub trait SwitchHubble: Send + Sync {
-    /// Switches it.
-    ///
-    /// # Errors
-    /// The cni did not come back, and why.
-    async fn switch(&mut self, on: bool) -> anyhow::Result<()>;
-
-    /// Is it on?
-    fn is_on(&self) -> bool;
-}
-
 /// What the surroundings are now.
 #[derive(Default)]
 pub struct State {
@@ -66,6 +52,8 @@ pub struct Changer<'a> {
     pub claims_policies: bool,
     /// True where pods are on the nodes' network, which policies do not select.
     pub host_network: bool,
+    /// Is its flow observer on? None: it has none.
+    pub hubble: Option<bool>,
 }
 
 impl Changer<'_> {
@@ -77,7 +65,6 @@ impl Changer<'_> {
         &self,
         state: &mut State,
         wanted: &Surroundings,
-        hubble: Option<&mut (dyn SwitchHubble + 'static)>,
     ) -> Result<Vec<Proof>, StateError> {
         let mut proofs = Vec::new();
         let asks = wanted.policies.is_some() || wanted.services.is_some();
@@ -86,16 +73,13 @@ impl Changer<'_> {
                 "policies and services do not concern host-network pods".to_owned(),
             ));
         }
-        if let Some(on) = wanted.hubble {
-            let Some(hubble) = hubble else {
-                return Err(StateError::NotOffered(format!(
-                    "{} has no Hubble that this run could switch (--provider kind with a cilium cni)",
-                    self.cni
-                )));
-            };
-            if hubble.is_on() != on {
-                hubble.switch(on).await?;
-            }
+        if let Some(on) = wanted.hubble
+            && self.hubble != Some(on)
+        {
+            return Err(StateError::NotOffered(format!(
+                "{} has no Hubble that this run could switch (--provider kind with a cilium cni can)",
+                self.cni
+            )));
         }
         // What a case does not ask for is not there: the cases before it may have.
         let policies = wanted.policies.unwrap_or(0);

@@ -1,0 +1,234 @@
+//! The code that talks to Kubernetes, against a fake API server that answers as real ones did.
+//! `answers/` was recorded from a cluster of kind with Kubernetes 1.34.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod fake;
+
+use cnibench::{
+    cluster::kube::{
+        Access, KubeconfigProvider, Options,
+        access::Right,
+        nodes::{self, Wanted},
+        options::Pairs,
+        pods::{apply, remove_namespace},
+        ready::{self, Wait},
+        rights::{self, Scope},
+    },
+    plan::{Arrangement, Plan, TrialOrder},
+};
+use cnibench_model::{CniSpec, Placement, ProviderKind};
+use fake::{Answer, Call, Fake, many_nodes, ok, recorded, refused};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use serde_json::{Value, json};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+fn access(fake: &Fake, answer: impl Fn(&Call) -> Answer + Send + Sync + 'static) -> Access {
+    Access { client: fake.client(answer), name: "fake".to_owned(), namespace: "bench".to_owned() }
+}
+
+fn pods() -> Value {
+    recorded(include_str!("answers/pods.json"))
+}
+
+#[tokio::test]
+async fn recorded_nodes_are_chosen_workers_first() {
+    let fake = Fake::default();
+    let access = access(&fake, |_| ok(&recorded(include_str!("answers/nodes.json"))));
+    let nodes = nodes::choose(&access, &Wanted::default(), 2).await.unwrap().unwrap();
+    let names: Vec<_> = nodes.iter().map(|n| n.name.as_str()).collect();
+    assert_eq!(names.len(), 2);
+    assert!(names[0].ends_with("worker") && names[1].ends_with("control-plane"), "{names:?}");
+    let error = nodes::choose(&access, &Wanted::default(), 3).await.unwrap_err();
+    assert!(error.to_string().contains("2 usable nodes, at least 3 are needed"), "{error}");
+}
+
+#[tokio::test]
+async fn without_the_right_to_list_nodes_the_scheduler_keeps_pods_apart() {
+    let fake = Fake::default();
+    let answer = |_: &Call| refused(403, "Forbidden", "nodes is forbidden");
+    let found = nodes::choose(&access(&fake, answer), &Wanted::default(), 2).await.unwrap();
+    assert_eq!(found, None);
+}
+
+#[tokio::test]
+async fn lacking_rights_are_named_with_what_needs_them() {
+    let fake = Fake::default();
+    let access = access(&fake, |call| {
+        let asked = &call.body["spec"]["resourceAttributes"];
+        let allowed = asked["resource"] != "namespaces";
+        ok(&json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "metadata": {}, "spec": call.body["spec"], "status": {"allowed": allowed},
+        }))
+    });
+    let scope = Scope { own_namespace: true, ..Scope::default() };
+    let error = rights::check(&access, "bench", scope).await.unwrap_err().to_string();
+    assert!(error.contains("create namespaces (a namespace of the run's own)"), "{error}");
+    assert!(error.contains("cnibench rbac"), "{error}");
+    rights::check(&access, "bench", Scope::default()).await.unwrap();
+    let exec = Right { resource: "pods", ..rights::needed(Scope::default())[0] };
+    assert!(access.may(&exec, Some("bench")).await.unwrap());
+}
+
+#[tokio::test]
+async fn an_expired_token_is_told_as_such() {
+    let fake = Fake::default();
+    let access = access(&fake, |_| refused(401, "Unauthorized", "Unauthorized"));
+    let error = access.version().await.unwrap_err().to_string();
+    assert!(error.contains("fake") && error.contains("has expired"), "{error}");
+}
+
+#[tokio::test]
+async fn causes_of_pods_that_do_not_start_are_read_from_recorded_answers() {
+    let fake = Fake::default();
+    let access = access(&fake, |call| {
+        if call.path.contains("/log?") {
+            return Some((200, b"first\nthe last words\n".to_vec()));
+        }
+        if call.path.contains("watch=true") {
+            return Some((200, Vec::new()));
+        }
+        ok(&pods())
+    });
+    let wait = Wait {
+        client: &access.client,
+        namespace: "rec",
+        selector: "cnibench/run=abcdef",
+        count: 4,
+        what: "workload pods",
+        patience: Duration::from_millis(1500),
+    };
+    let error = wait.ready().await.unwrap_err().to_string();
+    assert!(error.contains("pod-0-0") && error.contains("cannot be pulled"), "{error}");
+    assert!(error.contains("nowhere.invalid/none:1"), "{error}");
+    assert!(error.contains("pod-1-0") && error.contains("2 Insufficient cpu"), "{error}");
+    assert!(error.contains("--pod-cpus"), "{error}");
+    assert!(error.contains("pod-0-1") && error.contains("the last words"), "{error}");
+    assert!(!error.contains("pod-ready"), "{error}");
+}
+
+#[tokio::test]
+async fn pods_that_are_ready_are_not_waited_for() {
+    let fake = Fake::default();
+    let access = access(&fake, |call| {
+        if call.path.contains("watch=true") {
+            return Some((200, Vec::new()));
+        }
+        let mut list = pods();
+        let items = list["items"].as_array_mut().unwrap();
+        items.retain(|p| p["metadata"]["name"] == "pod-ready");
+        ok(&list)
+    });
+    let wait = Wait {
+        client: &access.client,
+        namespace: "rec",
+        selector: "cnibench/run=abcdef",
+        count: 1,
+        what: "workload pods",
+        patience: Duration::from_secs(20),
+    };
+    assert_eq!(wait.ready().await.unwrap().len(), 1);
+    let listed = ready::list(&access.client, "rec", "a=b").await.unwrap();
+    assert_eq!(listed.len(), 1);
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_away_for_a_moment_is_waited_for() {
+    let fake = Fake::default();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let access = access(&fake, move |call| match counter.fetch_add(1, Ordering::SeqCst) {
+        0 => None,
+        1 => refused(503, "ServiceUnavailable", "apiserver is shutting down"),
+        _ => ok(&call.body),
+    });
+    let api: Api<Pod> = Api::namespaced(access.client.clone(), "bench");
+    let value = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"},
+        "spec": {"containers": [{"name": "c"}]}});
+    apply(&api, "x", &value).await.unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+    assert_eq!(fake.count("PATCH", "fieldManager=cnibench"), 3);
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_tried_again() {
+    let fake = Fake::default();
+    let access = access(&fake, |_| {
+        refused(403, "Forbidden", "pods \"x\" is forbidden: exceeded quota: small")
+    });
+    let api: Api<Pod> = Api::namespaced(access.client.clone(), "bench");
+    let value = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}});
+    let error = apply(&api, "x", &value).await.unwrap_err().to_string();
+    assert!(error.contains("Pod x") && error.contains("exceeded quota"), "{error}");
+    assert_eq!(fake.count("PATCH", ""), 1);
+}
+
+#[tokio::test]
+async fn a_namespace_that_hangs_says_what_keeps_it() {
+    let fake = Fake::default();
+    let access = access(&fake, |call| {
+        ok(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"},
+            "status": {"phase": "Terminating", "conditions": [
+                {"type": "NamespaceContentRemaining", "status": "True",
+                 "message": "Some resources are remaining: pods. has 1 resource instances"},
+                {"type": "NamespaceDeletionDiscoveryFailure", "status": "False", "message": "fine"},
+            ], "asked": call.path}}))
+    });
+    let error =
+        remove_namespace(&access, "n", Duration::from_millis(700)).await.unwrap_err().to_string();
+    assert!(error.contains("still Terminating"), "{error}");
+    assert!(error.contains("pods. has 1 resource instances") && !error.contains("fine"), "{error}");
+    assert_eq!(fake.count("DELETE", "/api/v1/namespaces/n"), 1);
+}
+
+#[tokio::test]
+async fn a_thousand_nodes_are_planned_quickly() {
+    let fake = Fake::default();
+    let list = many_nodes(1000).to_string().into_bytes();
+    let access = access(&fake, move |call| {
+        if call.path.contains("selfsubjectaccessreviews") {
+            return ok(&json!({
+                "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+                "metadata": {}, "spec": call.body["spec"], "status": {"allowed": true},
+            }));
+        }
+        if call.path.contains("/version") {
+            return ok(&recorded(include_str!("answers/version.json")));
+        }
+        Some((200, list.clone()))
+    });
+    let options = Options { pairs: Some(Pairs::All), pairs_at_once: 500, ..Options::default() };
+    let placements = vec![Placement::CrossNode];
+    let provider =
+        KubeconfigProvider::with_access(access, options, "abcdef".to_owned(), placements)
+            .await
+            .unwrap();
+    let matrix = provider.matrix().await.unwrap().unwrap();
+    assert_eq!(matrix.nodes, 1000);
+    let suite = cnibench_scenarios::Suite::parse(
+        "matrix.toml",
+        "name = \"m\"\n[[scenario]]\nworkloads = \"tcp_rr\"\nplacements = \"cross-node\"\ntrials = 1\n",
+    )
+    .unwrap();
+    let cnis = [CniSpec::named("installed")];
+    let cases = cnibench_scenarios::expand(&suite, ProviderKind::Kubeconfig, &cnis);
+    let arrangement = Arrangement {
+        matrix: Some(matrix),
+        host_rides: true,
+        ..Arrangement::simple(TrialOrder::Interleaved)
+    };
+    let begun = Instant::now();
+    let plan = Plan::new(cases, &arrangement, 7);
+    // Not a benchmark: only that nothing is quadratic in the pairs.
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    assert_eq!(plan.schedule.len(), 499_500);
+    assert_eq!(plan.batches().count(), 999);
+}
