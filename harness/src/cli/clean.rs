@@ -1,12 +1,28 @@
 //! `cnibench clean`: remove what interrupted runs left.
 
 use super::{Outcome, print};
-use crate::cluster::netns::{self, RunId};
+use crate::cluster::{
+    kind::{
+        Tools,
+        leftovers::{self, Keep},
+        read_sources,
+    },
+    netns::{self, RunId},
+    owner::CleanReport,
+};
 use anyhow::Result;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Also remove kind clusters of cnibench of whose runs nothing is known here: made before a reboot,
+    /// by another user, or by a machine that shares this Docker.
+    #[arg(long)]
+    orphans: bool,
+    /// Where kind comes from (see `run --sources`).
+    #[arg(long, value_name = "FILE")]
+    sources: Option<PathBuf>,
+}
 
 /// What was removed, by the run it belonged to: a hundred nodes are one line.
 fn by_run(removed: &[String]) -> BTreeMap<String, Vec<&str>> {
@@ -19,14 +35,19 @@ fn by_run(removed: &[String]) -> BTreeMap<String, Vec<&str>> {
     runs
 }
 
-pub fn run(_: &Args) -> Result<Outcome> {
-    if !rustix::process::geteuid().is_root() {
-        print(
-            "nothing to clean: runs without root leave nothing behind (for those of root: sudo cnibench clean)\n",
-        )?;
-        return Ok(Outcome::Done);
-    }
-    let report = super::runtime()?.block_on(netns::clean_leftovers());
+pub fn run(args: &Args) -> Result<Outcome> {
+    let tools = Tools::of(&read_sources(args.sources.as_deref())?);
+    let root = rustix::process::geteuid().is_root();
+    let (report, orphans) = super::runtime()?.block_on(async {
+        let mut report = if root { netns::clean_leftovers().await } else { CleanReport::default() };
+        report.merge(leftovers::clean_leftovers(Keep::Override).await);
+        let mut orphans = leftovers::orphans(&tools).await;
+        if args.orphans {
+            report.merge(leftovers::remove(&tools, &orphans).await);
+            orphans.clear();
+        }
+        (report, orphans)
+    });
     let mut text = String::new();
     for (run, things) in by_run(&report.removed) {
         match things.as_slice() {
@@ -37,8 +58,17 @@ pub fn run(_: &Args) -> Result<Outcome> {
     for name in &report.kept {
         text += &format!("kept {}: it is alive\n", name.as_str());
     }
-    if report.removed.is_empty() && report.errors.is_empty() {
-        text += "nothing to clean\n";
+    for name in &orphans {
+        text += &format!(
+            "left cluster {name}: nothing is known of its run here; `cnibench clean --orphans` removes it\n"
+        );
+    }
+    if report.removed.is_empty() && report.errors.is_empty() && orphans.is_empty() {
+        text += if root {
+            "nothing to clean\n"
+        } else {
+            "nothing to clean (network namespaces without root leave nothing behind; for those of root: sudo cnibench clean)\n"
+        };
     }
     print(&text)?;
     for error in &report.errors {

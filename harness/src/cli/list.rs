@@ -1,15 +1,20 @@
 //! `cnibench list`: what can be named on the command line.
 
-use super::{Outcome, TableFormat, print, print_json};
+use super::{
+    Outcome, TableFormat, print, print_json,
+    provider::{Asked, Chosen, needs_namespaces},
+};
 use crate::cluster::{
-    Provider,
-    netns::{NetnsProvider, Owner, untried},
+    kind::KindOptions,
+    kube,
+    netns::{Owner, untried},
 };
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use cnibench_model::{Metric, Placement, ProviderKind, Workload};
 use cnibench_scenarios::catalog;
 use serde::Serialize;
+use std::{path::PathBuf, sync::Arc};
 use tabled::{
     Table, Tabled,
     settings::{Style, Width, peaker::PriorityMax},
@@ -29,9 +34,21 @@ enum What {
 pub struct Args {
     /// What to list.
     what: What,
+    /// Whose cnis.
+    #[arg(long, default_value = "netns")]
+    provider: ProviderKind,
     /// For people or for programs.
     #[arg(long, value_enum, default_value = "table")]
     format: TableFormat,
+    /// Where the tools of the provider kind come from (see `run --sources`).
+    #[arg(long, value_name = "FILE")]
+    sources: Option<PathBuf>,
+    /// The kubeconfig of the provider kubeconfig; by default KUBECONFIG, then ~/.kube/config.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context; by default its current one.
+    #[arg(long)]
+    context: Option<String>,
 }
 
 #[derive(Serialize, Tabled)]
@@ -77,7 +94,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
             let suites = catalog::all().map_err(|e| anyhow!(e))?;
             suites.iter().map(|s| row(&s.name, &s.description)).collect()
         }
-        What::Cnis => return cnis(args.format),
+        What::Cnis => return cnis(args),
         What::Workloads => Workload::ALL.iter().map(|w| row(w, w.describe())).collect(),
         What::Providers => ProviderKind::ALL.iter().map(|p| row(p, provider_line(*p))).collect(),
         What::Placements => Placement::ALL.iter().map(|p| row(p, p.describe())).collect(),
@@ -88,7 +105,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
 
 fn provider_line(provider: ProviderKind) -> String {
     match provider {
-        ProviderKind::Netns => provider.describe().to_owned(),
+        ProviderKind::Netns | ProviderKind::Kind | ProviderKind::Kubeconfig => {
+            provider.describe().to_owned()
+        }
         _ => format!("{} Not in this release.", provider.describe()),
     }
 }
@@ -109,11 +128,27 @@ fn metrics(format: TableFormat) -> Result<Outcome> {
     show(format, &rows)
 }
 
-fn cnis(format: TableFormat) -> Result<Outcome> {
-    let able = super::become_able();
+fn cnis(args: &Args) -> Result<Outcome> {
+    let able = if needs_namespaces(args.provider) { super::become_able() } else { Ok(false) };
     let rows = super::runtime()?.block_on(async {
         let offers = match able {
-            Ok(_) => NetnsProvider::new(Owner::acquire()?)?.cnis().await,
+            Ok(_) => {
+                let asked = Asked {
+                    kind: args.provider,
+                    kube: &kube::Options {
+                        kubeconfig: args.kubeconfig.clone(),
+                        context: args.context.clone(),
+                        ..kube::Options::default()
+                    },
+                    kind_options: &KindOptions {
+                        sources: args.sources.clone(),
+                        ..KindOptions::default()
+                    },
+                    placements: Vec::new(),
+                };
+                let chosen = Chosen::new(&asked, Arc::new(Owner::acquire()?)).await?;
+                chosen.provider().cnis().await
+            }
             Err(e) => untried(&format!("not tried: {e:#}")),
         };
         anyhow::Ok(
@@ -132,7 +167,7 @@ fn cnis(format: TableFormat) -> Result<Outcome> {
                 .collect::<Vec<_>>(),
         )
     })?;
-    show(format, &rows)
+    show(args.format, &rows)
 }
 
 fn show<R: Serialize + Tabled>(format: TableFormat, rows: &[R]) -> Result<Outcome> {

@@ -32,10 +32,11 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    /// Switches the flow observer, and waits until the cni is settled again.
-    async fn switch_hubble(&mut self, on: bool) -> Result<(), StateError> {
+    /// Switches the flow observer, and waits until the cni is settled again; false when nothing was
+    /// to be done.
+    async fn switch_hubble(&mut self, on: bool) -> Result<bool, StateError> {
         if self.cni.hubble == Some(on) {
-            return Ok(());
+            return Ok(false);
         }
         let Some(cni) = self.cni.with_hubble(on) else {
             return Err(StateError::NotOffered(format!(
@@ -48,7 +49,11 @@ impl Ground {
         wait::rolled_out(access, &cni.profile, self.patience).await?;
         wait::settled(access, &cni.profile, self.nodes, self.patience).await?;
         self.cni = cni;
-        Ok(())
+        Ok(true)
+    }
+
+    async fn at_rest(&self) -> anyhow::Result<()> {
+        wait::at_rest(&self.access, &self.cni.profile, self.patience).await
     }
 }
 
@@ -57,13 +62,17 @@ pub(super) struct KindMeasured {
     inner: KubeCluster,
     ground: Ground,
     cluster: KindCluster,
+    /// What is around the pods now.
+    surroundings: Surroundings,
+    /// The cni as it came up.
+    asked: KubeCni,
     keep: bool,
 }
 
 impl KindMeasured {
     pub(super) fn new(inner: KubeCluster, ground: Ground, cluster: KindCluster) -> Self {
-        let keep = cluster.stays();
-        Self { inner, ground, cluster, keep }
+        let (keep, asked) = (cluster.stays(), ground.cni.clone());
+        Self { inner, ground, cluster, surroundings: Surroundings::default(), asked, keep }
     }
 }
 
@@ -74,15 +83,7 @@ impl Cluster for KindMeasured {
     }
 
     fn notes(&self) -> Vec<String> {
-        let mut notes = self.inner.notes();
-        if self.keep {
-            notes.push(format!(
-                "cluster {} stays: KUBECONFIG={}; `cnibench clean` removes it",
-                self.cluster.name,
-                self.cluster.kubeconfig.display()
-            ));
-        }
-        notes
+        self.inner.notes()
     }
 
     fn ends(&self, placement: Placement) -> Result<Ends, String> {
@@ -103,11 +104,18 @@ impl Cluster for KindMeasured {
     }
 
     async fn surround(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
-        if let Some(on) = wanted.hubble {
-            self.ground.switch_hubble(on).await?;
-            self.inner.switched(self.ground.cni.clone());
+        // A case that does not say is measured with what the cni was asked for.
+        if let Some(on) = wanted.hubble.or(self.asked.hubble) {
+            if self.ground.switch_hubble(on).await? {
+                self.inner.switched(self.ground.cni.clone());
+            }
         }
-        self.inner.surround(wanted).await
+        let proofs = self.inner.surround(wanted).await?;
+        if self.surroundings != *wanted {
+            self.ground.at_rest().await?;
+            self.surroundings = *wanted;
+        }
+        Ok(proofs)
     }
 
     async fn footprint(&mut self, phase: Phase) -> Vec<Footprint> {

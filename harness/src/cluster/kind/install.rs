@@ -50,6 +50,33 @@ pub async fn install(
     apply_all(access, &objects, &install.namespace).await.with_context(what)
 }
 
+/// What is installed, one line each, for the reader who asks.
+pub fn details(cni: &KubeCni, sources: &CniSources) -> Vec<String> {
+    let Some(install) = &cni.profile.install else {
+        return vec!["no CNI: pods are on the nodes' network".to_owned()];
+    };
+    let mut lines = vec![match from(install, sources) {
+        InstallFrom::Chart(Chart { chart, version: Some(version), .. }) => {
+            format!("chart {chart} {version} in namespace {}", install.namespace)
+        }
+        InstallFrom::Chart(chart) => {
+            format!("chart {} in namespace {}", chart.chart, install.namespace)
+        }
+        InstallFrom::Manifest(path) => format!("manifest {}", path.display()),
+        InstallFrom::Command(command) => format!("command {}", command.join(" ")),
+    }];
+    if let Some(on) = cni.hubble {
+        lines.push(format!("Hubble {}", if on { "on" } else { "off" }));
+    }
+    let mut set = cni.set.clone();
+    set.extend(sources.set.clone());
+    if !set.is_empty() {
+        let set: Vec<String> = set.iter().map(|(path, value)| format!("{path}={value}")).collect();
+        lines.push(format!("values beside its profile's: {}", set.join(", ")));
+    }
+    lines
+}
+
 /// What replaces the profile's own chart or manifest.
 fn from(install: &Install, sources: &CniSources) -> InstallFrom {
     match (&sources.manifest, &sources.chart, &install.from) {
@@ -229,5 +256,15 @@ mod tests {
         let (_, install) = resolve("flannel-vxlan");
         let sources = CniSources { manifest: Some("/m.yaml".into()), ..CniSources::default() };
         assert_eq!(from(&install, &sources), InstallFrom::Manifest("/m.yaml".into()));
+        let (cni, _) = resolve("cilium:hubble=on");
+        let lines = details(&cni, &CniSources::default());
+        assert_eq!(
+            lines,
+            [
+                "chart cilium 1.20.2 in namespace kube-system",
+                "Hubble on",
+                "values beside its profile's: hubble.enabled=true, hubble.tls.enabled=false",
+            ]
+        );
     }
 }

@@ -7,8 +7,7 @@ use super::{
     Sources, Tool, Tools,
     cluster::{Ground, KindMeasured},
     config::{self, Config},
-    image,
-    install::install,
+    image, install,
     leftovers::Registry,
     lifecycle::{KindCluster, Maker},
     options::KindOptions,
@@ -58,6 +57,8 @@ pub struct KindProvider {
     planned: Mutex<Duration>,
     /// The workload image: its archive, which goes with this, and its name.
     image: OnceCell<(tempfile::TempDir, String)>,
+    /// What the tools said, asked once.
+    asked: OnceCell<Vec<Result<String, String>>>,
     /// True once the image of the nodes was looked after.
     node_image: OnceCell<()>,
 }
@@ -91,6 +92,7 @@ impl KindProvider {
             placements,
             planned: Mutex::new(Duration::ZERO),
             image: OnceCell::new(),
+            asked: OnceCell::new(),
             node_image: OnceCell::new(),
         })
     }
@@ -121,7 +123,14 @@ impl KindProvider {
 
     /// Can a cni be carried here?
     async fn carried(&self, profile: &KubeProfile) -> Result<(), String> {
-        self.maker.tools.require(&self.tools(profile)).await?;
+        let asked = self.asked.get_or_init(|| {
+            futures::future::join_all(Tool::ALL.map(|tool| self.maker.tools.check(tool)))
+        });
+        for (tool, said) in Tool::ALL.into_iter().zip(asked.await) {
+            if self.tools(profile).contains(&tool) {
+                said.as_ref().map_err(String::clone)?;
+            }
+        }
         let features: Vec<_> = profile.kernel.iter().map(|f| feature(*f)).collect();
         if features.is_empty() || !is_privileged() || !docker_is_local() {
             return Ok(());
@@ -195,21 +204,27 @@ impl KindProvider {
         nodes: u32,
     ) -> anyhow::Result<Vec<String>> {
         let Ground { access, cni, sources, config, .. } = ground;
+        let mut clock = Clock::start(&cluster.name);
         let names = cluster.nodes().await?;
         let needed = &cni.profile.plugins;
         let folder = self.sources.cni_plugins.as_deref();
         let brought = plugins::bring(cluster, &names, needed, folder).await?;
+        clock.done("CNI plugins");
         for archive in &sources.images {
             cluster.load(archive).await?;
+            clock.done("images of the cni");
         }
         let tools = &self.maker.tools;
-        install(access, tools, cni, sources, &config.facts, &cluster.kubeconfig).await?;
+        install::install(access, tools, cni, sources, &config.facts, &cluster.kubeconfig).await?;
+        clock.done("installation");
         let (archive, _) = self.image().await?;
         // The workload's image is loaded while the cni starts.
         let patience = Duration::from_secs_f64(self.options.ready_within);
         let settled = wait::settled(access, &cni.profile, nodes as usize, patience);
         tokio::try_join!(settled, cluster.load(&archive))?;
-        let mut details = vec![format!("Kubernetes {}", access.version().await?)];
+        clock.done("settling, and the workload image");
+        let mut details = install::details(cni, sources);
+        details.push(format!("Kubernetes {}", access.version().await?));
         if !brought.is_empty() {
             details.push(format!("CNI plugins brought into the nodes: {}", brought.join(", ")));
         }
@@ -219,6 +234,21 @@ impl KindProvider {
 }
 
 const ARCHIVE: &str = "agent.tar";
+
+/// Tells those who ask (`-v`) how long each step of bringing a cluster up took.
+struct Clock<'a>(&'a str, Instant);
+
+impl<'a> Clock<'a> {
+    fn start(cluster: &'a str) -> Self {
+        Self(cluster, Instant::now())
+    }
+
+    fn done(&mut self, step: &str) {
+        let seconds = self.1.elapsed().as_secs_f64();
+        tracing::info!("{}: {step}: {seconds:.1} s", self.0);
+        self.1 = Instant::now();
+    }
+}
 
 /// Reads a sources file, with the names that may have an entry in it.
 ///
@@ -300,7 +330,9 @@ impl Provider for KindProvider {
         let config: Config =
             config::config(&cni.profile, &name, topology.nodes).map_err(ClusterError::Usage)?;
         self.node_image().await?;
+        let mut clock = Clock::start(&name);
         let mut cluster = self.maker.create(index, &config).await?;
+        clock.done("kind create cluster");
         let deployment = self.deployment(index, &cni, self.image().await?.1);
         let made = async {
             let access = Access::from_kubeconfig(Some(&cluster.kubeconfig), None).await?;
@@ -316,10 +348,23 @@ impl Provider for KindProvider {
                 patience: Duration::from_secs_f64(self.options.ready_within),
             };
             let details = self.fill(&cluster, &ground, topology.nodes).await?;
+            let mut clock = Clock::start(&name);
             let mut pods = Pods::new(access, &deployment);
             let mut info = KubeCluster::deploy(&mut pods, &deployment, &cni, begun).await?;
             info.details.extend(details);
-            anyhow::Ok((ground, KubeCluster::new(pods, cni.clone(), info, &deployment)))
+            clock.done("workload pods");
+            // New pods make some cnis compile again.
+            wait::at_rest(&ground.access, &cni.profile, ground.patience).await?;
+            clock.done("coming to rest");
+            let mut inner = KubeCluster::new(pods, cni.clone(), info, &deployment);
+            if self.maker.keep {
+                inner.note(format!(
+                    "cluster {} stays: KUBECONFIG={}; `cnibench clean` removes it",
+                    cluster.name,
+                    cluster.kubeconfig.display()
+                ));
+            }
+            anyhow::Ok((ground, inner))
         };
         match made.await {
             Ok((ground, inner)) => {

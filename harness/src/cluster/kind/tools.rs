@@ -149,17 +149,6 @@ impl Tools {
             None => Ok("of unknown version".to_owned()),
         }
     }
-
-    /// All that are needed.
-    ///
-    /// # Errors
-    /// The first sentence.
-    pub async fn require(&self, tools: &[Tool]) -> Result<(), String> {
-        for tool in tools {
-            self.check(*tool).await?;
-        }
-        Ok(())
-    }
 }
 
 fn refusal(tool: Tool, error: &CommandError) -> String {
@@ -220,8 +209,8 @@ mod tests {
         let tools = fakes.tools();
         assert_eq!(tools.check(Tool::Docker).await.unwrap(), "20.10.24");
         assert_eq!(tools.check(Tool::Kind).await.unwrap(), "0.33.0");
-        assert!(tools.require(&Tool::ALL).await.is_ok());
-        assert_eq!(fakes.calls("kind"), ["version", "version"]);
+        assert_eq!(tools.check(Tool::Helm).await.unwrap(), "3.21.4");
+        assert_eq!(fakes.calls("kind"), ["version"]);
     }
 
     #[tokio::test]
@@ -244,7 +233,7 @@ mod tests {
         let text = tools.check(Tool::Docker).await.unwrap_err();
         assert!(text.contains("join its group"), "{text}");
         fakes.program("helm", "echo no >&2; exit 1");
-        let text = tools.require(&[Tool::Helm]).await.unwrap_err();
+        let text = tools.check(Tool::Helm).await.unwrap_err();
         assert!(text.contains("helm does not work") && text.contains("no"), "{text}");
     }
 }

@@ -57,10 +57,21 @@ pub async fn settled(
     if !profile.host_network {
         nodes_ready(access, nodes, left()).await?;
     }
-    if let Some(agent) = &profile.agent {
-        agents_settled(access, agent, &profile.settled, until).await?;
-    }
-    Ok(())
+    at_rest(access, profile, left()).await
+}
+
+/// Waits until the log and the commands of every agent say that it is settled, for as long in a row as
+/// the profile asks for. For a cni whose pods are Ready, after pods or policies were made.
+///
+/// # Errors
+/// What is not as it should be after `patience`.
+pub async fn at_rest(
+    access: &Access,
+    profile: &KubeProfile,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    let Some(agent) = &profile.agent else { return Ok(()) };
+    agents_settled(access, agent, &profile.settled, Instant::now() + patience).await
 }
 
 /// Waits until a change of the cni's DaemonSet has reached its pods on every node.
@@ -144,7 +155,6 @@ fn unready(nodes: &[Node], count: usize) -> Vec<String> {
     why
 }
 
-/// Waits until every agent's log and own commands say that it is settled.
 async fn agents_settled(
     access: &Access,
     agent: &AgentPods,
@@ -152,28 +162,30 @@ async fn agents_settled(
     until: Instant,
 ) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let mut open = list(&access.client, &agent.namespace, &agent.selector).await?;
+    let hold = Duration::from_secs(settled.hold_s.into());
+    let mut since: Option<Instant> = None;
     loop {
-        let mut why = Vec::new();
-        let mut still = Vec::new();
-        for pod in open {
-            if let Some(reason) = unsettled(access, agent, settled, &pod).await {
-                let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref());
-                why.push(format!("{}: {reason}", node.unwrap_or_default()));
-                still.push(pod);
-            }
-        }
+        let pods = list(&access.client, &agent.namespace, &agent.selector).await?;
+        let looks = pods.iter().map(|pod| async move {
+            let reason = unsettled(access, agent, settled, pod).await?;
+            let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref());
+            Some(format!("{}: {reason}", node.unwrap_or_default()))
+        });
+        let why: Vec<String> =
+            futures::future::join_all(looks).await.into_iter().flatten().collect();
         if why.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() >= until {
+            if since.get_or_insert_with(Instant::now).elapsed() >= hold {
+                return Ok(());
+            }
+        } else if Instant::now() >= until {
             bail!(
                 "Ready, but not settled after {} s: {}",
                 begun.elapsed().as_secs(),
                 why.join("; ")
             );
+        } else {
+            since = None;
         }
-        open = still;
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -241,14 +253,23 @@ pub async fn says(
         pod: pod.to_owned(),
         container: agent.container.clone(),
     };
-    let command: Vec<&str> = check.command.iter().map(String::as_str).collect();
-    let output = container.output(&command, None, COMMAND).await?;
+    let words: Vec<&str> = check.command.iter().map(String::as_str).collect();
+    let output = container.output(&words, None, COMMAND).await?;
     let output = String::from_utf8_lossy(&output).into_owned();
+    let command = check.command.join(" ");
+    if let Some(line) = unwanted(&output, &check.lacks) {
+        bail!("{command} says: {}", shorten(line));
+    }
     if output.contains(&check.says) {
         return Ok(output);
     }
     let said = if output.trim().is_empty() { "nothing".to_owned() } else { shorten(output.trim()) };
-    bail!("{} does not say {:?} but: {said}", check.command.join(" "), check.says)
+    bail!("{command} does not say {:?} but: {said}", check.says)
+}
+
+/// The first line that holds what must not be said.
+fn unwanted<'a>(output: &'a str, lacks: &[String]) -> Option<&'a str> {
+    output.lines().map(str::trim).find(|line| lacks.iter().any(|l| line.contains(l.as_str())))
 }
 
 fn shorten(text: &str) -> String {
@@ -302,6 +323,14 @@ mod tests {
         assert!(behind(&set(3, 2, 2)).unwrap().contains("not seen yet"));
         assert!(behind(&set(2, 1, 2)).unwrap().contains("1 of 2 pods are new"));
         assert!(behind(&set(2, 2, 1)).unwrap().contains("1 are Ready"));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_being_compiled_is_named() {
+        let list = "ENDPOINT  STATUS\n1399  ready\n  367  waiting-to-regenerate\n";
+        let lacks = ["regenerat".to_owned(), "not-ready".to_owned()];
+        assert_eq!(unwanted(list, &lacks), Some("367  waiting-to-regenerate"));
+        assert_eq!(unwanted("1399  ready\n", &lacks), None);
     }
 
     #[test]

@@ -53,8 +53,7 @@ impl KubeCluster {
     ) -> anyhow::Result<CniInfo> {
         pods.deploy(deployment).await?;
         let profile = &cni.profile;
-        let mut details = cni.details();
-        details.push(format!("cluster {}", pods.access.name));
+        let mut details = vec![format!("cluster {}", pods.access.name)];
         details.push(match pods.common.cpus {
             Some(n) => format!("workload pods: {n} CPUs requested and at most (Guaranteed)"),
             None => "workload pods: no CPU limit, nothing can throttle them".to_owned(),

@@ -120,6 +120,8 @@ struct RawAgent {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawSettled {
+    /// Seconds for which all of it must hold.
+    hold: u32,
     log: Option<String>,
     trouble: Vec<String>,
     check: Vec<RawCheck>,
@@ -130,6 +132,8 @@ struct RawSettled {
 struct RawCheck {
     command: Spanned<Vec<String>>,
     says: String,
+    #[serde(default)]
+    lacks: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -340,9 +344,9 @@ fn settled(source: &Source<'_>, raw: RawSettled) -> Result<Settled, SuiteError> 
     let checks = raw
         .check
         .into_iter()
-        .map(|c| Ok(Check { command: source.command(&c.command)?, says: c.says }))
+        .map(|c| Ok(Check { command: source.command(&c.command)?, says: c.says, lacks: c.lacks }))
         .collect::<Result<_, SuiteError>>()?;
-    Ok(Settled { log: raw.log, trouble: raw.trouble, checks })
+    Ok(Settled { hold_s: raw.hold, log: raw.log, trouble: raw.trouble, checks })
 }
 
 fn encryption(source: &Source<'_>, raw: RawEncryption) -> Result<EncryptionClaim, SuiteError> {
@@ -356,7 +360,9 @@ fn encryption(source: &Source<'_>, raw: RawEncryption) -> Result<EncryptionClaim
         }
     };
     let status = match (&raw.status, raw.says) {
-        (Some(command), Some(says)) => Some(Check { command: source.command(command)?, says }),
+        (Some(command), Some(says)) => {
+            Some(Check { command: source.command(command)?, says, lacks: Vec::new() })
+        }
         (None, None) => None,
         _ => return Err(source.error(&raw.wrapping, "status and says go together")),
     };

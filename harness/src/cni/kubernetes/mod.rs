@@ -144,6 +144,8 @@ pub struct AgentPods {
 /// When a cni is settled: all of it must hold in every agent pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settled {
+    /// Seconds for which all of it must hold, look after look.
+    pub hold_s: u32,
     /// A text that must have been logged.
     pub log: Option<String>,
     /// Texts in its log that explain why it does not settle.
@@ -152,13 +154,15 @@ pub struct Settled {
     pub checks: Vec<Check>,
 }
 
-/// A command in the agent's container whose output must hold a text.
+/// A command in the agent's container whose output must hold a text, and others not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     /// The command.
     pub command: Vec<String>,
     /// What standard output must hold.
     pub says: String,
+    /// What it must not hold.
+    pub lacks: Vec<String>,
 }
 
 /// Devices of a node and pods' traffic to other nodes.

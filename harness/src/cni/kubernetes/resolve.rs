@@ -94,31 +94,6 @@ impl KubeCni {
         other.hubble = Some(on);
         Some(other)
     }
-
-    /// What was installed, one line each, for the reader who asks.
-    pub fn details(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        match self.profile.install.as_ref().map(|i| (&i.from, &i.namespace)) {
-            None if self.profile.host_network => {
-                lines.push("no CNI: pods are on the nodes' network".to_owned());
-            }
-            None => lines.push("the CNI was there; this run installed none".to_owned()),
-            Some((InstallFrom::Chart(chart), namespace)) => {
-                let version = chart.version.as_deref().unwrap_or("of its own version");
-                lines.push(format!("chart {} {version} in namespace {namespace}", chart.chart));
-            }
-            Some((InstallFrom::Manifest(path), _)) => {
-                lines.push(format!("manifest {}", path.display()));
-            }
-            Some((InstallFrom::Command(command), _)) => {
-                lines.push(format!("command {}", command.join(" ")));
-            }
-        }
-        if let Some(on) = self.hubble {
-            lines.push(format!("Hubble {}", if on { "on" } else { "off" }));
-        }
-        lines
-    }
 }
 
 fn built_in(spec: &CniSpec) -> Result<&'static KubeProfile, ClusterError> {
@@ -197,7 +172,8 @@ mod tests {
         fs::write(&file, text).unwrap();
         let cni = resolve(&format!("custom:path={}", file.display())).unwrap();
         assert_eq!(cni.profile.name, "mine");
-        assert_eq!(cni.details(), ["command cilium install"]);
+        let command = InstallFrom::Command(vec!["cilium".to_owned(), "install".to_owned()]);
+        assert_eq!(cni.profile.install.unwrap().from, command);
         let text = text.replace("name", "nam");
         fs::write(&file, text).unwrap();
         let error = resolve(&format!("custom:path={}", file.display())).unwrap_err();

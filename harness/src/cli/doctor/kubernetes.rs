@@ -1,0 +1,72 @@
+//! The providers kind and kubeconfig: their tools, and the cluster that a kubeconfig leads to.
+
+use super::{Args, Check};
+use crate::cluster::{
+    kind::{Sources, Tool, Tools, tools},
+    kube::{
+        Access,
+        access::Right,
+        rights::{Scope, needed},
+    },
+};
+use futures::future::join_all;
+
+const KIND: &str = "provider kind";
+const KUBECONFIG: &str = "provider kubeconfig";
+
+/// What the provider kind is made of.
+pub(super) async fn kind(sources: &Sources) -> Vec<Check> {
+    let tools = Tools::of(sources);
+    let looks = Tool::ALL.map(|tool| {
+        let tools = &tools;
+        async move { Check::new(KIND, tool.name(), tools.check(tool).await) }
+    });
+    let mut checks = join_all(looks).await;
+    let inotify = tools::inotify().map(|n| format!("{n} instances"));
+    checks.push(Check::new(KIND, "inotify", inotify));
+    checks
+}
+
+/// Where the kubeconfig leads, and what its user may do there.
+pub(super) async fn kubeconfig(args: &Args) -> Vec<Check> {
+    let found = Access::from_kubeconfig(args.kubeconfig.as_deref(), args.context.as_deref()).await;
+    let access = match found {
+        Ok(access) => access,
+        Err(e) => return vec![Check::new(KUBECONFIG, "kubeconfig", Err(format!("{e:#}")))],
+    };
+    let mut checks = vec![Check::new(KUBECONFIG, "kubeconfig", Ok(access.name.clone()))];
+    let version = access.version().await;
+    let answers = version.is_ok();
+    checks.push(Check::new(KUBECONFIG, "API server", version.map_err(|e| format!("{e:#}"))));
+    if !answers {
+        return checks;
+    }
+    let base = Scope { own_namespace: true, ..Scope::default() };
+    let all = Scope { own_namespace: true, matrix: true, cni_pods: true };
+    let base = needed(base);
+    let more: Vec<Right> = needed(all).into_iter().filter(|r| !base.contains(r)).collect();
+    checks.push(Check::new(KUBECONFIG, "rights to measure", rights(&access, &base).await));
+    checks.push(Check::new(KUBECONFIG, "rights to look closer", rights(&access, &more).await));
+    checks
+}
+
+/// Has this user all of these? Else which are missing, and what for.
+async fn rights(access: &Access, wanted: &[Right]) -> Result<String, String> {
+    // Those of a namespace are asked for the one that the context names: the run's own is not there yet.
+    let asked = wanted.iter().map(|right| {
+        let place = (!right.cluster_wide).then_some(access.namespace.as_str());
+        async move { (right, access.may(right, place).await) }
+    });
+    let mut lacking = Vec::new();
+    for (right, may) in join_all(asked).await {
+        match may {
+            Ok(true) => {}
+            Ok(false) => lacking.push(format!("{right} ({})", right.needed_for)),
+            Err(e) => return Err(format!("{e:#}")),
+        }
+    }
+    if lacking.is_empty() {
+        return Ok(format!("all {}", wanted.len()));
+    }
+    Err(format!("none to {}; `cnibench rbac` prints what a run needs", lacking.join(", ")))
+}
