@@ -86,7 +86,7 @@ pub(crate) fn curve(
             scene.mark(*place, 11.0, theme.mark(line.column), Paint::Series(line.column));
         }
     }
-    cliffs(&mut scene, curve, &lines, |v| x.at(v), |v| y.at(v), (left, top));
+    cliffs(&mut scene, curve, &lines, |v| x.at(v), |v| y.at(v), (left, top, bottom));
     let ends: Vec<(usize, At)> = lines
         .iter()
         .filter_map(|l| {
@@ -201,7 +201,7 @@ fn cliffs(
     lines: &[Line],
     x: impl Fn(f64) -> f64,
     y: impl Fn(f64) -> f64,
-    (left, top): (f64, f64),
+    (left, top, bottom): (f64, f64, f64),
 ) {
     let mut taken: Vec<(At, At)> = Vec::new();
     for line in lines {
@@ -215,7 +215,10 @@ fn cliffs(
             let width = text::width(&label, Size::Small, Weight::SemiBold) + 12.0;
             let height = Size::Small.line();
             let start = (at.0 - 28.0 - width).max(left + 4.0);
-            let mut baseline = (at.1 - 18.0).max(top + height);
+            // On the side of the ring from which the line does not come.
+            let before = y(line.points[cliff.point - 1].centre.median);
+            let wanted = if before < at.1 { at.1 + 18.0 + height } else { at.1 - 18.0 };
+            let mut baseline = wanted.clamp(top + height, bottom - 6.0);
             let hits = |baseline: f64| {
                 taken.iter().any(|(from, size)| {
                     start < from.0 + size.0
