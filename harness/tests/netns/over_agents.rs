@@ -8,12 +8,17 @@ use cnibench::{
     cni::{Wrapping, wireguard_userspace::child::set_program},
     exec::{Agent, Observer, local::start_program},
     netlink::{Batch, Netns, Rtnl},
-    proof::agents::{
-        self, Cast, Claims, Stage, Status, Watched, Way,
-        policy::{self, Switch},
+    observe::protocol::Which,
+    proof::{
+        agents::{
+            self, Cast, Claims, Stage, Status, Watched, Way,
+            policy::{self, Switch},
+        },
+        sniffer::Watch,
     },
 };
 use cnibench_model::{Placement, Proof, ProofKind, ProofOutcome};
+use cnibench_workloads::protocol::Volley;
 use std::{
     collections::BTreeMap,
     net::IpAddr,
@@ -27,15 +32,33 @@ const BINARY: &str = env!("CARGO_BIN_EXE_cnibench");
 struct Rig {
     cluster: Box<dyn Cluster>,
     run: String,
+    family: IpFamily,
 }
 
 impl Rig {
     async fn up(spec: &str) -> Self {
+        Self::up_in(spec, IpFamily::V4).await
+    }
+
+    async fn up_in(spec: &str, family: IpFamily) -> Self {
         set_program(PathBuf::from(BINARY));
         let provider = provider();
         let run = provider.run_id().as_str().to_owned();
-        let cluster = up(&provider, spec, &topology(2, 2, IpFamily::V4)).await;
-        Self { cluster, run }
+        let cluster = up(&provider, spec, &topology(2, 2, family)).await;
+        Self { cluster, run, family }
+    }
+
+    /// The address of a node or pod.
+    fn addr(&self, thing: &str) -> IpAddr {
+        let digit = |at: usize| thing[at..=at].parse::<u8>().unwrap();
+        let node = digit(1);
+        let text = match (thing.len(), self.family) {
+            (2, IpFamily::V6) => format!("fd66::{}", node + 1),
+            (2, _) => format!("10.66.0.{}", node + 1),
+            (_, IpFamily::V6) => format!("fd00:10:244:{node}::{}", digit(3) + 2),
+            _ => format!("10.244.{node}.{}", digit(3) + 2),
+        };
+        text.parse().unwrap()
     }
 
     fn space(&self, thing: &str) -> Netns {
@@ -54,7 +77,7 @@ impl Rig {
     }
 
     fn ends(&self, client: &str, server: &str) -> Ends {
-        let addr = addr(server);
+        let addr = self.addr(server);
         Ends {
             client: self.place(client),
             server: self.place(server),
@@ -76,7 +99,7 @@ impl Rig {
             let netns = self.space(node);
             let link = start_program(Path::new(BINARY), "observe", netns.path()).unwrap();
             let observer = Observer::start(node, link).await.unwrap();
-            nodes.insert(node.to_owned(), Watched { addr: addr(node), observer });
+            nodes.insert(node.to_owned(), Watched { addr: self.addr(node), observer });
         }
         nodes
     }
@@ -109,14 +132,6 @@ impl Rig {
             node.observer.stop().await;
         }
         down(self.cluster).await;
-    }
-}
-
-fn addr(thing: &str) -> IpAddr {
-    let digit = |at: usize| thing[at..=at].parse::<u8>().unwrap();
-    match thing.len() {
-        2 => IpAddr::from([10, 66, 0, digit(1) + 1]),
-        _ => IpAddr::from([10, 244, digit(1), digit(3) + 2]),
     }
 }
 
@@ -217,6 +232,74 @@ async fn a_real_tunnel_passes_and_a_wrong_claim_of_it_does_not() {
     let proofs = agents::all(&mut stage).await;
     let encryption = find(&proofs, ProofKind::Encryption);
     assert_eq!(encryption.outcome, ProofOutcome::Failed, "{encryption:#?}");
+    rig.down(stage).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_is_proved_over_ipv6() {
+    let spec = "flannel-wireguard-userspace";
+    let rig = Rig::up_in(spec, IpFamily::V6).await;
+    // Flannel's port for tunnels over IPv6 is another one.
+    let claims = encrypted(Wrapping::Udp([51821].into()), "flannel-wg-v6");
+    let mut stage = rig.stage(spec, claims).await;
+    let proofs = agents::all(&mut stage).await;
+    let failed: Vec<_> = proofs.iter().filter(|p| p.outcome != ProofOutcome::Passed).collect();
+    assert!(failed.is_empty() && proofs.len() == 4, "{proofs:#?}");
+    assert!(find(&proofs, ProofKind::Mtu).evidence[0].contains("cross-node (IPv6)"), "{proofs:#?}");
+    rig.down(stage).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_observer_sees_one_device_and_the_nodes_time() {
+    let rig = Rig::up("flannel-vxlan").await;
+    let mut stage = rig.stage("flannel-vxlan", Claims::default()).await;
+    let secret = b"a canary of this test alone".to_vec();
+    let mut seen = Vec::new();
+    for device in ["eth0", "veth00000000"] {
+        let [client, server] =
+            stage.cast.several([&rig.place("n0p0").id, &rig.place("n0p1").id]).unwrap();
+        let observer = &mut stage.nodes.get_mut("n0").unwrap().observer;
+        assert!(observer.sees_kthreads() && !observer.kernel().is_empty());
+        let watch = Watch {
+            secret: secret.clone(),
+            control: b"nothing has this".to_vec(),
+            nodes: [].into(),
+            wrapping: Wrapping::Esp,
+        };
+        let named = Which::Named(device.to_owned());
+        // A watch that is asked for again begins afresh.
+        observer.sniff(named.clone(), watch.clone()).await.unwrap();
+        assert_eq!(observer.sniff(named, watch).await.unwrap(), device);
+        observer.open_cpu().await.unwrap();
+        let port = server.echo(rig.addr("n0p1"), 0).await.unwrap();
+        let volley = Volley {
+            server: (rig.addr("n0p1"), port).into(),
+            datagrams: 20,
+            datagram_bytes: 200,
+            connects: 1,
+            stream_bytes: 64,
+            canary: secret.clone(),
+            patience_ms: 1_000,
+        };
+        let tally = client.volley(&volley).await.unwrap();
+        assert_eq!((tally.answered, tally.connected), (20, 1), "{tally:?}");
+        let counts = server.echoed().await.unwrap();
+        assert_eq!((counts[0].datagrams, counts[0].connections), (20, 1));
+        let cpu = observer.close_cpu().await.unwrap();
+        assert!(cpu.window_s > 0.02 && !cpu.busy.is_empty(), "{cpu:?}");
+        assert_eq!(cpu.machine, observer.machine());
+        seen.push(observer.sightings().await.unwrap());
+    }
+    // Traffic between pods of one node stays off the underlay; the pod's own port sees what leaves it.
+    assert_eq!(seen[0].secret, 0, "{seen:#?}");
+    assert!(seen[1].secret >= 21, "{seen:#?}");
+    let missing = stage.nodes.get_mut("n0").unwrap();
+    let error = missing.observer.sniff(
+        Which::WithAddress(rig.addr("n1")),
+        Watch { secret, control: vec![1], nodes: [].into(), wrapping: Wrapping::Esp },
+    );
+    let error = error.await.unwrap_err().to_string();
+    assert!(error.contains("10.66.0.2") && error.contains("hostNetwork"), "{error}");
     rig.down(stage).await;
 }
 

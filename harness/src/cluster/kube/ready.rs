@@ -206,11 +206,12 @@ impl Wait<'_> {
             let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref());
             let place = node.map_or_else(String::new, |n| format!(" on {n}"));
             let mut text = format!("{name}{place}: {}", cause.text);
-            if let Some(container) = &cause.container {
-                let lines = self.last_lines(name, container).await;
-                if !lines.is_empty() {
-                    text += &format!("; its log ends: {}", lines.join(" | "));
-                }
+            let lines = match &cause.container {
+                Some(container) => self.last_lines(name, container).await,
+                None => Vec::new(),
+            };
+            if !lines.is_empty() {
+                text += &format!("; its log ends: {}", lines.join(" | "));
             } else if let Some(event) = self.last_warning(name).await {
                 text += &format!("; last event: {event}");
             }

@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use cnibench_model::{CniSpec, Proof, ProofKind, ProofOutcome};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,6 +17,8 @@ use tokio::time::{Instant, sleep};
 
 /// How long the log may take to tell of the last packet.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How far the clocks of nodes and of this machine may be apart. The port tells what is meant.
+const SKEW: SignedDuration = SignedDuration::from_mins(1);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
 /// A packet was dropped (MessageTypeDrop in Cilium's pkg/monitor/api/types.go). The verdict of a
@@ -62,8 +64,9 @@ pub struct Counted {
 /// Takes the proof: waits until the log has everything, or the deadline.
 pub async fn prove(spec: &CniSpec, sent: &Counted, log: &mut dyn FlowLog) -> Proof {
     let end = Instant::now() + DEADLINE;
+    let since = sent.since.saturating_sub(SKEW).unwrap_or(sent.since);
     let (outcome, summary, mut evidence) = loop {
-        let judged = match log.since(sent.since).await {
+        let judged = match log.since(since).await {
             Ok(lines) => judge(sent, &count(sent, &lines)),
             Err(e) => (ProofOutcome::Failed, format!("could not be read: {e:#}"), Vec::new()),
         };
@@ -442,6 +445,42 @@ mod tests {
         let (outcome, summary, _) = judged(&lines[6..]);
         assert_eq!(outcome, ProofOutcome::Failed);
         assert!(summary.contains("(the log lost 12 events)"), "{summary}");
+    }
+
+    /// A log that tells a line more each time.
+    struct Slow {
+        lines: Vec<String>,
+        told: usize,
+        since: Option<Timestamp>,
+    }
+
+    #[async_trait]
+    impl FlowLog for Slow {
+        fn describe(&self) -> String {
+            "a slow log".to_owned()
+        }
+
+        async fn since(&mut self, since: Timestamp) -> anyhow::Result<Vec<String>> {
+            self.since = Some(since);
+            self.told += 8;
+            if self.told == 8 {
+                anyhow::bail!("not up yet");
+            }
+            Ok(self.lines.iter().take(self.told).cloned().collect())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_is_waited_for() {
+        let spec = "cilium".parse().unwrap();
+        let mut sent = sent();
+        sent.since = "2026-09-20T14:56:45Z".parse().unwrap();
+        let mut slow = Slow { lines: log(), told: 0, since: None };
+        let proof = prove(&spec, &sent, &mut slow).await;
+        assert_eq!(proof.outcome, ProofOutcome::Passed, "{proof:#?}");
+        assert_eq!(proof.evidence[0], "a slow log");
+        // A node whose clock is behind has written earlier.
+        assert_eq!(slow.since.unwrap().to_string(), "2026-09-20T14:55:45Z");
     }
 
     #[test]
