@@ -229,6 +229,9 @@ async fn read_all(from: Option<impl AsyncRead + Unpin>, to: &mut Vec<u8>) -> io:
 fn tail(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
+    // kind and helm tell what they do before they say what went wrong.
+    let error = lines.iter().position(|l| l.starts_with("ERROR") || l.starts_with("Error"));
+    let lines = &lines[error.unwrap_or(0)..];
     let last = &lines[lines.len().saturating_sub(LINES)..];
     if last.is_empty() { String::new() } else { format!(": {}", last.join("\n  ")) }
 }
@@ -279,6 +282,14 @@ mod tests {
         assert!(text.contains("exit status: 3: line 89"), "{text}");
         assert!(text.ends_with("line 100"), "{text}");
         assert!(error.says("line 95") && !error.says("line 88"));
+    }
+
+    #[tokio::test]
+    async fn what_was_done_before_an_error_is_left_out() {
+        let error =
+            sh("echo ' • Preparing nodes' >&2; echo ERROR: no; echo ERROR: why >&2; exit 1", 5000);
+        let text = error.run().await.unwrap_err().to_string();
+        assert!(text.ends_with("exit status: 1: ERROR: why"), "{text}");
     }
 
     #[tokio::test]
