@@ -1,0 +1,7 @@
+//! The lab tier: the binary against real Kubernetes, with docker, kind and helm on PATH.
+//!
+//! Asked for by the feature `lab-tests`; needs `CNIBENCH_LAB_SOURCES`, a sources file (see
+//! `cnibench run --sources`) with whatever this machine cannot fetch. Takes some minutes.
+
+mod kind;
+mod support;
