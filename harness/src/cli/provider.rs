@@ -72,7 +72,7 @@ impl Chosen {
                 let provider = KindProvider::new(owner, options, pods, placements)?;
                 Ok(Self::Kind(Box::new(provider)))
             }
-            kind => bail!("provider {kind} is not in this release"),
+            kind => bail!("provider {kind} is not in this release; netns, kind and kubeconfig are"),
         }
     }
 
