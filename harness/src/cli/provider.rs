@@ -96,6 +96,7 @@ impl Chosen {
             Self::Kind(provider) => Arrangement {
                 host_rides: true,
                 at_once: Some(provider.at_once()),
+                rebuilds: provider.rebuilds(),
                 setup_s: 150.0,
                 ..simple
             },

@@ -109,6 +109,11 @@ impl KindProvider {
         self.options.parallel_clusters as usize
     }
 
+    /// How often every cluster is made.
+    pub fn rebuilds(&self) -> u32 {
+        self.options.rebuilds
+    }
+
     /// The tools that a cni needs here.
     fn tools(&self, profile: &KubeProfile) -> Vec<Tool> {
         let mut tools = vec![Tool::Docker, Tool::Kind];
