@@ -136,11 +136,12 @@ pub trait Cluster: Send + Sync {
     }
 
     /// Asked after a trial that failed: was it the way to the cluster, and is it back? Then the trial
-    /// is run once more, and the text says why.
+    /// is run once more, and the text says why. `unheard`: an agent did not answer at all.
     ///
     /// # Errors
     /// It does not come back.
-    async fn mend(&mut self) -> anyhow::Result<Option<String>> {
+    async fn mend(&mut self, unheard: bool) -> anyhow::Result<Option<String>> {
+        let _ = unheard;
         Ok(None)
     }
 

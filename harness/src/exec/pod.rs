@@ -22,6 +22,8 @@ use tokio::{
     time::timeout,
 };
 
+/// How long the API server and the kubelet may take to start a command.
+const ATTACH: Duration = Duration::from_secs(30);
 /// Bytes of each pipe's buffer; a binary travels through them.
 const PIPE: usize = 256 << 10;
 /// Bytes of output that [`output`] keeps of one stream.
@@ -56,8 +58,12 @@ impl Container {
             .max_stdin_buf_size(PIPE)
             .max_stdout_buf_size(PIPE);
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        let attached = pods.exec(&self.pod, command.iter().copied(), &how).await;
-        attached.with_context(|| format!("{self}: cannot run {}", command.join(" ")))
+        let attached = timeout(ATTACH, pods.exec(&self.pod, command.iter().copied(), &how)).await;
+        let name = || format!("{self}: cannot run {}", command.join(" "));
+        match attached {
+            Ok(attached) => attached.with_context(name),
+            Err(_) => bail!("{}: no answer within {} s", name(), ATTACH.as_secs()),
+        }
     }
 
     /// Starts a command and gives its pipes.

@@ -11,7 +11,7 @@ use super::{
     leftovers::Registry,
     lifecycle::{KindCluster, Maker},
     options::KindOptions,
-    plugins, wait,
+    plugins,
 };
 use crate::{
     cluster::{
@@ -21,7 +21,7 @@ use crate::{
             objects::Image,
             options::PodCpus,
             pods::{Deployment, Pods},
-            ready,
+            ready, settle,
         },
         netns::{capabilities, user_namespace::is_privileged},
         owner::Owner,
@@ -225,7 +225,7 @@ impl KindProvider {
         let (archive, _) = self.image().await?;
         // The workload's image is loaded while the cni starts.
         let patience = Duration::from_secs_f64(self.options.ready_within);
-        let settled = wait::settled(access, &cni.profile, nodes as usize, patience);
+        let settled = settle::settled(access, &cni.profile, nodes as usize, patience);
         tokio::try_join!(settled, cluster.load(&archive))?;
         clock.done("settling, and the workload image");
         let mut details = install::details(cni, sources);
@@ -359,7 +359,7 @@ impl Provider for KindProvider {
             info.details.extend(details);
             clock.done("workload pods");
             // New pods make some cnis compile again.
-            wait::at_rest(&ground.access, &cni.profile, ground.patience).await?;
+            settle::at_rest(&ground.access, &cni.profile, None, ground.patience).await?;
             clock.done("coming to rest");
             let mut inner = KubeCluster::new(pods, cni.clone(), info, &deployment);
             if self.maker.keep {

@@ -16,6 +16,7 @@ mod prove;
 mod provider;
 pub mod ready;
 pub mod rights;
+pub mod settle;
 pub mod surround;
 
 pub use access::Access;

@@ -5,7 +5,8 @@
 //! admitted flow is looked for among all. In force means seen from the pods, not said by the API.
 
 use super::{
-    objects::{Role, SERVICE_PORT, filler_name},
+    access::explain,
+    objects::{FILLER, Role, SERVICE_PORT, filler_name},
     pods::{AT_ONCE, Pods, apply},
 };
 use crate::{
@@ -16,7 +17,7 @@ use anyhow::{Context as _, anyhow, bail};
 use cnibench_model::{CniSpec, Proof, ProofKind, ProofOutcome, Surroundings};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::{core::v1::Service, networking::v1::NetworkPolicy};
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
@@ -40,6 +41,15 @@ pub struct State {
     services: u32,
     /// None until it is known whether the cni enforces policies at all.
     enforced: Option<bool>,
+    /// True while something is being changed: what fails or is given up half-way is undone first.
+    dirty: bool,
+}
+
+impl State {
+    /// Are there policies?
+    pub fn has_policies(&self) -> bool {
+        self.policies > 0 || self.dirty
+    }
 }
 
 /// What is needed to change them.
@@ -81,6 +91,11 @@ impl Changer<'_> {
                 self.cni
             )));
         }
+        if state.dirty {
+            self.undo().await?;
+            *state = State { enforced: state.enforced, dirty: true, ..State::default() };
+        }
+        state.dirty = true;
         // What a case does not ask for is not there: the cases before it may have.
         let policies = wanted.policies.unwrap_or(0);
         if policies != state.policies {
@@ -90,7 +105,23 @@ impl Changer<'_> {
         if services != state.services {
             proofs.extend(self.services(state, services).await?);
         }
+        state.dirty = false;
         Ok(proofs)
+    }
+
+    /// Removes every policy and service of these changes, whatever is there of them.
+    async fn undo(&self) -> anyhow::Result<()> {
+        let params = ListParams::default().labels(&self.pods.selector());
+        let ours =
+            |name: &Option<String>| name.clone().filter(|n| n == ADMIT || n.starts_with(FILLER));
+        let api = self.pods.api::<NetworkPolicy>();
+        let list = api.list(&params).await.map_err(|e| anyhow!(explain(&e)))?;
+        let names = list.items.iter().filter_map(|p| ours(&p.metadata.name)).collect();
+        remove(&api, names).await?;
+        let api = self.pods.api::<Service>();
+        let list = api.list(&params).await.map_err(|e| anyhow!(explain(&e)))?;
+        let names = list.items.iter().filter_map(|s| ours(&s.metadata.name)).collect();
+        remove(&api, names).await
     }
 
     async fn policies(&self, state: &mut State, wanted: u32) -> anyhow::Result<Option<Proof>> {
@@ -137,11 +168,16 @@ impl Changer<'_> {
             self.remove_policies(wanted, had).await?;
         }
         state.policies = wanted;
-        let patience = if self.claims_policies { IN_FORCE } else { NOT_ENFORCED };
+        let enforces = self.claims_policies || state.enforced == Some(true);
+        let patience = if enforces { IN_FORCE } else { NOT_ENFORCED };
         let outcome = if wanted > 1 {
             let blocked = watch.turns(false, patience).await?;
             match blocked {
-                None => None,
+                None => {
+                    // It may come into force yet: the measured flow must then be admitted.
+                    self.apply_admit(server, client).await?;
+                    None
+                }
                 Some(_) => {
                     let (first, _) = self.admit(&mut watch, server, client).await?;
                     // Once more, now that nothing else is under way.
@@ -172,7 +208,7 @@ impl Changer<'_> {
             blocked.map(|at| ms(at, applied))
         };
         watch.end().await;
-        state.enforced = Some(outcome.is_some());
+        state.enforced = Some(outcome.is_some() || enforces);
         evidence.push(format!(
             "times as seen by a probe of the measured path every {INTERVAL_MS} ms, from the API server's answer; late by what a line takes over exec"
         ));
@@ -190,11 +226,7 @@ impl Changer<'_> {
             None => Proof {
                 kind: ProofKind::Policy,
                 cni: self.cni.clone(),
-                outcome: if self.claims_policies {
-                    ProofOutcome::Failed
-                } else {
-                    ProofOutcome::NotEnforced
-                },
+                outcome: if enforces { ProofOutcome::Failed } else { ProofOutcome::NotEnforced },
                 summary: format!(
                     "{wanted} {plural}: what they forbid still passes {} s after they were applied",
                     patience.as_secs()
@@ -250,7 +282,7 @@ impl Changer<'_> {
 
     async fn services(&self, state: &mut State, wanted: u32) -> anyhow::Result<Option<Proof>> {
         let server = Role::Pod(0).name(1);
-        let name = |n: u32| format!("filler-{n:05}");
+        let name = filler_name;
         let had = state.services;
         if wanted < had {
             remove(&self.pods.api::<Service>(), (wanted..had).map(name).collect()).await?;
