@@ -50,6 +50,7 @@ impl KindOptions {
             (self.node_image.is_some(), "--node-image"),
             (self.keep, "--keep"),
             (self.rebuilds != usual.rebuilds, "--rebuilds"),
+            (self.ready_within != usual.ready_within, "--ready-within"),
             (self.parallel_clusters != usual.parallel_clusters, "--parallel-clusters"),
         ]
         .into_iter()

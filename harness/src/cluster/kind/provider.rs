@@ -4,7 +4,7 @@
 //! and trials in a cluster are `cluster/kube`'s.
 
 use super::{
-    Sources, Tool, Tools,
+    CniSources, Sources, Tool, Tools,
     cluster::{Ground, KindMeasured},
     config::{self, Config},
     image, install,
@@ -275,6 +275,25 @@ fn feature(feature: KernelFeature) -> &'static capabilities::Feature {
     }
 }
 
+/// Refuses parameters that what the sources file names would leave without effect.
+fn ignored(cni: &KubeCni, sources: &CniSources) -> Result<(), ClusterError> {
+    let without = |key: &str| match (&sources.manifest, &sources.chart) {
+        (Some(manifest), _) => Some(format!("the manifest {}", manifest.display())),
+        (None, Some(chart)) if key == "version" => Some(format!("the chart {}", chart.display())),
+        _ => None,
+    };
+    let keys = cni.spec.params.keys().filter(|k| *k != "path");
+    for key in keys {
+        if let Some(what) = without(key) {
+            return Err(ClusterError::Usage(format!(
+                "cni {}: {key} has no effect on {what}, which the sources file names in its place",
+                cni.spec
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Do the nodes share this machine's kernel?
 fn docker_is_local() -> bool {
     std::env::var("DOCKER_HOST").map_or(true, |host| host.is_empty() || host.starts_with("unix://"))
@@ -318,6 +337,7 @@ impl Provider for KindProvider {
         config::check_topology(cni, topology)?;
         let cni = KubeCni::resolve(cni)?;
         config::config(&cni.profile, "x", topology.nodes).map_err(ClusterError::Usage)?;
+        ignored(&cni, &self.sources.of(&cni.profile.name, &cni.profile.family))?;
         let carried = self.carried(&cni.profile).await;
         carried.map_err(|reason| ClusterError::Unsupported { cni: cni.spec, reason })
     }

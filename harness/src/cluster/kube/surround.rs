@@ -218,9 +218,15 @@ impl Changer<'_> {
                 kind: ProofKind::Policy,
                 cni: self.cni.clone(),
                 outcome: ProofOutcome::Passed,
-                summary: format!(
-                    "{wanted} {plural}: in force {ms:.0} ms after the API server took it"
-                ),
+                summary: if wanted == 1 {
+                    format!(
+                        "1 policy: what it forbids was stopped {ms:.0} ms after the API server took it"
+                    )
+                } else {
+                    format!(
+                        "{wanted} policies: the one that admits let the flow through {ms:.0} ms after the API server took it"
+                    )
+                },
                 evidence,
             },
             None => Proof {
