@@ -6,6 +6,7 @@ pub mod kind;
 pub mod kube;
 pub mod netns;
 pub mod owner;
+pub mod static_binary;
 
 use crate::exec::Link;
 use async_trait::async_trait;
