@@ -68,12 +68,46 @@ fn a_suite_file_error_names_file_line_and_what_was_expected() {
 
 #[test]
 fn providers_of_later_releases_are_named_as_such() {
-    for provider in ["vm", "kind", "bare-metal", "kubeconfig"] {
+    for provider in ["vm", "bare-metal"] {
         refused(&["run", "--provider", provider], &["not in this release", "netns"]);
     }
     let (code, stdout, _) = cnibench(&["list", "providers"]);
     assert_eq!(code, 0);
-    assert_eq!(stdout.matches("Not in this release").count(), 4, "{stdout}");
+    assert_eq!(stdout.matches("Not in this release").count(), 2, "{stdout}");
+}
+
+#[test]
+fn the_provider_kind_says_what_is_wrong_before_anything_is_made() {
+    let kind = |more: &[&'static str]| [&["run", "--provider", "kind"], more].concat();
+    refused(&kind(&["--cni", "flanel-vxlan"]), &["did you mean \"flannel-vxlan\"?"]);
+    refused(&kind(&["--cni", "cilium:hubble=yes"]), &["hubble=\"yes\" is not on or off"]);
+    refused(&kind(&["--cni", "custom"]), &["custom:path=FILE.toml"]);
+    refused(&kind(&["--pairs", "all"]), &["--pairs means nothing to the provider kind"]);
+    refused(&["run", "--keep"], &["--keep means nothing to the provider netns"]);
+    let folder = tempfile::tempdir().unwrap();
+    let sources = folder.path().join("sources.toml");
+    std::fs::write(&sources, "[cni.cilium]\nimages = [\"no.tar\"]\n").unwrap();
+    let path = sources.to_str().unwrap();
+    refused(
+        &["run", "--provider", "kind", "--sources", path],
+        &["sources.toml:2:11: ", "no.tar: No such file"],
+    );
+    // Tools that are nowhere: named, with where to get them.
+    std::fs::write(&sources, "docker = \"no-such-docker\"\n").unwrap();
+    refused(
+        &["run", "--provider", "kind", "--cni", "cilium", "--sources", path],
+        &["cilium: no no-such-docker here: install Docker"],
+    );
+    refused(
+        &["run", "--provider", "kind", "--sources", path],
+        &["no no-such-docker here: install Docker", "cnibench doctor"],
+    );
+    let (code, stdout, _) =
+        cnibench(&["list", "cnis", "--provider", "kind", "--sources", path, "--format", "json"]);
+    assert_eq!(code, 0);
+    for name in ["flannel-ipsec", "cilium-kpr", "install Docker"] {
+        assert!(stdout.contains(name), "{name}: {stdout}");
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub enum Chosen {
     /// Clusters of kind.
     Kind(Box<KindProvider>),
     /// The cluster of a kubeconfig.
-    Kubeconfig(KubeconfigProvider),
+    Kubeconfig(Box<KubeconfigProvider>),
 }
 
 /// What is asked of a provider.
@@ -59,7 +59,7 @@ impl Chosen {
             ProviderKind::Kubeconfig => {
                 let placements = asked.placements.clone();
                 let provider = KubeconfigProvider::new(asked.kube.clone(), run, placements).await?;
-                Ok(Self::Kubeconfig(provider))
+                Ok(Self::Kubeconfig(Box::new(provider)))
             }
             ProviderKind::Kind => {
                 if let Some(option) = asked.kube.given_of_kubeconfig() {
@@ -72,7 +72,7 @@ impl Chosen {
                 let provider = KindProvider::new(owner, options, pods, placements)?;
                 Ok(Self::Kind(Box::new(provider)))
             }
-            kind => bail!("provider {kind} is not in this release"),
+            kind => bail!("provider {kind} is not in this release; netns, kind and kubeconfig are"),
         }
     }
 
@@ -81,7 +81,7 @@ impl Chosen {
         match self {
             Self::Netns(provider) => provider,
             Self::Kind(provider) => provider.as_ref(),
-            Self::Kubeconfig(provider) => provider,
+            Self::Kubeconfig(provider) => provider.as_ref(),
         }
     }
 

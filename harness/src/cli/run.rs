@@ -190,7 +190,11 @@ async fn prepare(
             }
         }
         if cnis.is_empty() {
-            bail!("this host can carry no cni: `cnibench doctor` says what is missing");
+            let why = skipped.first().map(|s| format!(" ({}: {})", s.cni, s.reason));
+            bail!(
+                "this host can carry no cni{}: `cnibench doctor` says what is missing",
+                why.unwrap_or_default()
+            );
         }
     } else {
         for cni in asked {

@@ -68,7 +68,7 @@ fn circle(nodes: u32, round: u32) -> Vec<Pair> {
         .map(|i| {
             let (a, b) = if i == 0 { (turning, at(0)) } else { (at(i), at(turning - i)) };
             // Roles alternate, so that no node is always the client.
-            if (i + round) % 2 == 0 { (a, b) } else { (b, a) }
+            if (i + round).is_multiple_of(2) { (a, b) } else { (b, a) }
         })
         .filter(|&(a, b)| a < nodes && b < nodes)
         .collect()

@@ -2,7 +2,7 @@
 
 use super::{Args, Check};
 use crate::cluster::{
-    kind::{Sources, Tool, Tools, tools},
+    kind::{Sources, Tool, Tools, plugins, tools},
     kube::{
         Access,
         access::Right,
@@ -24,6 +24,12 @@ pub(super) async fn kind(sources: &Sources) -> Vec<Check> {
     let mut checks = join_all(looks).await;
     let inotify = tools::inotify().map(|n| format!("{n} instances"));
     checks.push(Check::new(KIND, "inotify", inotify));
+    let bridge = plugins::find("bridge", sources.cni_plugins.as_deref());
+    let bridge =
+        bridge.map(|path| format!("{}, for Flannel on nodes that lack it", path.display()));
+    let bridge = bridge
+        .map_err(|e| format!("{e}; only Flannel needs it, and not every node image lacks it"));
+    checks.push(Check::new(KIND, "CNI plugin bridge", bridge));
     checks
 }
 

@@ -105,10 +105,10 @@ impl Cluster for KindMeasured {
 
     async fn surround(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
         // A case that does not say is measured with what the cni was asked for.
-        if let Some(on) = wanted.hubble.or(self.asked.hubble) {
-            if self.ground.switch_hubble(on).await? {
-                self.inner.switched(self.ground.cni.clone());
-            }
+        if let Some(on) = wanted.hubble.or(self.asked.hubble)
+            && self.ground.switch_hubble(on).await?
+        {
+            self.inner.switched(self.ground.cni.clone());
         }
         let proofs = self.inner.surround(wanted).await?;
         if self.surroundings != *wanted {

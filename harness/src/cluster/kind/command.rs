@@ -3,7 +3,7 @@
 //! Owns process groups, time limits and what an error says of a command that failed. Which commands
 //! there are is said by the modules beside it.
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
 use std::{
     ffi::{OsStr, OsString},
     io,
@@ -128,7 +128,14 @@ impl Invocation {
         let line = self.line();
         tracing::debug!(command = line, "running");
         let fail = |cause| CommandError::Io { command: line.clone(), cause };
-        let mut child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        // SAFETY: the closure makes one system call and allocates nothing.
+        unsafe {
+            // A run that is killed takes its commands along: a `kind create` that lived on would make
+            // what `clean` has just removed.
+            command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+        }
+        let mut child = command
             .args(&self.args)
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::piped())
@@ -178,46 +185,6 @@ impl Invocation {
             }
         }
     }
-
-    /// Runs it without a runtime, for what must still be done when futures are dropped. Output is
-    /// thrown away.
-    ///
-    /// # Errors
-    /// [`CommandError`], without what the command said.
-    pub fn run_blocking(self) -> Result<(), CommandError> {
-        use std::os::unix::process::CommandExt as _;
-        let line = self.line();
-        let fail = |cause| CommandError::Io { command: line.clone(), cause };
-        let mut child = std::process::Command::new(&self.program)
-            .args(&self.args)
-            .envs(self.env.iter().map(|(k, v)| (k, v)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .map_err(fail)?;
-        let until = std::time::Instant::now() + self.limit;
-        loop {
-            match child.try_wait().map_err(fail)? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => {
-                    return Err(CommandError::Failed {
-                        command: line,
-                        status,
-                        tail: String::new(),
-                    });
-                }
-                None if std::time::Instant::now() > until => {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    let after_s = self.limit.as_secs_f64();
-                    return Err(CommandError::Hung { command: line, after_s, tail: String::new() });
-                }
-                None => std::thread::sleep(Duration::from_millis(20)),
-            }
-        }
-    }
 }
 
 async fn read_all(from: Option<impl AsyncRead + Unpin>, to: &mut Vec<u8>) -> io::Result<()> {
@@ -229,6 +196,9 @@ async fn read_all(from: Option<impl AsyncRead + Unpin>, to: &mut Vec<u8>) -> io:
 fn tail(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
+    // kind and helm tell what they do before they say what went wrong.
+    let error = lines.iter().position(|l| l.starts_with("ERROR") || l.starts_with("Error"));
+    let lines = &lines[error.unwrap_or(0)..];
     let last = &lines[lines.len().saturating_sub(LINES)..];
     if last.is_empty() { String::new() } else { format!(": {}", last.join("\n  ")) }
 }
@@ -282,6 +252,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_done_before_an_error_is_left_out() {
+        let error =
+            sh("echo ' • Preparing nodes' >&2; echo ERROR: no; echo ERROR: why >&2; exit 1", 5000);
+        let text = error.run().await.unwrap_err().to_string();
+        assert!(text.ends_with("exit status: 1: ERROR: why"), "{text}");
+    }
+
+    #[tokio::test]
     async fn what_hangs_is_killed_with_its_children() {
         let dir = tempfile::tempdir().unwrap();
         let pid = dir.path().join("pid");
@@ -310,7 +288,5 @@ mod tests {
         assert!(
             matches!(error.unwrap_err(), CommandError::Missing { program } if program == "/no/such/program")
         );
-        let error = Invocation::new("/no/such/program", Duration::from_secs(1)).run_blocking();
-        assert!(error.is_err());
     }
 }

@@ -3,7 +3,10 @@
 //! A cluster is removed only where its run's note says that it is ours to remove: another machine's
 //! run or another user's may share this Docker, and its lock cannot be seen from here.
 
-use super::tools::Tools;
+use super::{
+    removal::{Made, Removal},
+    tools::Tools,
+};
 use crate::cluster::owner::{CleanReport, Missing, Owner, RunId, is_missing, locks, try_lock};
 use anyhow::{Context as _, anyhow};
 use serde::{Deserialize, Serialize};
@@ -17,8 +20,6 @@ use std::{
 
 /// The provider's name in file names.
 const KIND: &str = "kind";
-/// Deleting a cluster removes its containers and their volumes.
-pub(super) const DELETE: Duration = Duration::from_secs(180);
 /// Asking kind what there is.
 const LIST: Duration = Duration::from_secs(30);
 
@@ -36,6 +37,7 @@ pub struct Noted {
 struct Note {
     docker_host: Option<String>,
     kind: PathBuf,
+    docker: PathBuf,
     clusters: BTreeMap<String, Noted>,
 }
 
@@ -50,7 +52,8 @@ impl Registry {
     /// Of a run that has no cluster yet.
     pub fn new(owner: &Owner, tools: &Tools) -> Self {
         let docker_host = std::env::var("DOCKER_HOST").ok();
-        let note = Note { docker_host, kind: tools.kind.clone(), clusters: BTreeMap::new() };
+        let Tools { docker, kind, .. } = tools.clone();
+        let note = Note { docker_host, kind, docker, clusters: BTreeMap::new() };
         Self { path: owner.id().note(owner.folder(), KIND), note: Mutex::new(note) }
     }
 
@@ -161,15 +164,14 @@ async fn remove_clusters(path: &Path, keep: Keep, report: &mut CleanReport) -> a
         if noted.keep && keep == Keep::Respect {
             continue;
         }
-        let tools = Tools { kind: note.kind.clone(), ..Tools::default() };
-        let mut command = tools.kind(DELETE).args(["delete", "cluster", "--name", &cluster]);
-        command = command.arg("--kubeconfig").arg(&noted.kubeconfig);
-        if let Some(host) = &note.docker_host {
-            command = command.env("DOCKER_HOST", host);
-        }
-        command.run().await.with_context(|| format!("cluster {cluster} is left"))?;
-        // kind leaves an empty kubeconfig.
-        let _ = fs::remove_file(&noted.kubeconfig);
+        let (kind, docker) = (note.kind.clone(), note.docker.clone());
+        let removal = Removal {
+            tools: Tools { kind, docker, ..Tools::default() },
+            docker_host: note.docker_host.clone(),
+            name: cluster.clone(),
+            kubeconfig: noted.kubeconfig,
+        };
+        removal.run(Made::Perhaps).await?;
         note.clusters.remove(&cluster);
         note.write(path)?;
         report.removed.push(cluster);
@@ -201,11 +203,16 @@ pub async fn orphans(tools: &Tools) -> Vec<String> {
 pub async fn remove(tools: &Tools, clusters: &[String]) -> CleanReport {
     let mut report = CleanReport::default();
     for cluster in clusters {
-        // A kubeconfig of nobody: the user's own is never touched.
-        let command = tools.kind(DELETE).args(["delete", "cluster", "--name", cluster]);
-        match command.args(["--kubeconfig", "/dev/null"]).run().await {
-            Ok(_) => report.removed.push(cluster.clone()),
-            Err(e) => report.errors.push(anyhow!(e).context(format!("cluster {cluster} is left"))),
+        let removal = Removal {
+            tools: tools.clone(),
+            docker_host: None,
+            name: cluster.clone(),
+            // Of nobody: the user's own is never touched.
+            kubeconfig: "/dev/null".into(),
+        };
+        match removal.run(Made::Perhaps).await {
+            Ok(()) => report.removed.push(cluster.clone()),
+            Err(e) => report.errors.push(e),
         }
     }
     report
@@ -251,6 +258,7 @@ mod tests {
     async fn clusters_of_dead_runs_go_and_kept_ones_only_when_asked() {
         let fakes = Fakes::new();
         fakes.program("kind", "");
+        fakes.program("docker", "");
         let id = dead_run(&fakes);
         let report = clean(fakes.folder(), Keep::Respect).await;
         assert!(report.errors.is_empty(), "{report:?}");
@@ -269,6 +277,7 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_removed_is_still_known_the_next_time() {
         let fakes = Fakes::new();
+        fakes.program("docker", "");
         fakes.program("kind", "echo the daemon is gone >&2; exit 1");
         let id = dead_run(&fakes);
         let report = clean(fakes.folder(), Keep::Override).await;
@@ -287,6 +296,7 @@ mod tests {
         fakes.program("kind", "echo kind; echo cnb-abcdef-c0; echo cnb-x-c0");
         assert_eq!(orphans(&fakes.tools()).await, ["cnb-abcdef-c0"]);
         fakes.program("kind", "");
+        fakes.program("docker", "");
         let report = remove(&fakes.tools(), &["cnb-abcdef-c0".to_owned()]).await;
         assert_eq!(report.removed, ["cnb-abcdef-c0"]);
         assert!(fakes.calls("kind")[1].ends_with("--kubeconfig /dev/null"));

@@ -6,7 +6,8 @@
 use super::{
     command::{CommandError, Invocation},
     config::Config,
-    leftovers::{DELETE, Noted, Registry},
+    leftovers::{Noted, Registry},
+    removal::{Made, Removal},
     tools::Tools,
 };
 use crate::cluster::owner::Owner;
@@ -22,6 +23,8 @@ use std::{
 const CREATE: Duration = Duration::from_secs(900);
 /// Loading an archive of images into the nodes.
 const LOAD: Duration = Duration::from_secs(600);
+/// What to do about a cluster that could not be removed.
+const CLEAN: &str = "`cnibench clean` can try again";
 /// A question to docker or kind.
 const ASK: Duration = Duration::from_secs(30);
 
@@ -51,6 +54,7 @@ pub struct KindCluster {
     /// The file that leads to it.
     pub kubeconfig: PathBuf,
     maker: Maker,
+    made: Made,
     whole: bool,
     gone: bool,
 }
@@ -73,8 +77,14 @@ impl Maker {
         let noted = Noted { kubeconfig: kubeconfig.clone(), keep: self.keep };
         self.registry.add(&name, noted)?;
         // From here on it goes away with this value, also when nobody waits for it any more.
-        let mut cluster =
-            KindCluster { name, kubeconfig, maker: self.clone(), whole: false, gone: false };
+        let mut cluster = KindCluster {
+            name,
+            kubeconfig,
+            maker: self.clone(),
+            made: Made::Perhaps,
+            whole: false,
+            gone: false,
+        };
         let mut command = cluster.kind(CREATE, &["create", "cluster"]).args(["--config", "-"]);
         command = command.args(["--wait", "0s"]).stdin(config.yaml.clone());
         if let Some(image) = &self.node_image {
@@ -87,6 +97,7 @@ impl Maker {
             }
             return Err(error);
         }
+        cluster.made = Made::Wholly;
         Ok(cluster)
     }
 }
@@ -187,15 +198,21 @@ impl KindCluster {
         if self.gone {
             return Ok(());
         }
-        let deleted = self.kind(DELETE, &["delete", "cluster"]).run().await;
-        deleted.with_context(|| format!("cluster {} is left: `cnibench clean`", self.name))?;
+        self.removal().run(self.made).await.context(CLEAN)?;
         self.struck_out()
+    }
+
+    fn removal(&self) -> Removal {
+        Removal {
+            tools: self.maker.tools.clone(),
+            docker_host: None,
+            name: self.name.clone(),
+            kubeconfig: self.kubeconfig.clone(),
+        }
     }
 
     fn struck_out(&mut self) -> anyhow::Result<()> {
         self.gone = true;
-        // kind leaves an empty one.
-        let _ = fs::remove_file(&self.kubeconfig);
         self.maker.registry.remove(&self.name)
     }
 }
@@ -205,10 +222,9 @@ impl Drop for KindCluster {
         if self.gone || self.stays() {
             return;
         }
-        let command = self.kind(DELETE, &["delete", "cluster"]);
-        let done = command.run_blocking().map_err(anyhow::Error::from);
+        let done = self.removal().run_blocking(self.made);
         if let Err(e) = done.and_then(|()| self.struck_out()) {
-            crate::tell::tell(&format!("cluster {} is left ({e:#}): `cnibench clean`", self.name));
+            crate::tell::tell(&format!("{CLEAN}: {e:#}"));
         }
     }
 }
@@ -296,6 +312,7 @@ mod tests {
     #[tokio::test]
     async fn a_cluster_that_cannot_be_made_leaves_nothing_and_says_why() {
         let fakes = Fakes::new();
+        fakes.program("docker", "");
         let owner = Arc::new(Owner::acquire_in(fakes.folder()).unwrap());
         let maker = maker(&fakes, &owner);
         for (said, expected) in [
@@ -324,6 +341,7 @@ mod tests {
             "case $1 in create) touch \"$FAKES/cluster-x\" \"$FAKES/made\"; sleep 1000;; delete) rm -f \"$FAKES/cluster-x\";; esac",
         );
         let owner = Arc::new(Owner::acquire_in(fakes.folder()).unwrap());
+        fakes.program("docker", "");
         let maker = maker(&fakes, &owner);
         let config = config();
         let making = maker.create(0, &config);
@@ -360,7 +378,10 @@ mod tests {
         let mut cluster = maker(&fakes, &owner).create(0, &config()).await.unwrap();
         fakes.program("kind", "echo no daemon >&2; exit 1");
         let text = format!("{:#}", cluster.end().await.unwrap_err());
-        assert!(text.contains("is left: `cnibench clean`") && text.contains("no daemon"), "{text}");
+        assert!(
+            text.contains("`cnibench clean` can try again: ") && text.contains("no daemon"),
+            "{text}"
+        );
         drop(cluster);
         assert!(owner.id().has_notes(fakes.folder()));
     }

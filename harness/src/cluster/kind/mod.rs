@@ -17,6 +17,7 @@ pub mod lifecycle;
 pub mod options;
 pub mod plugins;
 mod provider;
+pub mod removal;
 pub mod sources;
 pub mod tools;
 pub mod wait;

@@ -3,7 +3,7 @@
 //! kind's node image has host-local, loopback, portmap and ptp; Flannel needs bridge.
 
 use super::lifecycle::KindCluster;
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 
 /// Where nodes have them.
@@ -26,7 +26,8 @@ pub async fn bring(
         let there = cluster.in_node(node, &["ls", IN_NODE]).await;
         let there = there.with_context(|| format!("node {node}: which CNI plugins it has"))?;
         for plugin in needed.iter().filter(|p| there.lines().all(|l| l.trim() != p.as_str())) {
-            let file = find(plugin, folder)?;
+            let file = find(plugin, folder)
+                .with_context(|| format!("node {node} lacks a CNI plugin that the cni needs"))?;
             let to = format!("{IN_NODE}/{plugin}");
             let copied = cluster.copy(&file, node, &to).await;
             copied.with_context(|| format!("CNI plugin {} into node {node}", file.display()))?;
@@ -38,17 +39,20 @@ pub async fn bring(
     Ok(brought)
 }
 
-fn find(plugin: &str, folder: Option<&Path>) -> anyhow::Result<PathBuf> {
+/// Where this machine has a plugin, for nodes that lack it.
+///
+/// # Errors
+/// Nowhere: where was looked, and where to get it.
+pub fn find(plugin: &str, folder: Option<&Path>) -> anyhow::Result<PathBuf> {
     let folders: Vec<&Path> = folder.into_iter().chain(HERE.iter().map(Path::new)).collect();
     let found = folders.iter().map(|f| f.join(plugin)).find(|p| p.is_file());
-    let Some(found) = found else {
+    found.with_context(|| {
         let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
-        bail!(
-            "the nodes have no CNI plugin {plugin:?}, nor does this machine (looked in {}): install containernetworking-plugins, or name a folder with it (cni_plugins in --sources; https://github.com/containernetworking/plugins/releases)",
+        format!(
+            "this machine has no CNI plugin {plugin:?} (looked in {}): install containernetworking-plugins, or name a folder with it (cni_plugins in --sources; https://github.com/containernetworking/plugins/releases)",
             looked.join(", ")
-        );
-    };
-    Ok(found)
+        )
+    })
 }
 
 #[cfg(test)]

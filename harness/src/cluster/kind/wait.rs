@@ -57,7 +57,9 @@ pub async fn settled(
     if !profile.host_network {
         nodes_ready(access, nodes, left()).await?;
     }
-    at_rest(access, profile, left()).await
+    // That it holds is asked for once pods are there, which set some cnis to work again.
+    let Some(agent) = &profile.agent else { return Ok(()) };
+    agents_settled(access, agent, &profile.settled, Duration::ZERO, left()).await
 }
 
 /// Waits until the log and the commands of every agent say that it is settled, for as long in a row as
@@ -71,7 +73,8 @@ pub async fn at_rest(
     patience: Duration,
 ) -> anyhow::Result<()> {
     let Some(agent) = &profile.agent else { return Ok(()) };
-    agents_settled(access, agent, &profile.settled, Instant::now() + patience).await
+    let hold = Duration::from_secs(profile.settled.hold_s.into());
+    agents_settled(access, agent, &profile.settled, hold, patience).await
 }
 
 /// Waits until a change of the cni's DaemonSet has reached its pods on every node.
@@ -159,10 +162,10 @@ async fn agents_settled(
     access: &Access,
     agent: &AgentPods,
     settled: &Settled,
-    until: Instant,
+    hold: Duration,
+    patience: Duration,
 ) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let hold = Duration::from_secs(settled.hold_s.into());
     let mut since: Option<Instant> = None;
     loop {
         let pods = list(&access.client, &agent.namespace, &agent.selector).await?;
@@ -177,7 +180,7 @@ async fn agents_settled(
             if since.get_or_insert_with(Instant::now).elapsed() >= hold {
                 return Ok(());
             }
-        } else if Instant::now() >= until {
+        } else if begun.elapsed() >= patience {
             bail!(
                 "Ready, but not settled after {} s: {}",
                 begun.elapsed().as_secs(),

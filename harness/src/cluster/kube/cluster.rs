@@ -34,6 +34,8 @@ pub struct KubeCluster {
     notes: Vec<String>,
     state: State,
     footprints: Option<Footprints>,
+    /// True when the cni's own pods are others than when their window began.
+    replaced: bool,
     placements: Vec<Placement>,
     /// Policies are proved once, and again with the flow observer on.
     proved: Mutex<Option<bool>>,
@@ -83,6 +85,7 @@ impl KubeCluster {
             notes: Vec::new(),
             state: State::default(),
             footprints,
+            replaced: false,
             placements,
             proved: Mutex::new(None),
         }
@@ -96,6 +99,7 @@ impl KubeCluster {
     /// The cni was installed again with its flow observer switched.
     pub fn switched(&mut self, cni: KubeCni) {
         self.cni = cni;
+        self.replaced = true;
     }
 
     /// The policy proof, and that of the flow log where there is one, unless they were taken with
@@ -162,6 +166,12 @@ impl Cluster for KubeCluster {
             hubble: self.cni.hubble,
         };
         let mut proofs = changer.reach(&mut self.state, wanted).await?;
+        if std::mem::take(&mut self.replaced)
+            && let Some(footprints) = &mut self.footprints
+        {
+            // What fails here fails at the end of the load, too, and is told there.
+            let _ = footprints.begin().await;
+        }
         if wanted.hubble == Some(true) {
             proofs.extend(self.prove_policies().await);
         }

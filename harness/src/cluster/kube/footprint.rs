@@ -114,6 +114,15 @@ impl Footprints {
         Ok(taken)
     }
 
+    /// Begins the window of the load anew: the cni's pods were replaced.
+    ///
+    /// # Errors
+    /// As [`idle`](Self::idle).
+    pub async fn begin(&mut self) -> anyhow::Result<()> {
+        self.before = self.read().await?;
+        Ok(())
+    }
+
     async fn read(&self) -> anyhow::Result<Readings> {
         let AgentPods { namespace, selector, .. } = &self.agents;
         let pods = ready::list(&self.client, namespace, selector).await?;

@@ -1,0 +1,14 @@
+//! The lab tier: the binary against real Kubernetes, with docker, kind and helm on PATH.
+//!
+//! Asked for by the feature `lab-tests`; needs `CNIBENCH_LAB_SOURCES`, a sources file (see
+//! `cnibench run --sources`) with whatever this machine cannot fetch. Takes some minutes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by unwrapping it; helpers beside them do, too"
+)]
+
+mod kind;
+mod support;
