@@ -8,6 +8,7 @@ pub mod access;
 mod cluster;
 mod delivery;
 mod footprint;
+mod health;
 pub mod nodes;
 pub mod objects;
 pub mod options;
@@ -15,6 +16,7 @@ pub mod pods;
 mod prove;
 mod provider;
 pub mod ready;
+pub mod removal;
 pub mod rights;
 pub mod surround;
 

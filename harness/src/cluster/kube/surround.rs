@@ -7,6 +7,7 @@
 use super::{
     objects::{Role, SERVICE_PORT, filler_name},
     pods::{AT_ONCE, Pods, apply},
+    removal::remove_named,
 };
 use crate::{
     cluster::StateError,
@@ -16,7 +17,6 @@ use anyhow::{Context as _, anyhow, bail};
 use cnibench_model::{CniSpec, Proof, ProofKind, ProofOutcome, Surroundings};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::{core::v1::Service, networking::v1::NetworkPolicy};
-use kube::api::DeleteParams;
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
@@ -38,6 +38,8 @@ const ADMIT: &str = "admit";
 pub struct State {
     policies: u32,
     services: u32,
+    /// The most policies and services that may be there after a change that failed half-way.
+    unsure: Option<(u32, u32)>,
     /// None until it is known whether the cni enforces policies at all.
     enforced: Option<bool>,
 }
@@ -83,14 +85,38 @@ impl Changer<'_> {
         }
         // What a case does not ask for is not there: the cases before it may have.
         let policies = wanted.policies.unwrap_or(0);
+        let services = wanted.services.unwrap_or(0);
+        if let Some(most) = state.unsure {
+            self.clear(state, most).await?;
+        }
+        if (policies, services) == (state.policies, state.services) {
+            return Ok(proofs);
+        }
+        state.unsure = Some((policies.max(state.policies), services.max(state.services)));
         if policies != state.policies {
             proofs.extend(self.policies(state, policies).await?);
         }
-        let services = wanted.services.unwrap_or(0);
         if services != state.services {
             proofs.extend(self.services(state, services).await?);
         }
+        state.unsure = None;
         Ok(proofs)
+    }
+
+    /// Back to nothing, from a change that failed half-way.
+    async fn clear(
+        &self,
+        state: &mut State,
+        (policies, services): (u32, u32),
+    ) -> anyhow::Result<()> {
+        self.remove_policies(0, policies).await?;
+        let names = (0..services).map(filler_name).collect();
+        remove(&self.pods.api::<Service>(), names).await?;
+        if policies > 0 && state.enforced.unwrap_or(self.claims_policies) {
+            self.wait_for(&Role::Pod(1).name(0), true).await.context("policies were removed")?;
+        }
+        (state.policies, state.services, state.unsure) = (0, 0, None);
+        Ok(())
     }
 
     async fn policies(&self, state: &mut State, wanted: u32) -> anyhow::Result<Option<Proof>> {
@@ -250,7 +276,7 @@ impl Changer<'_> {
 
     async fn services(&self, state: &mut State, wanted: u32) -> anyhow::Result<Option<Proof>> {
         let server = Role::Pod(0).name(1);
-        let name = |n: u32| format!("filler-{n:05}");
+        let name = filler_name;
         let had = state.services;
         if wanted < had {
             remove(&self.pods.api::<Service>(), (wanted..had).map(name).collect()).await?;
@@ -307,16 +333,14 @@ fn ms(later: Instant, earlier: Instant) -> f64 {
 
 async fn remove<K>(api: &kube::Api<K>, names: Vec<String>) -> anyhow::Result<()>
 where
-    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug + kube::Resource,
+    K::DynamicType: Default,
 {
-    let gone = stream::iter(names).map(|name| async move {
-        match api.delete(&name, &DeleteParams::default()).await {
-            Ok(_) => Ok(()),
-            Err(e) if super::access::is_missing(&e) => Ok(()),
-            Err(e) => Err(anyhow!("removing {name}: {}", super::access::explain(&e))),
-        }
-    });
-    gone.buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
+    let mut errors = remove_named(api, names).await;
+    match errors.pop() {
+        None => Ok(()),
+        Some(one) => Err(one.context("cannot be removed")),
+    }
 }
 
 /// A probe from one pod to the server's, and the echo that answers it.
