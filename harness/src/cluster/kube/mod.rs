@@ -9,6 +9,7 @@ mod cluster;
 mod delivery;
 mod footprint;
 mod health;
+pub mod leftovers;
 pub mod nodes;
 pub mod objects;
 pub mod options;
