@@ -54,7 +54,7 @@ fn congestion_control(socket: &Socket, name: &str) -> Result<(), TrialError> {
             format!("congestion_control: this kernel has no {name:?}; it has {}", list(AVAILABLE))
         }
         io::ErrorKind::PermissionDenied => format!(
-            "congestion_control: {name:?} needs CAP_NET_ADMIN here; without it: {}",
+            "congestion_control: {name:?} needs CAP_NET_ADMIN here (`run --privileged` gives it to pods); without it a suite may ask for {}",
             list(ALLOWED)
         ),
         _ => format!("congestion_control: {name:?} cannot be set: {error}"),

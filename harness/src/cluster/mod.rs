@@ -6,6 +6,7 @@ pub mod kind;
 pub mod kube;
 pub mod netns;
 pub mod owner;
+pub mod static_binary;
 
 use crate::exec::Link;
 use async_trait::async_trait;
@@ -136,12 +137,11 @@ pub trait Cluster: Send + Sync {
     }
 
     /// Asked after a trial that failed: was it the way to the cluster, and is it back? Then the trial
-    /// is run once more, and the text says why. `unheard`: an agent did not answer at all.
+    /// is run once more, and the text says why.
     ///
     /// # Errors
     /// It does not come back.
-    async fn mend(&mut self, unheard: bool) -> anyhow::Result<Option<String>> {
-        let _ = unheard;
+    async fn mend(&mut self) -> anyhow::Result<Option<String>> {
         Ok(None)
     }
 

@@ -72,6 +72,11 @@ impl RunId {
         folder.join(format!("{}.{provider}", self.0))
     }
 
+    /// The run that a label names.
+    pub fn of_label(value: &str) -> Option<Self> {
+        Self::parse(value)
+    }
+
     /// The run that such a file belongs to.
     pub fn of_note(name: &str, provider: &str) -> Option<Self> {
         Self::parse(name.strip_suffix(provider)?.strip_suffix('.')?)
@@ -112,6 +117,18 @@ pub fn locks() -> anyhow::Result<PathBuf> {
             "no place for a lock (XDG_RUNTIME_DIR is not set): run as root, or enter a user namespace first"
         )
     })
+}
+
+/// What tells this user's folder of locks from every other's, of another machine, container or boot:
+/// noted on things in places that several of them share, such as a Kubernetes cluster.
+///
+/// # Errors
+/// There is no such folder yet, which every run makes.
+pub fn whereabouts() -> anyhow::Result<String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let folder = locks()?;
+    let at = stat(&folder).with_context(|| format!("no locks in {}", folder.display()))?;
+    Ok(format!("{}:{:x}:{:x}", boot.trim(), at.st_dev, at.st_ino))
 }
 
 /// The right to make things under a run's id, for as long as it lives.

@@ -5,7 +5,8 @@
 //! kill what an exec started. Half-closing needs `v5.channel.k8s.io` (Kubernetes 1.30).
 
 use super::{Link, Process};
-use anyhow::{Context as _, anyhow, bail};
+use crate::cluster::kube::access::{answer, explain, is_unreachable};
+use anyhow::{anyhow, bail};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
@@ -14,7 +15,10 @@ use kube::{
     api::{AttachParams, AttachedProcess},
 };
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -22,12 +26,25 @@ use tokio::{
     time::timeout,
 };
 
-/// How long the API server and the kubelet may take to start a command.
-const ATTACH: Duration = Duration::from_secs(30);
 /// Bytes of each pipe's buffer; a binary travels through them.
 const PIPE: usize = 256 << 10;
 /// Bytes of output that [`output`] keeps of one stream.
 const MOST: u64 = 16 << 20;
+
+/// Connections to containers that were lost, counted by all of them together.
+#[derive(Debug, Clone, Default)]
+pub struct Cuts(Arc<AtomicU32>);
+
+impl Cuts {
+    fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many since the last question.
+    pub fn take(&self) -> u32 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
 
 /// A container to run commands in.
 #[derive(Clone)]
@@ -40,6 +57,8 @@ pub struct Container {
     pub pod: String,
     /// The container.
     pub container: String,
+    /// Where lost connections are counted.
+    pub cuts: Cuts,
 }
 
 impl std::fmt::Display for Container {
@@ -58,12 +77,13 @@ impl Container {
             .max_stdin_buf_size(PIPE)
             .max_stdout_buf_size(PIPE);
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        let attached = timeout(ATTACH, pods.exec(&self.pod, command.iter().copied(), &how)).await;
-        let name = || format!("{self}: cannot run {}", command.join(" "));
-        match attached {
-            Ok(attached) => attached.with_context(name),
-            Err(_) => bail!("{}: no answer within {} s", name(), ATTACH.as_secs()),
-        }
+        let attached = answer(pods.exec(&self.pod, command.iter().copied(), &how)).await;
+        attached.map_err(|e| {
+            if is_unreachable(&e) {
+                self.cuts.count();
+            }
+            anyhow!("{self}: cannot run {}: {}", command.join(" "), explain(&e))
+        })
     }
 
     /// Starts a command and gives its pipes.
@@ -81,7 +101,12 @@ impl Container {
             input: Box::new(input),
             output: Box::new(output),
             errors: Box::new(errors),
-            process: Box::new(Exec { attached, status: Mutex::new(Box::pin(status)), ended: None }),
+            process: Box::new(Exec {
+                attached,
+                status: Mutex::new(Box::pin(status)),
+                ended: None,
+                cuts: self.cuts.clone(),
+            }),
         })
     }
 
@@ -118,6 +143,9 @@ impl Container {
                 tokio::join!(feed, output.read_to_end(&mut out), errors.read_to_end(&mut err));
             let status = status.await;
             let said = String::from_utf8_lossy(&err).trim().to_owned();
+            if status.is_none() {
+                self.cuts.count();
+            }
             if let Some(cause) = failure(status.as_ref()) {
                 let said = if said.is_empty() { cause } else { format!("{cause}: {said}") };
                 bail!("{self}: {}: {said}", name());
@@ -151,6 +179,7 @@ struct Exec {
     /// Never locked: it makes the process one that threads may share.
     status: Mutex<BoxFuture<'static, Option<Status>>>,
     ended: Option<String>,
+    cuts: Cuts,
 }
 
 #[async_trait]
@@ -160,11 +189,18 @@ impl Process for Exec {
             return ended.clone();
         }
         let status = self.status.get_mut().unwrap_or_else(PoisonError::into_inner).await;
+        if status.is_none() {
+            self.cuts.count();
+        }
         let ended = failure(status.as_ref()).unwrap_or_else(|| "exit status 0".to_owned());
         self.ended.insert(ended).clone()
     }
 
     async fn kill(&mut self) {
+        if self.ended.is_none() {
+            // Its input was closed and it did not end, as far as can be seen from here.
+            self.cuts.count();
+        }
         // Closes the connection, and with it the command's input.
         self.attached.abort();
     }

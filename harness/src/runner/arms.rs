@@ -26,13 +26,27 @@ impl Arm {
         topology: &Topology,
     ) -> Result<(Self, Vec<Proof>), ClusterError> {
         let cluster = provider.up(index, cni, topology).await?;
-        let proofs = cluster.prove().await;
-        Ok((Self { cluster, agents: HashMap::new() }, proofs))
+        let mut arm = Self { cluster, agents: HashMap::new() };
+        let proofs = arm.prove().await?;
+        Ok((arm, proofs))
+    }
+
+    /// Takes the proofs, and once more where the way to the cluster was cut in between.
+    async fn prove(&mut self) -> anyhow::Result<Vec<Proof>> {
+        let proofs = self.cluster.prove().await;
+        if verdict(&proofs).is_some() && self.cluster.mend().await?.is_some() {
+            return Ok(self.cluster.prove().await);
+        }
+        Ok(proofs)
     }
 
     /// Is the cluster, at the end of the run, still what was proved at its beginning? None: it is.
     pub async fn still_proved(&mut self) -> (Vec<Proof>, Option<CellStatus>) {
-        if let Err(cause) = self.cluster.check().await {
+        let whole = match self.cluster.mend().await {
+            Ok(_) => self.cluster.check().await,
+            Err(cause) => Err(cause),
+        };
+        if let Err(cause) = whole {
             let status = CellStatus::Failed {
                 short: "cni died".to_owned(),
                 reason: format!("found at the end of the run: {cause:#}"),
@@ -40,14 +54,21 @@ impl Arm {
             return (Vec::new(), Some(status));
         }
         // As it came up: the last case may have left policies.
-        if let Err(e) = self.cluster.surround(&Surroundings::default()).await {
-            let reason = format!("found at the end of the run: {e}");
-            let short = "state not reached".to_owned();
-            return (Vec::new(), Some(CellStatus::Failed { short, reason }));
+        let proved = match self.reach(&Surroundings::default()).await {
+            Ok(_) => self.prove().await.map_err(|e| format!("{e:#}")),
+            Err(e) => Err(e.to_string()),
+        };
+        match proved {
+            Ok(proofs) => {
+                let status = verdict(&proofs);
+                (proofs, status)
+            }
+            Err(e) => {
+                let reason = format!("found at the end of the run: {e}");
+                let short = "state not reached".to_owned();
+                (Vec::new(), Some(CellStatus::Failed { short, reason }))
+            }
         }
-        let proofs: Vec<Proof> = self.cluster.prove().await;
-        let status = verdict(&proofs);
-        (proofs, status)
     }
 
     /// What came up.
@@ -62,7 +83,19 @@ impl Arm {
 
     /// Brings the cluster to the state that a case asks for.
     pub async fn surround(&mut self, case: &Case) -> Result<Vec<Proof>, StateError> {
-        self.cluster.surround(&case.surroundings).await
+        self.reach(&case.surroundings).await
+    }
+
+    /// The same by the state alone; once more where the way to the cluster was cut in between.
+    async fn reach(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
+        match self.cluster.surround(wanted).await {
+            Err(StateError::Failed(cause)) => match self.cluster.mend().await {
+                Ok(Some(_)) => self.cluster.surround(wanted).await,
+                Ok(None) => Err(StateError::Failed(cause)),
+                Err(away) => Err(StateError::Failed(away)),
+            },
+            reached => reached,
+        }
     }
 
     /// What the cni's own pods cost.
@@ -74,15 +107,10 @@ impl Arm {
     /// Trials that failed because the way to the cluster was cut are run once more.
     pub async fn trials(&mut self, case: &Case, asked: &[Asked]) -> Vec<Result<Trial, TrialError>> {
         let mut results = self.try_all(case, asked).await;
-        let broken = |r: &Result<Trial, TrialError>| match r {
-            Err(TrialError::Broken(broken)) => Some(broken.unheard),
-            _ => None,
-        };
-        let lost: Vec<bool> = results.iter().filter_map(broken).collect();
-        if lost.is_empty() {
+        if !results.iter().any(|r| matches!(r, Err(TrialError::Broken(_)))) {
             return results;
         }
-        let note = match self.cluster.mend(lost.contains(&true)).await {
+        let note = match self.cluster.mend().await {
             Ok(Some(note)) => note,
             Ok(None) => return self.blame(asked, results).await,
             Err(cause) => {
@@ -229,7 +257,6 @@ fn dead(cause: &anyhow::Error, error: TrialError) -> TrialError {
         TrialError::Broken(broken) => TrialError::ClusterDead(Broken {
             short: "cluster failed".to_owned(),
             reason: format!("{cause:#}; {}", broken.reason),
-            unheard: broken.unheard,
         }),
         other => other,
     }

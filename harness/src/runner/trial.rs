@@ -47,22 +47,12 @@ pub struct Broken {
     pub short: String,
     /// The whole error.
     pub reason: String,
-    /// True when an agent was not heard at all: the way to it may be what failed.
-    pub unheard: bool,
 }
 
 impl From<AgentError> for Broken {
     fn from(error: AgentError) -> Self {
-        Self {
-            short: error.short().to_owned(),
-            unheard: unheard(&error),
-            reason: error.to_string(),
-        }
+        Self { short: error.short().to_owned(), reason: error.to_string() }
     }
-}
-
-fn unheard(error: &AgentError) -> bool {
-    matches!(error, AgentError::Start { .. } | AgentError::Died { .. } | AgentError::Silent { .. })
 }
 
 impl From<Broken> for TrialError {
@@ -139,9 +129,5 @@ fn both(client: AgentError, server: AgentError) -> Broken {
     };
     let (first, second) =
         if vague(&client) && !vague(&server) { (server, client) } else { (client, server) };
-    Broken {
-        short: first.short().to_owned(),
-        unheard: unheard(&first) || unheard(&second),
-        reason: format!("{first}; {second}"),
-    }
+    Broken { short: first.short().to_owned(), reason: format!("{first}; {second}") }
 }

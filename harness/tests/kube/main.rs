@@ -9,10 +9,13 @@ use cnibench::{
     cluster::kube::{
         Access, KubeconfigProvider, Options,
         access::Right,
+        leftovers::{self, Whose},
         nodes::{self, Wanted},
+        objects::Image,
         options::Pairs,
-        pods::{apply, remove_namespace},
+        pods::{Deployment, Pods, apply},
         ready::{self, Wait},
+        removal::remove_namespace,
         rights::{self, Scope},
     },
     plan::{Arrangement, Plan, TrialOrder},
@@ -32,6 +35,24 @@ use std::{
 
 fn access(fake: &Fake, answer: impl Fn(&Call) -> Answer + Send + Sync + 'static) -> Access {
     Access { client: fake.client(answer), name: "fake".to_owned(), namespace: "bench".to_owned() }
+}
+
+fn deployment() -> Deployment {
+    Deployment {
+        run: "abcdef".to_owned(),
+        namespace: Some("bench".to_owned()),
+        own_namespace: "cnibench-abcdef-0".to_owned(),
+        image: Image::Any("busybox".to_owned()),
+        cpus: None,
+        nodes: Wanted::default(),
+        every_node: false,
+        placements: vec![Placement::CrossNode],
+        host_network: false,
+        host: true,
+        observers: false,
+        net_admin: false,
+        deadline: Duration::from_secs(600),
+    }
 }
 
 fn pods() -> Value {
@@ -159,6 +180,93 @@ async fn an_api_server_that_is_away_for_a_moment_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_server_that_comes_back_may_refuse_everybody_at_first() {
+    // Recorded: a starting API server answers so to its administrator, until it has read its roles.
+    let refuses = "forbidden: User \"kubernetes-admin\" cannot get path \"/version\"";
+    let fake = Fake::default();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let access = access(&fake, move |call| match counter.fetch_add(1, Ordering::SeqCst) {
+        0 => None,
+        1 => refused(403, "Forbidden", refuses),
+        _ if call.path.contains("/version") => ok(&recorded(include_str!("answers/version.json"))),
+        _ => ok(&call.body),
+    });
+    let pods = Pods::new(access, &deployment());
+    let happened = pods.was_cut(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(happened, Some("the API server was away"));
+    assert_eq!(pods.was_cut(Duration::from_secs(20)).await.unwrap(), None);
+    asked.store(0, Ordering::SeqCst);
+    let api: Api<Pod> = pods.api();
+    let value = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"},
+        "spec": {"containers": [{"name": "c"}]}});
+    apply(&api, "x", &value).await.unwrap();
+    assert_eq!(fake.count("PATCH", ""), 3);
+}
+
+#[tokio::test]
+async fn everything_that_can_be_removed_is_though_something_cannot() {
+    let fake = Fake::default();
+    let access = access(&fake, |call| {
+        if call.path.contains("/version") {
+            return ok(&recorded(include_str!("answers/version.json")));
+        }
+        if call.path.contains("networkpolicies") {
+            return refused(
+                403,
+                "Forbidden",
+                "networkpolicies is forbidden: User \"x\" cannot list",
+            );
+        }
+        ok(&json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": []}))
+    });
+    let mut pods = Pods::new(access, &deployment());
+    let twin = pods.twin();
+    let errors = pods.remove().await;
+    assert_eq!(errors.len(), 1);
+    let text = format!("{:#}", errors[0]);
+    assert!(text.contains("cnibench clean --namespace bench"), "{text}");
+    assert!(text.contains("NetworkPolicy: not allowed"), "{text}");
+    assert_eq!((fake.count("GET", "/services"), fake.count("GET", "/pods")), (1, 1));
+    assert!(twin.is_removed());
+}
+
+#[tokio::test]
+async fn only_what_is_dead_is_cleaned() {
+    let namespace = |run: &str, expires: &str| {
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
+            "name": format!("cnibench-{run}-0"), "labels": {"cnibench/run": run},
+            "annotations": {"cnibench/lock": "another machine's", "cnibench/host": "bench-7",
+                "cnibench/expires": expires},
+        }})
+    };
+    let items = [
+        namespace("aaaaaa", "2001-01-01T00:00:00Z"),
+        namespace("bbbbbb", "9001-01-01T00:00:00Z"),
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
+            "name": "theirs", "labels": {"cnibench/run": "not an id"}}}),
+    ];
+    let list = json!({"apiVersion": "v1", "kind": "NamespaceList", "metadata": {}, "items": items});
+    let fake = Fake::default();
+    let answer = move |call: &Call| match (call.method.as_str(), call.path.contains("?")) {
+        ("GET", true) => ok(&list),
+        ("GET", false) => refused(404, "NotFound", "not found"),
+        _ => {
+            ok(&json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))
+        }
+    };
+    let access = access(&fake, answer);
+    let cleaned = leftovers::clean(&access, None, Whose::Dead).await;
+    assert!(cleaned.errors.is_empty(), "{cleaned:?}");
+    assert_eq!(cleaned.removed, ["namespace cnibench-aaaaaa-0 of run aaaaaa"]);
+    assert_eq!(cleaned.left.len(), 1);
+    assert!(cleaned.left[0].contains("cnibench-bbbbbb-0") && cleaned.left[0].contains("bench-7"));
+    assert_eq!(fake.count("DELETE", ""), 1);
+    let cleaned = leftovers::clean(&access, None, Whose::Unknown).await;
+    assert_eq!(cleaned.removed.len(), 2, "{cleaned:?}");
+}
+
+#[tokio::test]
 async fn a_refusal_is_not_tried_again() {
     let fake = Fake::default();
     let access = access(&fake, |_| {
@@ -168,6 +276,7 @@ async fn a_refusal_is_not_tried_again() {
     let value = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}});
     let error = apply(&api, "x", &value).await.unwrap_err().to_string();
     assert!(error.contains("Pod x") && error.contains("exceeded quota"), "{error}");
+    assert!(error.contains("--pod-cpus") && !error.contains("rbac"), "{error}");
     assert_eq!(fake.count("PATCH", ""), 1);
 }
 

@@ -1,7 +1,10 @@
 //! The lab tier: the binary against real Kubernetes, with docker, kind and helm on PATH.
 //!
 //! Asked for by the feature `lab-tests`; needs `CNIBENCH_LAB_SOURCES`, a sources file (see
-//! `cnibench run --sources`) with whatever this machine cannot fetch. Takes some minutes.
+//! `cnibench run --sources`) with whatever this machine cannot fetch, and for the provider kubeconfig
+//! `CNIBENCH_LAB_KUBECONFIG`, that of a cluster of kind with two nodes, which tests harm and mend
+//! (with kubectl), and `CNIBENCH_LAB_WORKLOAD_IMAGE` where its nodes cannot pull busybox. Takes some
+//! minutes.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,4 +14,5 @@
 )]
 
 mod kind;
+mod kubeconfig;
 mod support;

@@ -125,8 +125,8 @@ impl Cluster for KindMeasured {
         self.inner.footprint(phase).await
     }
 
-    async fn mend(&mut self, unheard: bool) -> anyhow::Result<Option<String>> {
-        self.inner.mend(unheard).await
+    async fn mend(&mut self) -> anyhow::Result<Option<String>> {
+        self.inner.mend().await
     }
 
     async fn enter(&self, place: &Place) -> anyhow::Result<Link> {

@@ -3,12 +3,13 @@
 //! Owns its layout (OCI image layout 1.1 with a docker manifest beside it, so that `docker load` takes
 //! it, too). The same binary gives the same bytes. No registry, no Docker, no build.
 
-use anyhow::{Context as _, bail, ensure};
+use crate::cluster::static_binary::StaticBinary;
+use anyhow::Context as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::{
     fs::File,
-    io::{self, Read, Seek as _, SeekFrom, Write},
+    io::{self, Read, Write},
     path::Path,
 };
 
@@ -25,20 +26,18 @@ const TAG: usize = 12;
 /// When the binary is linked dynamically (the image has no libraries), or reading or writing fails.
 pub fn write(binary: &Path, to: &Path) -> anyhow::Result<String> {
     let image = || format!("the workload image of {}", binary.display());
-    let mut file = File::open(binary).with_context(image)?;
-    let elf = Elf::read(&mut file).with_context(image)?;
+    let mut binary = StaticBinary::open(binary).with_context(image)?;
     let mut hash = Hash::default();
-    io::copy(&mut layer(&elf, &mut file)?, &mut hash).with_context(image)?;
+    io::copy(&mut layer(&mut binary)?, &mut hash).with_context(image)?;
     let written = || format!("cannot write {}", to.display());
     let mut out = io::BufWriter::new(File::create(to).with_context(written)?);
-    let name = archive(&elf, &mut file, &hash.done(), &mut out).with_context(written)?;
+    let name = archive(&mut binary, &hash.done(), &mut out).with_context(written)?;
     out.flush().with_context(written)?;
     Ok(name)
 }
 
 fn archive(
-    elf: &Elf,
-    binary: &mut File,
+    binary: &mut StaticBinary,
     layer_blob: &Blob,
     out: &mut impl Write,
 ) -> anyhow::Result<String> {
@@ -47,7 +46,7 @@ fn archive(
     let name = format!("{REPOSITORY}:{tag}");
     let (config, config_blob) = document(&json!({
         "created": EPOCH,
-        "architecture": elf.architecture,
+        "architecture": binary.architecture(),
         "os": "linux",
         "config": { "Entrypoint": [BINARY] },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", layer_blob.digest)] },
@@ -63,7 +62,7 @@ fn archive(
     // containerd takes the whole name from its own annotation, other tools the tag from the standard's.
     entry["annotations"] =
         json!({ "io.containerd.image.name": name, "org.opencontainers.image.ref.name": tag });
-    entry["platform"] = json!({ "architecture": elf.architecture, "os": "linux" });
+    entry["platform"] = json!({ "architecture": binary.architecture(), "os": "linux" });
     let (index, _) = document(&json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.index.v1+json",
@@ -83,25 +82,21 @@ fn archive(
     add("manifest.json", &docker)?;
     add(&manifest_blob.path(), &manifest)?;
     add(&config_blob.path(), &config)?;
-    tar.append_data(&mut header(layer_blob.size, 0o644), layer_blob.path(), layer(elf, binary)?)?;
+    tar.append_data(&mut header(layer_blob.size, 0o644), layer_blob.path(), layer(binary)?)?;
     tar.finish()?;
     Ok(name)
 }
 
 /// The layer: a tar archive of one file, read as it is made.
-fn layer<'a>(elf: &'a Elf, binary: &'a mut File) -> anyhow::Result<impl Read + 'a> {
-    let mut header = header(elf.mapped, 0o755);
+fn layer(binary: &mut StaticBinary) -> anyhow::Result<impl Read + '_> {
+    let size = binary.size();
+    let mut header = header(size, 0o755);
     header.set_path(BINARY.trim_start_matches('/'))?;
     header.set_cksum();
     let head = io::Cursor::new(*header.as_bytes());
-    let rest = elf.mapped - elf.header.len() as u64;
-    binary.seek(SeekFrom::Start(elf.header.len() as u64))?;
     // Whole blocks of 512 bytes, two empty ones at the end.
-    let padding = elf.mapped.next_multiple_of(512) - elf.mapped + 1024;
-    Ok(head
-        .chain(elf.header.as_slice())
-        .chain(binary.take(rest))
-        .chain(io::repeat(0).take(padding)))
+    let padding = size.next_multiple_of(512) - size + 1024;
+    Ok(head.chain(binary.bytes()?).chain(io::repeat(0).take(padding)))
 }
 
 fn header(size: u64, mode: u32) -> tar::Header {
@@ -166,62 +161,6 @@ impl Write for Hash {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// What is needed of an ELF file (gABI 4.1, 64 bits, little endian): what of it is mapped.
-struct Elf {
-    /// Its header, with the section table taken out.
-    header: [u8; 64],
-    /// Bytes up to the end of the last segment. What follows, sections for debuggers and linkers, is
-    /// most of a development binary and left out.
-    mapped: u64,
-    /// As in OCI images.
-    architecture: &'static str,
-}
-
-impl Elf {
-    fn read(file: &mut File) -> anyhow::Result<Self> {
-        const PT_INTERP: u32 = 3;
-        let mut header = [0; 64];
-        file.read_exact(&mut header)?;
-        ensure!(header[..6] == *b"\x7fELF\x02\x01", "not a 64-bit little-endian ELF file");
-        let architecture = match u16_at(&header, 18) {
-            62 => "amd64",
-            183 => "arm64",
-            machine => bail!("ELF machine {machine}: expected x86-64 (62) or AArch64 (183)"),
-        };
-        let (table, size) = (u64_at(&header, 32), u16_at(&header, 54));
-        ensure!(size == 56, "its program headers have {size} bytes, not 56");
-        let mut mapped = 64;
-        file.seek(SeekFrom::Start(table))?;
-        for _ in 0..u16_at(&header, 56) {
-            let mut segment = [0; 56];
-            file.read_exact(&mut segment)?;
-            ensure!(
-                u32::from_le_bytes([segment[0], segment[1], segment[2], segment[3]]) != PT_INTERP,
-                "it is linked dynamically, and the image has no libraries: build a static one, RUSTFLAGS=\"-C target-feature=+crt-static\" cargo build --release --target {}-unknown-linux-gnu",
-                std::env::consts::ARCH
-            );
-            let end = u64_at(&segment, 8).saturating_add(u64_at(&segment, 32));
-            mapped = mapped.max(end);
-        }
-        let length = file.metadata()?.len();
-        ensure!(mapped <= length, "it is cut off: {length} bytes, its segments need {mapped}");
-        // e_shoff, e_shnum and e_shstrndx: there is no section table any more.
-        header[40..48].fill(0);
-        header[60..64].fill(0);
-        Ok(Self { header, mapped, architecture })
-    }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let mut word = [0; 8];
-    word.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(word)
 }
 
 #[cfg(test)]
@@ -295,19 +234,5 @@ mod tests {
         let error = write(Path::new("/bin/sh"), &dir.path().join("x.tar")).unwrap_err();
         let text = format!("{error:#}");
         assert!(text.contains("/bin/sh") && text.contains("+crt-static"), "{text}");
-    }
-
-    #[test]
-    fn what_is_no_binary_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("file");
-        let error = |bytes: &[u8]| {
-            fs::write(&file, bytes).unwrap();
-            format!("{:#}", write(&file, &dir.path().join("x.tar")).unwrap_err())
-        };
-        assert!(error(&[b'#'; 100]).contains("not a 64-bit"));
-        assert!(error(b"\x7fELF").contains("failed to fill whole buffer"));
-        let whole = fs::read(SELF).unwrap();
-        assert!(error(&whole[..64 << 10]).contains("it is cut off"));
     }
 }

@@ -14,6 +14,8 @@ use std::{path::Path, time::Duration};
 
 /// Patience for one answer of the API server.
 const ANSWER: Duration = Duration::from_secs(30);
+/// What a refusal by a namespace's pod security standard says.
+pub const POD_SECURITY: &str = "violates PodSecurity";
 /// Patience for a connection to it.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -72,20 +74,22 @@ impl Access {
         Ok(Self { client, name, namespace })
     }
 
+    /// Is there a kubeconfig where one is looked for when none is given?
+    pub fn is_configured() -> bool {
+        match std::env::var_os("KUBECONFIG").filter(|paths| !paths.is_empty()) {
+            Some(paths) => std::env::split_paths(&paths).any(|path| path.exists()),
+            None => std::env::home_dir().is_some_and(|home| home.join(".kube/config").exists()),
+        }
+    }
+
     /// Asks the server for its version.
     ///
     /// # Errors
     /// Why it does not answer, in words.
     pub async fn version(&self) -> anyhow::Result<String> {
-        match tokio::time::timeout(ANSWER, self.client.apiserver_version()).await {
-            Ok(Ok(version)) => Ok(version.git_version),
-            Ok(Err(e)) => Err(anyhow!("cluster {}: {}", self.name, explain(&e))),
-            Err(_) => Err(anyhow!(
-                "cluster {}: the API server did not answer within {} s",
-                self.name,
-                ANSWER.as_secs()
-            )),
-        }
+        let version = answer(self.client.apiserver_version()).await;
+        let version = version.map_err(|e| anyhow!("cluster {}: {}", self.name, explain(&e)))?;
+        Ok(version.git_version)
     }
 
     /// May this user do it? Asked of the server (SelfSubjectAccessReview), which every user may.
@@ -103,9 +107,21 @@ impl Access {
         });
         let review: SelfSubjectAccessReview = serde_json::from_value(review)?;
         let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
-        let answer = api.create(&PostParams::default(), &review).await;
-        let answer = answer.map_err(|e| anyhow!("cluster {}: {}", self.name, explain(&e)))?;
-        Ok(answer.status.is_some_and(|s| s.allowed))
+        let said = answer(api.create(&PostParams::default(), &review)).await;
+        let said = said.map_err(|e| anyhow!("cluster {}: {}", self.name, explain(&e)))?;
+        Ok(said.status.is_some_and(|s| s.allowed))
+    }
+}
+
+/// Waits for one answer of the API server, and not for ever: a server whose machine is gone does not
+/// even refuse.
+///
+/// # Errors
+/// The server's, or that it was silent, which counts as not reached ([`is_unreachable`]).
+pub async fn answer<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match tokio::time::timeout(ANSWER, asked).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::Service(format!("no answer within {} s", ANSWER.as_secs()).into())),
     }
 }
 
@@ -144,10 +160,7 @@ pub fn explain(error: &Error) -> String {
     match error {
         Error::Api(status) => match status.code {
             401 => "the API server does not know this user (401 Unauthorized): the token or certificate has expired or is wrong; renew the kubeconfig's credentials".to_owned(),
-            403 => format!(
-                "not allowed: {} (`cnibench rbac` prints the rights that a run needs)",
-                status.message
-            ),
+            403 => format!("not allowed: {}{}", status.message, allowed_how(&status.message)),
             code if status.message.is_empty() => format!("{} (status {code})", status.reason),
             _ => status.message.clone(),
         },
@@ -156,6 +169,19 @@ pub fn explain(error: &Error) -> String {
             format!("the API server cannot be reached: {}", root(other))
         }
         other => chain(other),
+    }
+}
+
+/// The next step after a refusal: admission refuses with the same status as RBAC does.
+fn allowed_how(message: &str) -> &'static str {
+    if message.contains(POD_SECURITY) {
+        "; it may be in a namespace with the label pod-security.kubernetes.io/enforce=privileged, such as one of the run's own (without --namespace)"
+    } else if message.contains("exceeded quota") || message.contains("failed quota") {
+        "; another --pod-cpus may fit the quota"
+    } else if message.contains("User \"") {
+        " (`cnibench rbac` prints the rights that a run needs)"
+    } else {
+        ""
     }
 }
 
@@ -197,7 +223,11 @@ fn root(error: &dyn std::error::Error) -> String {
     while let Some(e) = last.source() {
         last = e;
     }
-    last.to_string()
+    match last.to_string().as_str() {
+        // What a time limit says that lies deep below.
+        "deadline has elapsed" => format!("no answer within {} s", CONNECT.as_secs()),
+        said => said.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -221,6 +251,15 @@ mod tests {
         let text = explain(&forbidden);
         assert!(text.contains("cannot create resource \"pods\"") && text.contains("cnibench rbac"));
         assert!(is_forbidden(&forbidden) && !is_unreachable(&forbidden));
+        let refused = |message: &str| {
+            explain(&api(&format!(
+                r#"{{"status":"Failure","reason":"Forbidden","code":403,"message":"{message}"}}"#
+            )))
+        };
+        let text = refused("pods is forbidden: violates PodSecurity restricted: host namespaces");
+        assert!(text.contains("enforce=privileged") && !text.contains("rbac"), "{text}");
+        let text = refused("pods is forbidden: exceeded quota: small, requested: pods=1");
+        assert!(text.contains("--pod-cpus") && !text.contains("rbac"), "{text}");
         let gone = api(r#"{"status":"Failure","code":503,"message":"apiserver is shutting down"}"#);
         assert!(is_unreachable(&gone));
     }

@@ -116,7 +116,16 @@ impl KubeCluster {
             }
             Err(_) => false,
         };
-        if due { prove::policies(&self.pods, &self.cni).await } else { Vec::new() }
+        if !due {
+            return Vec::new();
+        }
+        let proofs = prove::policies(&self.pods, &self.cni).await;
+        if proofs.iter().any(|p| p.outcome == ProofOutcome::Failed)
+            && let Ok(mut proved) = self.proved.lock()
+        {
+            *proved = None;
+        }
+        proofs
     }
 
     fn host_network(&self) -> bool {
@@ -203,15 +212,9 @@ impl Cluster for KubeCluster {
         })
     }
 
-    async fn mend(&mut self, unheard: bool) -> anyhow::Result<Option<String>> {
-        let away = self.pods.outage(OUTAGE).await?;
-        let what = match (away, unheard) {
-            (true, _) => "the API server was away",
-            // A shorter absence is over by now, and has cut every connection.
-            (false, true) => "the connection to an agent was lost",
-            (false, false) => return Ok(None),
-        };
-        Ok(Some(format!("{what} in mid-trial; this is the trial that was run again")))
+    async fn mend(&mut self) -> anyhow::Result<Option<String>> {
+        let cut = self.pods.was_cut(OUTAGE).await?;
+        Ok(cut.map(|what| format!("{what} in mid-trial; this is the trial that was run again")))
     }
 
     async fn enter(&self, place: &Place) -> anyhow::Result<Link> {
@@ -229,20 +232,7 @@ impl Cluster for KubeCluster {
     async fn check(&mut self) -> anyhow::Result<()> {
         self.pods.check().await?;
         // The API may know nothing yet of a node that is gone: its pods answer, or they do not.
-        for name in self.pods.pods.keys() {
-            let said = async {
-                let link = self.pods.start(name, "agent").await?;
-                let agent = Agent::start(name, link).await?;
-                agent.stop().await;
-                anyhow::Ok(())
-            };
-            let answered = tokio::time::timeout(Duration::from_secs(10), said).await;
-            let node = self.pods.pods.get(name).map(|p| p.node_name.as_str()).unwrap_or_default();
-            answered.map_err(anyhow::Error::from).and_then(|r| r).with_context(|| {
-                format!("{name} on {node} no longer answers: is the node still there?")
-            })?;
-        }
-        Ok(())
+        self.pods.answer().await
     }
 
     async fn down(&mut self) -> Vec<anyhow::Error> {

@@ -1,9 +1,9 @@
 //! The binary travels into pods of foreign images through exec.
 
-use crate::exec::pod::Container;
+use crate::{cluster::static_binary::StaticBinary, exec::pod::Container};
 use anyhow::Context as _;
 use futures::{StreamExt, TryStreamExt, stream};
-use std::time::Duration;
+use std::{io::Read as _, path::Path, time::Duration};
 
 /// How long one transfer may take.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -15,7 +15,7 @@ const AT_ONCE: usize = 4;
 /// # Errors
 /// The container that could not take it, and why.
 pub async fn carry(containers: Vec<Container>) -> anyhow::Result<()> {
-    let binary = tokio::fs::read("/proc/self/exe").await.context("reading this binary")?;
+    let binary = tokio::task::spawn_blocking(this_binary).await?.context("this binary")?;
     let path = super::objects::CARRIED;
     // Renamed when it is whole, so that a broken transfer is never run.
     let script = format!("cat > {path}.part && chmod 755 {path}.part && mv {path}.part {path}");
@@ -27,4 +27,11 @@ pub async fn carry(containers: Vec<Container>) -> anyhow::Result<()> {
         })
     });
     all.buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
+}
+
+fn this_binary() -> anyhow::Result<Vec<u8>> {
+    let mut binary = StaticBinary::open(Path::new("/proc/self/exe"))?;
+    let mut bytes = Vec::with_capacity(binary.size() as usize);
+    binary.bytes()?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

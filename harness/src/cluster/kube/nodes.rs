@@ -1,8 +1,8 @@
 //! Which nodes carry the pods of a run.
 
-use super::access::{Access, explain, is_forbidden};
+use super::access::{Access, answer, explain, is_forbidden};
 use anyhow::{anyhow, bail};
-use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use kube::{Api, api::ListParams};
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ pub async fn choose(
     let api: Api<Node> = Api::all(access.client.clone());
     let labels: Vec<String> = wanted.selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let params = ListParams::default().labels(&labels.join(","));
-    let nodes = match api.list(&params).await {
+    let nodes = match answer(api.list(&params)).await {
         Ok(list) => list.items,
         Err(e) if is_forbidden(&e) => return Ok(None),
         Err(e) => return Err(anyhow!("cluster {}: {}", access.name, explain(&e))),
@@ -55,6 +55,25 @@ pub async fn choose(
         bail!("cluster {}: {text}", access.name);
     }
     Ok(Some(fit))
+}
+
+/// What the API says of a node: whether it is ready, and if not why; none where it cannot be asked.
+pub async fn state(access: &Access, name: &str) -> Option<String> {
+    let api: Api<Node> = Api::all(access.client.clone());
+    match answer(api.get(name)).await {
+        Ok(node) => Some(match ready(&node) {
+            Some(c) if c.status == "True" => "Ready, so far".to_owned(),
+            Some(c) => format!("not ready: {}", c.message.as_deref().unwrap_or("it says not why")),
+            None => "nothing: its kubelet is not heard".to_owned(),
+        }),
+        Err(e) if super::access::is_missing(&e) => Some("it is no node of the cluster".to_owned()),
+        Err(_) => None,
+    }
+}
+
+fn ready(node: &Node) -> Option<&NodeCondition> {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    conditions.into_iter().flatten().find(|c| c.type_ == "Ready")
 }
 
 /// Nodes that can be used, workers first, and why the others cannot.
@@ -81,8 +100,7 @@ fn unusable(node: &Node, wanted: &Wanted) -> Option<String> {
     if spec.unschedulable == Some(true) {
         return Some("cordoned".to_owned());
     }
-    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
-    let ready = conditions.into_iter().flatten().find(|c| c.type_ == "Ready");
+    let ready = ready(node);
     if !wanted.without_cni && ready.is_none_or(|c| c.status != "True") {
         let why = ready.and_then(|c| c.message.as_deref()).unwrap_or("its kubelet is not heard");
         return Some(format!("not ready: {why}"));

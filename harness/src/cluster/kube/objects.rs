@@ -1,11 +1,13 @@
-//! The objects that a run makes in a cluster, as JSON for server-side apply. Pure.
+//! The objects that a run makes in a cluster, as JSON for server-side apply.
 //!
 //! Everything bears the run's labels, so that it can be found and removed by them, and a deadline
 //! after which pods end by themselves.
 
+use crate::cluster::owner;
 use cnibench_model::Placement;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Who applies (server-side apply's field manager), and the label of everything that is ours.
 pub const MANAGER: &str = "cnibench";
@@ -15,8 +17,11 @@ pub const RUN_LABEL: &str = "cnibench/run";
 pub const ROLE_LABEL: &str = "cnibench/role";
 /// The annotation of a namespace after which anybody may remove it.
 pub const EXPIRES: &str = "cnibench/expires";
-/// The annotation with the host whose lock says whether the run lives.
+/// The annotation with the name of the host that the run is controlled from, for people.
 pub const HOST: &str = "cnibench/host";
+/// The annotation with the place of the lock that says whether the run lives
+/// ([`owner::whereabouts`]).
+pub const LOCK: &str = "cnibench/lock";
 /// The container of every pod.
 pub const CONTAINER: &str = "cnibench";
 /// The port that a service forwards: generators behind a service listen on it.
@@ -114,6 +119,37 @@ pub struct Common {
     pub net_admin: bool,
     /// Seconds after which pods end by themselves.
     pub deadline_s: u64,
+    /// Whose they are.
+    pub marks: Marks,
+}
+
+/// What tells a clean-up whether the run that made something still lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marks {
+    /// The host that the run is controlled from.
+    pub host: String,
+    /// The place of its lock.
+    pub lock: String,
+    /// When nothing of it is used any more, whatever became of it.
+    pub expires: String,
+}
+
+impl Marks {
+    /// Of a run of this process that is over within `deadline`.
+    pub fn of_this_host(deadline: Duration) -> Self {
+        let deadline = SignedDuration::try_from(deadline).unwrap_or(SignedDuration::MAX);
+        let expires = Timestamp::now().checked_add(deadline).unwrap_or(Timestamp::MAX);
+        Self {
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            // Without one nobody's is the same: then only the deadline counts.
+            lock: owner::whereabouts().unwrap_or_default(),
+            expires: expires.to_string(),
+        }
+    }
+
+    fn annotations(&self) -> Value {
+        json!({HOST: self.host, LOCK: self.lock, EXPIRES: self.expires})
+    }
 }
 
 impl Common {
@@ -121,8 +157,15 @@ impl Common {
         json!({"app.kubernetes.io/managed-by": MANAGER, RUN_LABEL: self.run})
     }
 
+    fn metadata(&self, name: &str) -> Value {
+        json!({
+            "name": name, "namespace": self.namespace, "labels": self.labels(),
+            "annotations": self.marks.annotations(),
+        })
+    }
+
     /// The namespace of the run, when it has one of its own.
-    pub fn namespace(&self, host: &str, expires: &str) -> Value {
+    pub fn namespace(&self) -> Value {
         let mut labels = self.labels();
         // Host-network pods and observers are made in it; the namespace is the run's alone.
         labels["pod-security.kubernetes.io/enforce"] = json!("privileged");
@@ -130,7 +173,7 @@ impl Common {
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {
                 "name": self.namespace, "labels": labels,
-                "annotations": {HOST: host, EXPIRES: expires},
+                "annotations": self.marks.annotations(),
             },
         })
     }
@@ -198,6 +241,7 @@ impl Common {
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "name": role.name(node), "namespace": self.namespace, "labels": labels,
+                "annotations": self.marks.annotations(),
             },
             "spec": spec,
         })
@@ -268,7 +312,7 @@ impl Common {
     pub fn service(&self, name: &str, pod: &str) -> Value {
         json!({
             "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": name, "namespace": self.namespace, "labels": self.labels()},
+            "metadata": self.metadata(name),
             "spec": {
                 "type": "ClusterIP",
                 "selector": {RUN_LABEL: self.run, "cnibench/pod": pod},
@@ -307,7 +351,7 @@ impl Common {
     fn policy(&self, name: &str, server: &str, ingress: Value) -> Value {
         json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-            "metadata": {"name": name, "namespace": self.namespace, "labels": self.labels()},
+            "metadata": self.metadata(name),
             "spec": {
                 "podSelector": {"matchLabels": {RUN_LABEL: self.run, "cnibench/pod": server}},
                 "policyTypes": ["Ingress"],
@@ -318,7 +362,7 @@ impl Common {
 }
 
 /// What names of policies and services that only make lists longer begin with.
-pub const FILLER: &str = "filler-";
+const FILLER: &str = "filler-";
 
 /// The name of filler policy or service `n`.
 pub fn filler_name(n: u32) -> String {
@@ -371,6 +415,7 @@ mod tests {
             tolerations: vec!["dedicated=bench:NoSchedule".to_owned(), "spot".to_owned()],
             net_admin: false,
             deadline_s: 600,
+            marks: Marks::of_this_host(Duration::from_secs(600)),
         }
     }
 
@@ -412,13 +457,16 @@ mod tests {
     #[test]
     fn everything_is_an_object_of_its_kind_with_the_run_in_its_labels() {
         let c = common();
-        let _: Namespace =
-            serde_json::from_value(c.namespace("h", "2026-01-01T00:00:00Z")).unwrap();
+        let namespace: Namespace = serde_json::from_value(c.namespace()).unwrap();
+        let marks = namespace.metadata.annotations.unwrap();
+        let expires: Timestamp = marks[EXPIRES].parse().unwrap();
+        assert!(expires > Timestamp::now() && !marks[HOST].is_empty());
         let service: Service = serde_json::from_value(c.service("service", "pod-1-0")).unwrap();
         assert_eq!(service.spec.unwrap().ports.unwrap().len(), 2);
         let policy: NetworkPolicy =
             serde_json::from_value(c.admit("a", "pod-1-0", "pod-0-0")).unwrap();
         assert_eq!(policy.metadata.labels.unwrap()[RUN_LABEL], "abcdef");
+        assert_eq!(policy.metadata.annotations.unwrap(), marks);
         let mut rules: Vec<_> =
             (0..1000).map(|n| c.filler(n, "pod-1-0")["spec"].to_string()).collect();
         rules.sort();

@@ -1,30 +1,32 @@
 //! The pods of a run in a cluster: made, found, entered, and removed.
 
 use super::{
-    access::{Access, explain, is_missing, is_unreachable},
+    access::{Access, POD_SECURITY, answer, explain, is_forbidden, is_unreachable},
     delivery,
     nodes::{self, NodeFacts},
-    objects::{self, CONTAINER, Common, Image, MANAGER, RUN_LABEL, Role, SERVICE_PORT, Seat},
+    objects::{
+        self, CONTAINER, Common, Image, MANAGER, Marks, RUN_LABEL, Role, SERVICE_PORT, Seat,
+    },
     ready::Wait,
 };
 use crate::{
     cluster::{Ends, Place},
-    exec::{Link, pod::Container},
+    exec::{
+        Link,
+        pod::{Container, Cuts},
+    },
+    tell::tell,
 };
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use cnibench_model::Placement;
 use futures::{StreamExt, TryStreamExt, stream};
-use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     NamespaceResourceScope,
-    api::{
-        core::v1::{Namespace, Pod, Service},
-        networking::v1::NetworkPolicy,
-    },
+    api::core::v1::{Namespace, Pod, Service},
 };
 use kube::{
     Api, Resource,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -32,6 +34,10 @@ use std::{
     collections::BTreeMap,
     fmt::Debug,
     net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -39,8 +45,8 @@ use std::{
 pub const AT_ONCE: usize = 16;
 /// How long pods may take to be ready once they were made.
 const PODS_READY: Duration = Duration::from_secs(120);
-/// How long a namespace may take to go.
-const GONE: Duration = Duration::from_secs(60);
+/// How long an API server that goes away while something is made is waited for.
+const OUTAGE: Duration = Duration::from_secs(60);
 
 /// What is to be deployed.
 #[derive(Debug, Clone)]
@@ -73,6 +79,15 @@ pub struct Deployment {
     pub deadline: Duration,
 }
 
+/// Must the host-network pods be there?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Baseline {
+    /// Without them nothing can be measured.
+    Needed,
+    /// Without them the baseline's cells are skipped.
+    Wanted,
+}
+
 /// A pod that runs.
 #[derive(Debug, Clone)]
 pub struct PodFacts {
@@ -95,16 +110,21 @@ pub struct Pods {
     /// What all objects share.
     pub common: Common,
     /// True when the namespace is ours, and goes with the run.
-    own_namespace: bool,
+    pub(super) own_namespace: bool,
     /// By name.
     pub pods: BTreeMap<String, PodFacts>,
     /// The address of the service of `pod-service`, or why there is none.
     pub service: Result<IpAddr, String>,
+    /// Why the baseline's pods are not there, where the namespace does not allow them.
+    refused: Option<String>,
+    /// Connections to pods that were lost.
+    pub cuts: Cuts,
+    /// Set once the removal was tried; shared with the twin.
+    removed: Arc<AtomicBool>,
 }
 
 impl Pods {
-    /// Makes the pods and waits until the binary runs in them. What was made stays when it fails:
-    /// the caller removes it ([`Pods::remove`]).
+    /// Pods that are not made yet.
     pub fn new(access: Access, deployment: &Deployment) -> Self {
         let namespace =
             deployment.namespace.clone().unwrap_or_else(|| deployment.own_namespace.clone());
@@ -119,14 +139,43 @@ impl Pods {
                 tolerations: deployment.nodes.tolerations.clone(),
                 net_admin: deployment.net_admin,
                 deadline_s: deployment.deadline.as_secs(),
+                marks: Marks::of_this_host(deployment.deadline),
             },
             own_namespace: deployment.namespace.is_none(),
             pods: BTreeMap::new(),
             service: Err("no placement of this run needs a service".to_owned()),
+            refused: None,
+            cuts: Cuts::default(),
+            removed: Arc::default(),
         }
     }
 
-    /// Makes everything and waits for it.
+    /// What can remove the same objects when these pods are dropped before they were removed.
+    pub fn twin(&self) -> Self {
+        Self {
+            access: self.access.clone(),
+            common: self.common.clone(),
+            own_namespace: self.own_namespace,
+            pods: BTreeMap::new(),
+            service: Err("a twin removes only".to_owned()),
+            refused: None,
+            cuts: self.cuts.clone(),
+            removed: Arc::clone(&self.removed),
+        }
+    }
+
+    /// True once it or its twin tried to remove them.
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Relaxed)
+    }
+
+    /// To be said before the removal begins.
+    pub(super) fn removed(&self) {
+        self.removed.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes everything and waits until the binary runs in the pods. What was made stays when it
+    /// fails: the caller removes it ([`Pods::remove`]).
     ///
     /// # Errors
     /// What could not be made or does not come up, and why.
@@ -140,7 +189,7 @@ impl Pods {
             _ => 2,
         };
         if self.own_namespace {
-            self.make_namespace(deployment).await?;
+            self.make_namespace().await?;
         }
         let mut wanted = if deployment.host_network {
             (0..used).map(|node| (node, Role::Host(0))).chain([(0, Role::Host(1))]).collect()
@@ -153,21 +202,32 @@ impl Pods {
                 wanted.extend((2..used).map(|node| (node, Role::Host(0))));
             }
         }
-        self.make_pods(&wanted, found.as_deref()).await?;
+        let baseline = if deployment.host_network || deployment.observers {
+            Baseline::Needed
+        } else {
+            Baseline::Wanted
+        };
+        self.make_pods(wanted, found.as_deref(), baseline).await?;
         if deployment.placements.contains(&Placement::PodService) && !deployment.host_network {
             self.service = Ok(self.make_service("service", &Role::Pod(0).name(1)).await?);
         }
         if let Image::Any(_) = self.common.image {
-            let names: Vec<String> = self.pods.keys().cloned().collect();
-            delivery::carry(names.iter().map(|name| self.container(name)).collect()).await?;
+            self.carry().await?;
         }
         Ok(())
     }
 
-    async fn make_namespace(&self, deployment: &Deployment) -> anyhow::Result<()> {
-        let expires = Timestamp::now() + SignedDuration::try_from(deployment.deadline)?;
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let value = self.common.namespace(&host, &expires.to_string());
+    /// The binary travels into every pod; once more where the way there was cut.
+    async fn carry(&self) -> anyhow::Result<()> {
+        let containers = || self.pods.keys().map(|name| self.container(name)).collect();
+        match delivery::carry(containers()).await {
+            Err(_) if self.was_cut(OUTAGE).await?.is_some() => delivery::carry(containers()).await,
+            done => done,
+        }
+    }
+
+    async fn make_namespace(&self) -> anyhow::Result<()> {
+        let value = self.common.namespace();
         let api: Api<Namespace> = Api::all(self.access.client.clone());
         let made = apply(&api, &self.common.namespace, &value).await;
         made.map(drop).context(
@@ -177,26 +237,40 @@ impl Pods {
 
     async fn make_pods(
         &mut self,
-        wanted: &[(usize, Role)],
+        mut wanted: Vec<(usize, Role)>,
         nodes: Option<&[NodeFacts]>,
+        baseline: Baseline,
     ) -> anyhow::Result<()> {
         let common = &self.common;
         let api: Api<Pod> = self.api();
-        let all: Vec<(String, Value)> = wanted
-            .iter()
-            .map(|&(node, role)| {
-                let seat = match nodes {
-                    Some(nodes) => Seat::On(nodes[node].hostname.clone()),
-                    None => Seat::Apart,
-                };
-                (role.name(node), common.pod(role, node, &seat))
-            })
-            .collect();
-        let made = stream::iter(all).map(|(name, value)| {
-            let api = api.clone();
-            async move { apply(&api, &name, &value).await.map(drop) }
+        let made = stream::iter(wanted.clone()).map(|(node, role)| {
+            let seat = match nodes {
+                Some(nodes) => Seat::On(nodes[node].hostname.clone()),
+                None => Seat::Apart,
+            };
+            let (api, name, value) = (api.clone(), role.name(node), common.pod(role, node, &seat));
+            async move {
+                match apply(&api, &name, &value).await {
+                    Ok(_) => Ok(None),
+                    // Where only unprivileged pods may be, the cni can be measured all the same.
+                    Err(e)
+                        if baseline == Baseline::Wanted
+                            && matches!(role, Role::Host(_))
+                            && format!("{e:#}").contains(POD_SECURITY) =>
+                    {
+                        Ok(Some(format!("{e:#}")))
+                    }
+                    Err(e) => Err(e),
+                }
+            }
         });
-        made.buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
+        let made: Vec<Option<String>> =
+            made.buffer_unordered(AT_ONCE).try_collect::<Vec<_>>().await?;
+        self.refused = made.into_iter().flatten().next();
+        if let Some(reason) = &self.refused {
+            wanted.retain(|(_, role)| !matches!(role, Role::Host(_)));
+            tell(&format!("no baseline: {reason}"));
+        }
         let wait = Wait {
             client: &self.access.client,
             namespace: &self.common.namespace,
@@ -249,6 +323,7 @@ impl Pods {
             namespace: self.common.namespace.clone(),
             pod: pod.to_owned(),
             container: CONTAINER.to_owned(),
+            cuts: self.cuts.clone(),
         }
     }
 
@@ -275,7 +350,10 @@ impl Pods {
     /// A sentence: it was not made.
     pub fn pod(&self, node: usize, role: Role) -> Result<&PodFacts, String> {
         let name = role.name(node);
-        self.pods.get(&name).ok_or_else(|| format!("this run made no pod {name}"))
+        self.pods.get(&name).ok_or_else(|| match (&self.refused, role) {
+            (Some(reason), Role::Host(_)) => format!("no host-network pods: {reason}"),
+            _ => format!("this run made no pod {name}"),
+        })
     }
 
     /// The ends of a placement between two nodes of the run; `host`: between host-network pods.
@@ -314,146 +392,6 @@ impl Pods {
             port,
         })
     }
-
-    /// Is every pod still there and its node alive? Asked after a trial that failed.
-    ///
-    /// # Errors
-    /// The first one that is not, and why.
-    pub async fn check(&self) -> anyhow::Result<()> {
-        let list = self.api::<Pod>().list(&ListParams::default().labels(&self.selector())).await;
-        let list = list.map_err(|e| anyhow!("cluster {}: {}", self.access.name, explain(&e)))?;
-        for (name, facts) in &self.pods {
-            let at = format!("{name} on {}", facts.node_name);
-            let Some(pod) =
-                list.items.iter().find(|p| p.metadata.name.as_deref() == Some(name.as_str()))
-            else {
-                bail!("{at} is gone: somebody removed it");
-            };
-            if pod.metadata.deletion_timestamp.is_some() {
-                bail!("{at} is being removed: its node was drained or its taint evicts it");
-            }
-            if let Some(cause) = super::ready::why_not(pod) {
-                bail!("{at}: {}", cause.text);
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until the API server answers again; true when it had to wait.
-    ///
-    /// # Errors
-    /// It does not come back.
-    pub async fn outage(&self, patience: Duration) -> anyhow::Result<bool> {
-        let begun = Instant::now();
-        let mut waited = false;
-        loop {
-            match tokio::time::timeout(
-                Duration::from_secs(5),
-                self.access.client.apiserver_version(),
-            )
-            .await
-            {
-                Ok(Ok(_)) => return Ok(waited),
-                Ok(Err(e)) if !is_unreachable(&e) => bail!("{}", explain(&e)),
-                Ok(Err(_)) | Err(_) => waited = true,
-            }
-            if begun.elapsed() > patience {
-                bail!(
-                    "cluster {}: the API server has not answered for {} s",
-                    self.access.name,
-                    patience.as_secs()
-                );
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    }
-
-    /// Removes what the run made, and waits until it is gone. Idempotent.
-    pub async fn remove(&mut self) -> Vec<anyhow::Error> {
-        self.pods.clear();
-        if let Err(e) = self.outage(GONE).await {
-            return vec![e.context(format!("namespace {} is left", self.common.namespace))];
-        }
-        let result = if self.own_namespace {
-            remove_namespace(&self.access, &self.common.namespace, GONE).await
-        } else {
-            self.remove_labelled().await
-        };
-        result.err().into_iter().collect()
-    }
-
-    async fn remove_labelled(&self) -> anyhow::Result<()> {
-        let selector = self.selector();
-        remove_all(&self.api::<NetworkPolicy>(), &selector).await?;
-        remove_all(&self.api::<Service>(), &selector).await?;
-        let pods = self.api::<Pod>();
-        remove_all(&pods, &selector).await?;
-        let begun = Instant::now();
-        loop {
-            let list = pods.list(&ListParams::default().labels(&selector)).await;
-            let left = list.map_err(|e| anyhow!(explain(&e)))?.items;
-            if left.is_empty() {
-                return Ok(());
-            }
-            if begun.elapsed() > GONE {
-                let names: Vec<_> = left.into_iter().filter_map(|p| p.metadata.name).collect();
-                bail!(
-                    "pods {} in namespace {} do not go away",
-                    names.join(", "),
-                    self.common.namespace
-                );
-            }
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
-    }
-}
-
-/// Removes a namespace and waits until it is gone.
-///
-/// # Errors
-/// What keeps it: its conditions and finalizers, as the API server says them.
-pub async fn remove_namespace(
-    access: &Access,
-    name: &str,
-    patience: Duration,
-) -> anyhow::Result<()> {
-    let api: Api<Namespace> = Api::all(access.client.clone());
-    match api.delete(name, &DeleteParams::background()).await {
-        Ok(_) => {}
-        Err(e) if is_missing(&e) => return Ok(()),
-        // Being deleted already.
-        Err(kube::Error::Api(status)) if status.code == 409 => {}
-        Err(e) => bail!("namespace {name} is left: {}", explain(&e)),
-    }
-    let begun = Instant::now();
-    loop {
-        let namespace = match api.get_opt(name).await {
-            Ok(None) => return Ok(()),
-            Ok(Some(namespace)) => Some(namespace),
-            Err(e) if is_unreachable(&e) => None,
-            Err(e) => bail!("namespace {name}: {}", explain(&e)),
-        };
-        if begun.elapsed() > patience {
-            let why = namespace.as_ref().map(hangs).unwrap_or_default();
-            bail!(
-                "namespace {name} is still Terminating after {} s{why}; once that is mended it goes by itself",
-                patience.as_secs()
-            );
-        }
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-}
-
-/// What a namespace that hangs says of it.
-fn hangs(namespace: &Namespace) -> String {
-    let conditions = namespace.status.as_ref().and_then(|s| s.conditions.as_ref());
-    let said: Vec<String> = conditions
-        .into_iter()
-        .flatten()
-        .filter(|c| c.status == "True")
-        .filter_map(|c| Some(format!("{}: {}", c.type_, c.message.as_deref()?)))
-        .collect();
-    if said.is_empty() { String::new() } else { format!(" ({})", said.join("; ")) }
 }
 
 fn place(pod: &PodFacts) -> Place {
@@ -485,10 +423,15 @@ where
 {
     let params = PatchParams::apply(MANAGER).force();
     let begun = Instant::now();
+    let mut away = false;
     loop {
-        match api.patch(name, &params, &Patch::Apply(value)).await {
+        match answer(api.patch(name, &params, &Patch::Apply(value))).await {
             Ok(made) => return Ok(made),
-            Err(e) if is_unreachable(&e) && begun.elapsed() < Duration::from_secs(40) => {
+            // One that comes back refuses everybody until it has read its roles.
+            Err(e)
+                if (is_unreachable(&e) || away && is_forbidden(&e)) && begun.elapsed() < OUTAGE =>
+            {
+                away = true;
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
             Err(e) => {
@@ -497,23 +440,4 @@ where
             }
         }
     }
-}
-
-async fn remove_all<K>(api: &Api<K>, selector: &str) -> anyhow::Result<()>
-where
-    K: Clone + DeserializeOwned + Debug + Resource,
-    K::DynamicType: Default,
-{
-    let params = ListParams::default().labels(selector);
-    let list = api.list(&params).await.map_err(|e| anyhow!(explain(&e)))?;
-    // One by one: the right to delete a collection is another, and rarely given.
-    let gone = stream::iter(list.items).map(|item| async move {
-        let name = item.meta().name.clone().unwrap_or_default();
-        match api.delete(&name, &DeleteParams::default()).await {
-            Ok(_) => Ok(()),
-            Err(e) if is_missing(&e) => Ok(()),
-            Err(e) => Err(anyhow!("{name}: {}", explain(&e))),
-        }
-    });
-    gone.buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
 }

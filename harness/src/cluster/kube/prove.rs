@@ -174,6 +174,7 @@ async fn containers(pods: &Pods, agent: &AgentPods) -> anyhow::Result<Vec<(Strin
                 namespace: agent.namespace.clone(),
                 pod: pod.metadata.name?,
                 container: agent.container.clone(),
+                cuts: pods.cuts.clone(),
             },
         ))
     };
@@ -231,7 +232,7 @@ impl policy::Switch for Switch<'_> {
 
     async fn remove(&mut self) -> anyhow::Result<()> {
         let api: Api<NetworkPolicy> = self.pods.api();
-        match api.delete(PROOF_POLICY, &DeleteParams::default()).await {
+        match super::access::answer(api.delete(PROOF_POLICY, &DeleteParams::default())).await {
             Ok(_) => Ok(()),
             Err(e) if super::access::is_missing(&e) => Ok(()),
             Err(e) => Err(anyhow!(super::access::explain(&e))),

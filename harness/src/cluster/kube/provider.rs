@@ -41,8 +41,8 @@ pub struct KubeconfigProvider {
     placements: Vec<Placement>,
     /// How long the run is planned to take.
     planned: Mutex<Duration>,
-    /// Namespaces and pods of clusters that came up half-way.
-    half: Mutex<Vec<Pods>>,
+    /// Twins of all pods that were made: those that nobody removed are swept.
+    made: Mutex<Vec<Pods>>,
 }
 
 impl KubeconfigProvider {
@@ -84,7 +84,7 @@ impl KubeconfigProvider {
             run,
             placements,
             planned: Mutex::new(Duration::ZERO),
-            half: Mutex::new(Vec::new()),
+            made: Mutex::new(Vec::new()),
         })
     }
 
@@ -273,16 +273,11 @@ impl Provider for KubeconfigProvider {
         let begun = Instant::now();
         let cni = self.resolve(cni).await?;
         let deployment = self.deployment(index, &cni, topology);
-        let pods = Pods::new(self.access.clone(), &deployment);
-        let keep = |pods: Pods| {
-            if let Ok(mut half) = self.half.lock() {
-                half.push(pods);
-            }
-        };
-        // A copy that sweeps, whenever what is made here is dropped without being taken down: half-way, or
-        // in the first proofs. Removing is idempotent.
-        keep(Pods::new(self.access.clone(), &deployment));
-        let mut pods = pods;
+        let mut pods = Pods::new(self.access.clone(), &deployment);
+        // The run may be given up here, or while the cluster is proved: then nobody else knows it.
+        if let Ok(mut made) = self.made.lock() {
+            made.push(pods.twin());
+        }
         let info = KubeCluster::deploy(&mut pods, &deployment, &cni, begun).await?;
         let mut cluster = KubeCluster::new(pods, cni, info, &deployment);
         self.settle(&mut cluster).await?;
@@ -290,12 +285,15 @@ impl Provider for KubeconfigProvider {
     }
 
     async fn sweep(&self) -> Vec<anyhow::Error> {
-        let half = match self.half.lock() {
-            Ok(mut half) => std::mem::take(&mut *half),
+        let made = match self.made.lock() {
+            Ok(mut made) => std::mem::take(&mut *made),
             Err(_) => return vec![anyhow!("a thread panicked while a cluster was made")],
         };
         let mut errors = Vec::new();
-        for mut pods in half {
+        for mut pods in made.into_iter().filter(|pods| !pods.is_removed()) {
+            // What was asked for last and given up may be made yet, and what is removed before that
+            // would stay.
+            tokio::time::sleep(Duration::from_secs(1)).await;
             errors.extend(pods.remove().await);
         }
         errors

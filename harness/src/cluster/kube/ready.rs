@@ -2,7 +2,7 @@
 //!
 //! The reasons are read from the pod's own status, so that they need no further rights.
 
-use super::access::{explain, is_unreachable};
+use super::access::{answer, explain, is_unreachable};
 use anyhow::{anyhow, bail};
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
@@ -241,7 +241,8 @@ impl Wait<'_> {
         use k8s_openapi::api::core::v1::Event;
         let api: Api<Event> = Api::namespaced(self.client.clone(), self.namespace);
         let fields = format!("involvedObject.name={pod},type=Warning");
-        let list = api.list(&kube::api::ListParams::default().fields(&fields)).await.ok()?;
+        let list =
+            answer(api.list(&kube::api::ListParams::default().fields(&fields))).await.ok()?;
         list.items.into_iter().filter_map(|e| e.message).next_back()
     }
 }
@@ -280,7 +281,7 @@ pub async fn log_tail(
         previous,
         ..LogParams::default()
     };
-    let text = api.logs(pod, &params).await.map_err(|e| anyhow!(explain(&e)))?;
+    let text = answer(api.logs(pod, &params)).await.map_err(|e| anyhow!(explain(&e)))?;
     Ok(text.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned).collect())
 }
 
@@ -290,7 +291,7 @@ pub async fn log_tail(
 /// What the API server said.
 pub async fn list(client: &Client, namespace: &str, selector: &str) -> anyhow::Result<Vec<Pod>> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let pods = api.list(&kube::api::ListParams::default().labels(selector)).await;
+    let pods = answer(api.list(&kube::api::ListParams::default().labels(selector))).await;
     Ok(pods.map_err(|e| anyhow!(explain(&e)))?.items)
 }
 

@@ -268,6 +268,7 @@ pub async fn says(
         namespace: agent.namespace.clone(),
         pod: pod.to_owned(),
         container: agent.container.clone(),
+        cuts: crate::exec::pod::Cuts::default(),
     };
     let words: Vec<&str> = check.command.iter().map(String::as_str).collect();
     let output = container.output(&words, None, COMMAND).await?;

@@ -5,9 +5,9 @@
 //! admitted flow is looked for among all. In force means seen from the pods, not said by the API.
 
 use super::{
-    access::explain,
-    objects::{FILLER, Role, SERVICE_PORT, filler_name},
+    objects::{Role, SERVICE_PORT, filler_name},
     pods::{AT_ONCE, Pods, apply},
+    removal::remove_named,
 };
 use crate::{
     cluster::StateError,
@@ -17,7 +17,6 @@ use anyhow::{Context as _, anyhow, bail};
 use cnibench_model::{CniSpec, Proof, ProofKind, ProofOutcome, Surroundings};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::{core::v1::Service, networking::v1::NetworkPolicy};
-use kube::api::{DeleteParams, ListParams};
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
@@ -39,16 +38,16 @@ const ADMIT: &str = "admit";
 pub struct State {
     policies: u32,
     services: u32,
+    /// The most policies and services that may be there after a change that failed half-way.
+    unsure: Option<(u32, u32)>,
     /// None until it is known whether the cni enforces policies at all.
     enforced: Option<bool>,
-    /// True while something is being changed: what fails or is given up half-way is undone first.
-    dirty: bool,
 }
 
 impl State {
     /// Are there policies?
     pub fn has_policies(&self) -> bool {
-        self.policies > 0 || self.dirty
+        self.policies > 0 || self.unsure.is_some()
     }
 }
 
@@ -91,37 +90,40 @@ impl Changer<'_> {
                 self.cni
             )));
         }
-        if state.dirty {
-            self.undo().await?;
-            *state = State { enforced: state.enforced, dirty: true, ..State::default() };
-        }
-        state.dirty = true;
         // What a case does not ask for is not there: the cases before it may have.
         let policies = wanted.policies.unwrap_or(0);
+        let services = wanted.services.unwrap_or(0);
+        if let Some(most) = state.unsure {
+            self.clear(state, most).await?;
+        }
+        if (policies, services) == (state.policies, state.services) {
+            return Ok(proofs);
+        }
+        state.unsure = Some((policies.max(state.policies), services.max(state.services)));
         if policies != state.policies {
             proofs.extend(self.policies(state, policies).await?);
         }
-        let services = wanted.services.unwrap_or(0);
         if services != state.services {
             proofs.extend(self.services(state, services).await?);
         }
-        state.dirty = false;
+        state.unsure = None;
         Ok(proofs)
     }
 
-    /// Removes every policy and service of these changes, whatever is there of them.
-    async fn undo(&self) -> anyhow::Result<()> {
-        let params = ListParams::default().labels(&self.pods.selector());
-        let ours =
-            |name: &Option<String>| name.clone().filter(|n| n == ADMIT || n.starts_with(FILLER));
-        let api = self.pods.api::<NetworkPolicy>();
-        let list = api.list(&params).await.map_err(|e| anyhow!(explain(&e)))?;
-        let names = list.items.iter().filter_map(|p| ours(&p.metadata.name)).collect();
-        remove(&api, names).await?;
-        let api = self.pods.api::<Service>();
-        let list = api.list(&params).await.map_err(|e| anyhow!(explain(&e)))?;
-        let names = list.items.iter().filter_map(|s| ours(&s.metadata.name)).collect();
-        remove(&api, names).await
+    /// Back to nothing, from a change that failed half-way.
+    async fn clear(
+        &self,
+        state: &mut State,
+        (policies, services): (u32, u32),
+    ) -> anyhow::Result<()> {
+        self.remove_policies(0, policies).await?;
+        let names = (0..services).map(filler_name).collect();
+        remove(&self.pods.api::<Service>(), names).await?;
+        if policies > 0 && state.enforced.unwrap_or(self.claims_policies) {
+            self.wait_for(&Role::Pod(1).name(0), true).await.context("policies were removed")?;
+        }
+        (state.policies, state.services, state.unsure) = (0, 0, None);
+        Ok(())
     }
 
     async fn policies(&self, state: &mut State, wanted: u32) -> anyhow::Result<Option<Proof>> {
@@ -345,16 +347,14 @@ fn ms(later: Instant, earlier: Instant) -> f64 {
 
 async fn remove<K>(api: &kube::Api<K>, names: Vec<String>) -> anyhow::Result<()>
 where
-    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug + kube::Resource,
+    K::DynamicType: Default,
 {
-    let gone = stream::iter(names).map(|name| async move {
-        match api.delete(&name, &DeleteParams::default()).await {
-            Ok(_) => Ok(()),
-            Err(e) if super::access::is_missing(&e) => Ok(()),
-            Err(e) => Err(anyhow!("removing {name}: {}", super::access::explain(&e))),
-        }
-    });
-    gone.buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
+    let mut errors = remove_named(api, names).await;
+    match errors.pop() {
+        None => Ok(()),
+        Some(one) => Err(one.context("cannot be removed")),
+    }
 }
 
 /// A probe from one pod to the server's, and the echo that answers it.
