@@ -23,8 +23,9 @@ pub(crate) fn interleaved(record: &Record) -> bool {
 /// True when every trial of a cni shares its block with one of the baseline that ran at most as many
 /// trials apart as there are cnis: a baseline that is measured in every cni's cluster.
 pub(crate) fn side_by_side(record: &Record, cni: &CniSpec, baseline: &CniSpec) -> bool {
-    if cni == baseline {
-        return true;
+    let rides = matches!(provider(record), Some(ProviderKind::Kind | ProviderKind::Kubeconfig));
+    if !rides || cni == baseline {
+        return rides;
     }
     let cases: HashMap<&CaseId, &Case> = record.header.cases.iter().map(|c| (&c.id, c)).collect();
     let of = |spec: &CniSpec| {
