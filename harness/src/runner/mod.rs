@@ -217,7 +217,7 @@ impl Run<'_> {
                 };
                 self.end_quietly(case, status)?;
             }
-            self.progress.trial_done(case);
+            self.progress.trials_over(case, 0, batch.len());
             return Ok(());
         };
         self.progress.trial_begins(case, first.index);
@@ -238,6 +238,7 @@ impl Run<'_> {
             } => Some(measured),
             () = interrupt.wait() => None,
         };
+        let mut done = 0;
         match measured {
             None => {
                 arm.forget_agents().await;
@@ -247,6 +248,7 @@ impl Run<'_> {
                 for proof in proofs {
                     self.journal.append(&JournalLine::Proof(proof))?;
                 }
+                done = measured.iter().filter(|result| result.is_ok()).count();
                 for (result, scheduled) in measured.into_iter().zip(batch) {
                     self.take(case, scheduled, result)?;
                 }
@@ -262,7 +264,7 @@ impl Run<'_> {
                 self.end(case, status)?;
             }
         }
-        self.progress.trial_done(case);
+        self.progress.trials_over(case, done, batch.len() - done);
         Ok(())
     }
 
