@@ -39,7 +39,7 @@ pub(crate) struct Column<'a> {
     pub short: String,
     /// Index of the column that this one is compared with; its own index for a baseline.
     pub baseline: usize,
-    /// True when trials of this record's cnis ran next to each other.
+    /// True when this cni's trials ran next to those of its baseline.
     pub interleaved: bool,
 }
 
@@ -227,7 +227,9 @@ impl<'a> Book<'a> {
         for (number, record) in records.iter().enumerate() {
             let first = columns.len();
             let interleaved = trust::interleaved(record);
-            for spec in column_order(record) {
+            let order = column_order(record);
+            let baseline = order.first().copied();
+            for spec in order {
                 columns.push(Column {
                     record,
                     spec,
@@ -235,7 +237,8 @@ impl<'a> Book<'a> {
                     label: label(records, record, spec),
                     short: String::new(),
                     baseline: first,
-                    interleaved,
+                    interleaved: interleaved
+                        || baseline.is_some_and(|host| trust::side_by_side(record, spec, host)),
                 });
             }
             for case in &record.header.cases {

@@ -10,7 +10,7 @@ use crate::{
     units::{duration, number},
 };
 use cnibench_model::{Case, CaseId, CniSpec, ProviderKind, Record};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Trials of a cell from which on its two halves say something of drift.
 const ENOUGH_FOR_HALVES: usize = 4;
@@ -18,6 +18,32 @@ const ENOUGH_FOR_HALVES: usize = 4;
 /// True when trials of different cnis ran next to each other, so that a drifting machine cancels out.
 pub(crate) fn interleaved(record: &Record) -> bool {
     record.header.interleaved && !one_after_another(record)
+}
+
+/// True when every trial of a cni shares its block with one of the baseline that ran at most as many
+/// trials apart as there are cnis: a baseline that is measured in every cni's cluster.
+pub(crate) fn side_by_side(record: &Record, cni: &CniSpec, baseline: &CniSpec) -> bool {
+    if cni == baseline {
+        return true;
+    }
+    let cases: HashMap<&CaseId, &Case> = record.header.cases.iter().map(|c| (&c.id, c)).collect();
+    let of = |spec: &CniSpec| {
+        let trials = record.trials.iter().filter_map(|t| Some((cases.get(&t.case)?, t)));
+        let own: Vec<_> = trials
+            .filter(|(case, _)| case.cni == *spec)
+            .map(|(case, t)| ((case.series(), t.block), t.sequence))
+            .collect();
+        own
+    };
+    let host: HashMap<_, u32> = of(baseline).into_iter().collect();
+    let measured: HashSet<_> = host.keys().map(|(series, _)| series.clone()).collect();
+    let cnis = record.header.cases.iter().map(|c| &c.cni).collect::<BTreeSet<_>>().len();
+    let mut own = of(cni);
+    // Of a series that the baseline has not (a service), nothing is compared.
+    own.retain(|((series, _), _)| measured.contains(series));
+    let near = |at: u32, sequence: u32| at.abs_diff(sequence) as usize <= cnis;
+    !own.is_empty()
+        && own.iter().all(|(key, sequence)| host.get(key).is_some_and(|at| near(*at, *sequence)))
 }
 
 fn provider(record: &Record) -> Option<ProviderKind> {
@@ -52,9 +78,14 @@ pub(crate) fn remarks(book: &Book<'_>) -> Vec<String> {
             [_] => String::new(),
             _ => format!("{}: ", record_label(book.records, record)),
         };
-        let columns = book.columns.iter().filter(|c| std::ptr::eq(c.record, record));
-        if columns.count() > 1 && !interleaved(record) {
-            remarks.push(format!("{of}{}", apart(book, record)));
+        let columns: Vec<_> =
+            book.columns.iter().filter(|c| std::ptr::eq(c.record, record)).collect();
+        if columns.len() > 1 && !interleaved(record) {
+            let remark = match columns.iter().all(|c| c.interleaved) {
+                true => in_every_cluster(record),
+                false => apart(book, record),
+            };
+            remarks.push(format!("{of}{remark}"));
         }
         if provider(record) == Some(ProviderKind::Kind) && on_one_machine(record) {
             remarks.push(format!(
@@ -68,6 +99,14 @@ pub(crate) fn remarks(book: &Book<'_>) -> Vec<String> {
 fn on_one_machine(record: &Record) -> bool {
     let mut trials = record.trials.iter();
     !record.trials.is_empty() && trials.all(|t| t.client.node.machine == t.server.node.machine)
+}
+
+/// The cnis had a time of their own each, but the baseline was measured in every one.
+fn in_every_cluster(record: &Record) -> String {
+    let span = span(record).map_or_else(String::new, |s| format!(", over {}", duration(s)));
+    format!(
+        "Clusters came up one after another{span}. Each change against the host is estimated from trials next to each other in the cni's own cluster, so that the machine's drift is not in it: compare cnis by their changes. Medians of different cnis were taken at different times, and the host's is over all clusters."
+    )
 }
 
 /// Trials of the cnis did not run side by side: what that means, with what can be measured of it.
@@ -182,6 +221,45 @@ mod tests {
         assert!(text.contains("% (median of 5 cells) and by up to"), "{text}");
         assert!(text.contains("containers of kind on one machine"), "{text}");
         assert!(interleaved(&kind().build()));
+    }
+
+    /// Clusters one after another, the baseline in each: blocks of two trials.
+    fn riding() -> Record {
+        let mut record = kind().build();
+        let cases = record.header.cases.clone();
+        let host: Vec<_> = cases.iter().filter(|c| c.cni.name == "host").collect();
+        let mut trials = Vec::new();
+        for (cluster, case) in cases.iter().filter(|c| c.cni.name != "host").enumerate() {
+            for trial in record.trials.iter().filter(|t| t.case == case.id) {
+                let block = cluster as u32 * 100 + trial.block;
+                for own in [&case.id, &host[0].id] {
+                    let like =
+                        |t: &&cnibench_model::Trial| t.case == *own && t.block == trial.block;
+                    let mut trial = record.trials.iter().find(like).unwrap().clone();
+                    trial.block = block;
+                    trial.sequence = trials.len() as u32;
+                    trials.push(trial);
+                }
+            }
+        }
+        record.trials = trials;
+        record.header.interleaved = false;
+        record
+    }
+
+    #[test]
+    fn a_baseline_in_every_cluster_is_compared_in_pairs() {
+        let records = [riding()];
+        let book = Book::new(&records);
+        assert!(book.columns.iter().all(|c| c.interleaved));
+        let text = remarks(&book).join("\n");
+        assert!(text.contains("next to each other in the cni's own cluster"), "{text}");
+        let mut apart = riding();
+        let last = apart.trials.len() as u32;
+        // One block whose baseline ran at the other end of the run: nothing is adjacent any more.
+        apart.trials[1].sequence = last + 500;
+        let records = [apart];
+        assert!(!Book::new(&records).columns.iter().all(|c| c.interleaved));
     }
 
     #[test]

@@ -5,6 +5,9 @@
 say() { printf 'cnibench: %s\n' "$*" >&2; }
 die() { say "$*"; exit 2; }
 
+# What is built is looked for from other folders, too.
+[ -z "${CARGO_TARGET_DIR:-}" ] || CARGO_TARGET_DIR=$(realpath -m "$CARGO_TARGET_DIR")
+
 # need NAME-OF-PACKAGE WHY TEST...: remembers the package if the test command fails.
 missing_packages=()
 missing_reasons=()
@@ -60,13 +63,24 @@ users_rust() {
     fi
 }
 
+# The binary is static (.cargo/config.toml), so that pods need nothing beside it.
+static_libc() { [ -e "$(cc -print-file-name=libc.a)" ]; }
+
+# The platform that programs are built for, which is this machine's; their folder is named after it.
+host_triple() {
+    local triple
+    triple=$(rustc -vV | sed -n 's/^host: //p')
+    [ -n "$triple" ] || die "rustc -vV does not say its host; is cargo here without rustc?"
+    printf '%s\n' "$triple"
+}
+
 need_rust() {
     users_rust
     # rustup puts cargo where a shell that was started before does not look.
     # shellcheck disable=SC1091
     have cargo >/dev/null || { [ -r "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"; }
     need gcc "the linker that Rust programs are built with" have cc
-    need libc6-dev "the C library's headers, for the linker" test -e /usr/include/stdio.h
+    need libc6-dev "the C library to be linked statically (libc.a; elsewhere glibc-static)" static_libc
     install_missing
     local wanted
     wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")

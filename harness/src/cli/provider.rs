@@ -10,7 +10,7 @@ use crate::{
     plan::{Arrangement, TrialOrder},
 };
 use anyhow::{Result, bail};
-use cnibench_model::{Placement, ProviderKind};
+use cnibench_model::{CniSpec, Placement, ProviderKind};
 use std::{sync::Arc, time::Duration};
 
 /// What brings the clusters of a run up.
@@ -85,6 +85,22 @@ impl Chosen {
         }
     }
 
+    /// Can these cnis be measured in one run?
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_together(&self, cnis: &[CniSpec]) -> Result<()> {
+        let own: Vec<String> =
+            cnis.iter().filter(|c| c.name != "host").map(ToString::to_string).collect();
+        if matches!(self, Self::Kubeconfig(_)) && own.len() > 1 {
+            bail!(
+                "a cluster that is there has one CNI, and {} were named: name one (beside host), or use --provider kind",
+                own.join(", ")
+            );
+        }
+        Ok(())
+    }
+
     /// How trials can be arranged on its clusters.
     ///
     /// # Errors
@@ -96,6 +112,7 @@ impl Chosen {
             Self::Kind(provider) => Arrangement {
                 host_rides: true,
                 at_once: Some(provider.at_once()),
+                rebuilds: provider.rebuilds(),
                 setup_s: 150.0,
                 ..simple
             },

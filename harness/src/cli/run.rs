@@ -203,6 +203,7 @@ async fn prepare(
                 cnis.push(cni.clone());
             }
         }
+        chosen.check_together(&cnis)?;
     }
     let cases = expand(&suite, args.provider, &cnis);
     let seed = args.seed.unwrap_or_else(rand::random);

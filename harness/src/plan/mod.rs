@@ -39,6 +39,8 @@ pub struct Arrangement {
     pub at_once: Option<usize>,
     /// True where the baseline `host` is measured in every other cni's cluster, adjacent to it.
     pub host_rides: bool,
+    /// How often every cluster is made anew and measured again, in turn forwards and backwards.
+    pub rebuilds: u32,
     /// The node-pair matrix instead of one pair of nodes.
     pub matrix: Option<Matrix>,
     /// Seconds to bring one cni up, prove it and take it down again.
@@ -48,7 +50,7 @@ pub struct Arrangement {
 impl Arrangement {
     /// All cnis up at once, or one after the other; each on one pair of nodes.
     pub fn simple(order: TrialOrder) -> Self {
-        Self { order, at_once: None, host_rides: false, matrix: None, setup_s: 1.5 }
+        Self { order, at_once: None, host_rides: false, rebuilds: 1, matrix: None, setup_s: 1.5 }
     }
 }
 
@@ -222,6 +224,31 @@ mod tests {
         let host = plan.cases.iter().find(|c| c.cni.name == "host").unwrap();
         assert_eq!(host.trials, 10, "five in each of two clusters");
         assert_eq!(kubernetes(2, "quick").groups.len(), 1);
+    }
+
+    #[test]
+    fn clusters_are_rebuilt_forwards_and_backwards() {
+        let cnis: Vec<_> = ["host", "a", "b"].map(CniSpec::named).into();
+        let cases = expand(&catalog::by_name("quick").unwrap(), ProviderKind::Kind, &cnis);
+        let arrangement = Arrangement {
+            at_once: Some(1),
+            host_rides: true,
+            rebuilds: 2,
+            ..Arrangement::simple(TrialOrder::Interleaved)
+        };
+        let plan = Plan::new(cases, &arrangement, 7);
+        let order: Vec<_> = plan.groups.iter().map(|g| g[0].name.as_str()).collect();
+        assert_eq!(order, ["a", "b", "b", "a"]);
+        for case in &plan.cases {
+            let indices: HashSet<_> = plan
+                .schedule
+                .iter()
+                .filter(|s| plan.cases[s.case].id == case.id)
+                .map(|s| s.index)
+                .collect();
+            let expected = if case.cni.name == "host" { 20 } else { 10 };
+            assert_eq!((indices.len(), case.trials), (expected, expected as u32), "{}", case.id);
+        }
     }
 
     #[test]

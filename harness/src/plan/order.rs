@@ -27,7 +27,13 @@ pub(super) fn groups(cases: &[Case], arrangement: &Arrangement) -> Vec<Vec<CniSp
         TrialOrder::ByCni => 1,
         TrialOrder::Interleaved => arrangement.at_once.unwrap_or(usize::MAX).max(1),
     };
-    clusters.chunks(at_once.min(clusters.len().max(1))).map(<[CniSpec]>::to_vec).collect()
+    let once: Vec<Vec<CniSpec>> =
+        clusters.chunks(at_once.min(clusters.len().max(1))).map(<[CniSpec]>::to_vec).collect();
+    // A, B, B, A: what drifts evenly adds nothing to either.
+    let turn = |rebuild: u32| -> Vec<Vec<CniSpec>> {
+        if rebuild.is_multiple_of(2) { once.clone() } else { once.iter().rev().cloned().collect() }
+    };
+    (0..arrangement.rebuilds.max(1)).flat_map(turn).collect()
 }
 
 /// All trials in the order in which they run; the trials of `cases` are raised to what is planned.
@@ -40,7 +46,8 @@ pub(super) fn schedule(
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let rounds = cases.iter().map(|c| c.trials).max().unwrap_or(0);
     let asked: Vec<u32> = cases.iter().map(|c| c.trials).collect();
-    let mut order = Order { cases, asked, arrangement, rounds, out: Vec::new(), batch: 0 };
+    let begun = vec![0; cases.len()];
+    let mut order = Order { cases, asked, begun, arrangement, rounds, out: Vec::new(), batch: 0 };
     for (number, cnis) in groups.iter().enumerate() {
         let members: Vec<usize> = (0..order.cases.len())
             .filter(|&c| {
@@ -51,6 +58,9 @@ pub(super) fn schedule(
         match &arrangement.matrix {
             Some(matrix) => order.pairs(number, &members, matrix, &mut rng),
             None => order.trials(number, &members, &mut rng),
+        }
+        for case in members {
+            order.begun[case] += order.asked[case];
         }
     }
     let mut planned = vec![0; order.asked.len()];
@@ -66,6 +76,8 @@ struct Order<'a> {
     cases: &'a [Case],
     /// Trials that were asked for, by case.
     asked: Vec<u32>,
+    /// Trials in the groups before, by case.
+    begun: Vec<u32>,
     arrangement: &'a Arrangement,
     rounds: u32,
     out: Vec<Scheduled>,
@@ -124,8 +136,7 @@ impl Order<'_> {
                 due.shuffle(rng);
             }
             for case in due {
-                let own = rides(self.arrangement, &self.cases[case].cni);
-                let index = if own { number as u32 * self.asked[case] + round } else { round };
+                let index = self.begun[case] + round;
                 self.push(case, index, first + round, number);
             }
         }

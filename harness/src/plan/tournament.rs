@@ -67,8 +67,10 @@ fn circle(nodes: u32, round: u32) -> Vec<Pair> {
     (0..even / 2)
         .map(|i| {
             let (a, b) = if i == 0 { (turning, at(0)) } else { (at(i), at(turning - i)) };
-            // Roles alternate, so that no node is always the client.
-            if (i + round).is_multiple_of(2) { (a, b) } else { (b, a) }
+            // A node moves one place a round: by turns it is client and server. The one that stays
+            // alternates by rounds.
+            let turn = if i == 0 { round } else { i };
+            if turn.is_multiple_of(2) { (a, b) } else { (b, a) }
         })
         .filter(|&(a, b)| a < nodes && b < nodes)
         .collect()

@@ -112,11 +112,13 @@ impl Arm {
         }
         let note = match self.cluster.mend().await {
             Ok(Some(note)) => note,
-            Ok(None) => return self.blame(results).await,
+            Ok(None) => return self.blame(asked, results).await,
             Err(cause) => {
                 return results.into_iter().map(|r| r.map_err(|e| dead(&cause, e))).collect();
             }
         };
+        // What cut the way to one agent has cut it to the others.
+        self.forget_agents().await;
         for (result, asked) in results.iter_mut().zip(asked) {
             if matches!(result, Err(TrialError::Broken(_))) {
                 let again = self.try_all(case, std::slice::from_ref(asked)).await;
@@ -128,15 +130,18 @@ impl Arm {
                 }
             }
         }
-        self.blame(results).await
+        self.blame(asked, results).await
     }
 
     /// After trials that broke: was it the cluster?
     async fn blame(
         &mut self,
+        asked: &[Asked],
         results: Vec<Result<Trial, TrialError>>,
     ) -> Vec<Result<Trial, TrialError>> {
-        if !results.iter().any(|r| matches!(r, Err(TrialError::Broken(_)))) {
+        // In the node-pair matrix a node that is gone takes its own pairs with it, not the others.
+        let matrix = asked.iter().any(|a| a.pair.is_some());
+        if matrix || !results.iter().any(|r| matches!(r, Err(TrialError::Broken(_)))) {
             return results;
         }
         match self.cluster.check().await {
@@ -250,7 +255,7 @@ impl Pooled {
 fn dead(cause: &anyhow::Error, error: TrialError) -> TrialError {
     match error {
         TrialError::Broken(broken) => TrialError::ClusterDead(Broken {
-            short: "cni died".to_owned(),
+            short: "cluster failed".to_owned(),
             reason: format!("{cause:#}; {}", broken.reason),
         }),
         other => other,
@@ -265,6 +270,11 @@ pub fn verdict(proofs: &[Proof]) -> Option<CellStatus> {
             reason: "the cluster gave no connectivity proof".to_owned(),
         });
     }
+    failed_proof(proofs)
+}
+
+/// What the first proof that failed makes of the cells that rest on it.
+pub fn failed_proof(proofs: &[Proof]) -> Option<CellStatus> {
     let failed = proofs.iter().find(|p| p.outcome == ProofOutcome::Failed)?;
     Some(CellStatus::Invalid {
         short: format!("{} not proved", failed.kind.name()),

@@ -15,7 +15,9 @@ use crate::{
 };
 use anyhow::Result;
 use arms::{Arm, Arms, Asked};
-use cnibench_model::{Case, CaseId, Cell, CellStatus, CniSpec, JournalLine, Phase, Proof, Trial};
+use cnibench_model::{
+    Case, CaseId, Cell, CellStatus, CniSpec, JournalLine, Phase, Proof, Surroundings, Trial,
+};
 use progress::Progress;
 use std::collections::HashMap;
 use trial::TrialError;
@@ -33,7 +35,15 @@ pub async fn run(
     progress: &mut dyn Progress,
 ) -> Result<()> {
     let mut arms = Arms::default();
-    let mut run = Run { plan, journal, progress, ends: HashMap::new(), left: trials_left(plan) };
+    let mut run = Run {
+        plan,
+        journal,
+        progress,
+        ends: HashMap::new(),
+        left: trials_left(plan),
+        missed: HashMap::new(),
+        bad_states: HashMap::new(),
+    };
     let outcome = run.everything(provider, topology, &mut arms, interrupt.clone()).await;
     // Down first, so that what could not be cleaned is in the record.
     run.progress.phase("taking everything down");
@@ -68,6 +78,10 @@ struct Run<'a> {
     ends: HashMap<CaseId, CellStatus>,
     /// Trials still to be measured of each case.
     left: HashMap<CaseId, u32>,
+    /// Why a case was not measured in a cluster or on a pair of nodes, though it may be in others.
+    missed: HashMap<CaseId, CellStatus>,
+    /// States of a cni's cluster whose proof failed.
+    bad_states: HashMap<(CniSpec, Surroundings), CellStatus>,
 }
 
 impl Run<'_> {
@@ -85,6 +99,10 @@ impl Run<'_> {
             for cni in group {
                 if interrupt.urgency() != Urgency::None {
                     return Ok(());
+                }
+                if plan.cases.iter().all(|c| c.cni != *cni || self.ends.contains_key(&c.id)) {
+                    // It failed when it was up before.
+                    continue;
                 }
                 self.progress.phase(&format!("bringing up {cni}"));
                 let up = tokio::select! {
@@ -105,6 +123,9 @@ impl Run<'_> {
                 self.batch(batch, &mut sequence, arms, &mut interrupt).await?;
             }
             self.footprints(arms, Phase::Load, &mut interrupt).await?;
+            if interrupt.urgency() != Urgency::None {
+                return Ok(());
+            }
             self.prove_again(arms).await?;
             if number + 1 < plan.groups.len() {
                 self.progress.phase("taking clusters down");
@@ -208,18 +229,24 @@ impl Run<'_> {
         *sequence += batch.len() as u32;
         let rides = plan.host_rides && !plan.groups[first.group].contains(&case.cni);
         let arm = if rides { arms.first() } else { arms.get(&case.cni) };
-        let Some(arm) = arm.filter(|_| !self.ends.contains_key(&case.id)) else {
-            if rides && !self.ends.contains_key(&case.id) && first.group + 1 == plan.groups.len() {
+        let open = !self.ends.contains_key(&case.id);
+        let Some(arm) = arm.filter(|_| open) else {
+            if rides && open {
                 let reason = "the clusters that it was to be measured in did not come up";
-                let status = CellStatus::Failed {
-                    short: "cni not up".to_owned(),
-                    reason: reason.to_owned(),
-                };
-                self.end_quietly(case, status)?;
+                let short = "cni not up".to_owned();
+                let status = CellStatus::Failed { short, reason: reason.to_owned() };
+                self.missed.entry(case.id.clone()).or_insert(status);
             }
             self.progress.trials_over(case, 0, batch.len());
             return Ok(());
         };
+        let cluster = arm.info().spec.clone();
+        let state = (cluster.clone(), case.surroundings);
+        if let Some(status) = self.bad_states.get(&state).cloned() {
+            self.not_here(case, rides, status)?;
+            self.progress.trials_over(case, 0, batch.len());
+            return Ok(());
+        }
         self.progress.trial_begins(case, first.index);
         let asked: Vec<Asked> = batch
             .iter()
@@ -234,7 +261,12 @@ impl Run<'_> {
             biased;
             measured = async {
                 let proofs = arm.surround(case).await?;
-                Ok((proofs, arm.trials(case, &asked).await))
+                // Nothing is measured in a state that was not proved.
+                let results = match arms::failed_proof(&proofs) {
+                    None => Ok(arm.trials(case, &asked).await),
+                    Some(status) => Err(status),
+                };
+                Ok((proofs, results))
             } => Some(measured),
             () = interrupt.wait() => None,
         };
@@ -244,54 +276,81 @@ impl Run<'_> {
                 arm.forget_agents().await;
                 return Ok(());
             }
-            Some(Ok((proofs, measured))) => {
+            Some(Ok((proofs, results))) => {
                 for proof in proofs {
                     self.journal.append(&JournalLine::Proof(proof))?;
                 }
-                done = measured.iter().filter(|result| result.is_ok()).count();
-                for (result, scheduled) in measured.into_iter().zip(batch) {
-                    self.take(case, scheduled, result)?;
+                match results {
+                    Ok(results) => {
+                        done = results.iter().filter(|result| result.is_ok()).count();
+                        for (result, scheduled) in results.into_iter().zip(batch) {
+                            self.take(case, scheduled, &cluster, result)?;
+                        }
+                    }
+                    Err(status) => {
+                        self.bad_states.insert(state, status.clone());
+                        self.not_here(case, rides, status)?;
+                    }
                 }
             }
             Some(Err(StateError::NotOffered(reason))) => {
-                self.end(case, CellStatus::Skipped { reason })?;
+                self.not_here(case, rides, CellStatus::Skipped { reason })?;
             }
             Some(Err(StateError::Failed(cause))) => {
                 let status = CellStatus::Failed {
                     short: "state not reached".to_owned(),
                     reason: format!("{cause:#}"),
                 };
-                self.end(case, status)?;
+                self.not_here(case, rides, status)?;
             }
         }
         self.progress.trials_over(case, done, batch.len() - done);
         Ok(())
     }
 
+    /// A case that this cluster cannot carry. A baseline that rides along may be measured in the next.
+    fn not_here(&mut self, case: &Case, rides: bool, status: CellStatus) -> Result<()> {
+        if rides {
+            self.missed.entry(case.id.clone()).or_insert(status);
+            return Ok(());
+        }
+        self.end(case, status)
+    }
+
+    /// `cluster`: the cni in whose cluster it ran, which for a baseline that rides along is another.
     fn take(
         &mut self,
         case: &Case,
         scheduled: &Scheduled,
+        cluster: &CniSpec,
         result: Result<Trial, TrialError>,
     ) -> Result<()> {
-        match result {
+        let status = match result {
             Ok(trial) => {
                 self.journal.append(&JournalLine::Trial(Box::new(trial)))?;
-                let left = self.left.entry(case.id.clone()).or_insert(1);
-                *left -= 1;
-                if *left == 0 {
-                    self.end(case, CellStatus::Measured)?;
-                }
-            }
-            Err(TrialError::NotOffered(reason)) => {
-                self.end(case, CellStatus::Skipped { reason })?;
-            }
-            Err(TrialError::Broken(broken)) => {
-                self.end(case, failed(broken, scheduled.index))?;
+                return self.one_less(case);
             }
             Err(TrialError::ClusterDead(broken)) => {
-                self.end_cni(&case.cni, &failed(broken, scheduled.index))?;
+                return self.end_cni(cluster, &failed(broken, scheduled.index));
             }
+            Err(TrialError::NotOffered(reason)) => CellStatus::Skipped { reason },
+            Err(TrialError::Broken(broken)) => failed(broken, scheduled.index),
+        };
+        let Some((a, b)) = scheduled.pair else { return self.end(case, status) };
+        // One pair of many: the others are measured all the same.
+        let (CellStatus::Failed { reason, .. } | CellStatus::Skipped { reason }) = &status else {
+            return self.end(case, status);
+        };
+        self.note(format!("{}: nodes {a} and {b}: {reason}", case.id))?;
+        self.missed.entry(case.id.clone()).or_insert(status);
+        Ok(())
+    }
+
+    fn one_less(&mut self, case: &Case) -> Result<()> {
+        let left = self.left.entry(case.id.clone()).or_insert(1);
+        *left -= 1;
+        if *left == 0 {
+            self.end(case, CellStatus::Measured)?;
         }
         Ok(())
     }
@@ -339,6 +398,15 @@ impl Run<'_> {
         let open = plan.cases.iter().filter(|c| !self.ends.contains_key(&c.id));
         let open: Vec<&Case> = open.collect();
         for case in open {
+            if let Some(status) =
+                self.missed.get(&case.id).cloned().filter(|_| urgency == Urgency::None)
+            {
+                let begun = self.left.get(&case.id).is_some_and(|left| *left < case.trials);
+                // What there is, is whole: other clusters, or other pairs of nodes.
+                let status = if begun { CellStatus::Measured } else { status };
+                self.end(case, status)?;
+                continue;
+            }
             self.end(case, CellStatus::Interrupted { reason: reason.clone() })?;
         }
         Ok(())

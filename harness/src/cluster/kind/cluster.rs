@@ -5,12 +5,11 @@
 
 use super::{
     config::Config, install::install, lifecycle::KindCluster, sources::CniSources, tools::Tools,
-    wait,
 };
 use crate::{
     cluster::{
         Cluster, Ends, Place, StateError,
-        kube::{Access, KubeCluster},
+        kube::{Access, KubeCluster, settle},
     },
     cni::kubernetes::KubeCni,
     exec::Link,
@@ -44,16 +43,18 @@ impl Ground {
                 self.cni.profile.name
             )));
         };
+        // Not known until it is settled: one that failed half-way is switched again.
+        self.cni.hubble = None;
         let (access, facts) = (&self.access, &self.config.facts);
         install(access, &self.tools, &cni, &self.sources, facts, &self.kubeconfig).await?;
-        wait::rolled_out(access, &cni.profile, self.patience).await?;
-        wait::settled(access, &cni.profile, self.nodes, self.patience).await?;
+        settle::rolled_out(access, &cni.profile, self.patience).await?;
+        settle::settled(access, &cni.profile, self.nodes, self.patience).await?;
         self.cni = cni;
         Ok(true)
     }
 
     async fn at_rest(&self) -> anyhow::Result<()> {
-        wait::at_rest(&self.access, &self.cni.profile, self.patience).await
+        settle::at_rest(&self.access, &self.cni.profile, None, self.patience).await
     }
 }
 
@@ -63,7 +64,8 @@ pub(super) struct KindMeasured {
     ground: Ground,
     cluster: KindCluster,
     /// What is around the pods now.
-    surroundings: Surroundings,
+    /// None: something failed on the way there.
+    surroundings: Option<Surroundings>,
     /// The cni as it came up.
     asked: KubeCni,
     keep: bool,
@@ -72,7 +74,7 @@ pub(super) struct KindMeasured {
 impl KindMeasured {
     pub(super) fn new(inner: KubeCluster, ground: Ground, cluster: KindCluster) -> Self {
         let (keep, asked) = (cluster.stays(), ground.cni.clone());
-        Self { inner, ground, cluster, surroundings: Surroundings::default(), asked, keep }
+        Self { inner, ground, cluster, surroundings: Some(Surroundings::default()), asked, keep }
     }
 }
 
@@ -104,6 +106,7 @@ impl Cluster for KindMeasured {
     }
 
     async fn surround(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
+        let before = self.surroundings.take();
         // A case that does not say is measured with what the cni was asked for.
         if let Some(on) = wanted.hubble.or(self.asked.hubble)
             && self.ground.switch_hubble(on).await?
@@ -111,10 +114,10 @@ impl Cluster for KindMeasured {
             self.inner.switched(self.ground.cni.clone());
         }
         let proofs = self.inner.surround(wanted).await?;
-        if self.surroundings != *wanted {
+        if before != Some(*wanted) {
             self.ground.at_rest().await?;
-            self.surroundings = *wanted;
         }
+        self.surroundings = Some(*wanted);
         Ok(proofs)
     }
 

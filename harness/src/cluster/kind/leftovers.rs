@@ -160,6 +160,7 @@ async fn clean(folder: &Path, keep: Keep) -> CleanReport {
 /// Removes what a note says of a dead run. The lock may go unless this fails.
 async fn remove_clusters(path: &Path, keep: Keep, report: &mut CleanReport) -> anyhow::Result<()> {
     let mut note = Note::read(path)?;
+    let mut failed = None;
     for (cluster, noted) in note.clusters.clone() {
         if noted.keep && keep == Keep::Respect {
             continue;
@@ -171,12 +172,21 @@ async fn remove_clusters(path: &Path, keep: Keep, report: &mut CleanReport) -> a
             name: cluster.clone(),
             kubeconfig: noted.kubeconfig,
         };
-        removal.run(Made::Perhaps).await?;
-        note.clusters.remove(&cluster);
-        note.write(path)?;
-        report.removed.push(cluster);
+        match removal.run(Made::Perhaps).await {
+            Ok(()) => {
+                note.clusters.remove(&cluster);
+                note.write(path)?;
+                report.removed.push(cluster);
+            }
+            // The others go all the same; the last error keeps the lock.
+            Err(e) => {
+                if let Some(before) = failed.replace(e) {
+                    report.errors.push(before);
+                }
+            }
+        }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Clusters with names of ours of which no note here knows: made before a reboot, by another user, or

@@ -20,7 +20,6 @@ mod provider;
 pub mod removal;
 pub mod sources;
 pub mod tools;
-pub mod wait;
 
 pub use options::KindOptions;
 pub use provider::{KindProvider, read_sources};

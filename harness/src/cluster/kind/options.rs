@@ -19,6 +19,10 @@ pub struct KindOptions {
     /// the memory.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     pub parallel_clusters: u32,
+    /// Make every cluster this many times, in turn forwards and backwards, and measure all trials each
+    /// time: what differs from one cluster to the next of the same cni shows as spread.
+    #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rebuilds: u32,
     /// How long a cni may take from its installation until it is settled.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = cnibench_scenarios::suite::checked_duration)]
     pub ready_within: f64,
@@ -31,6 +35,7 @@ impl Default for KindOptions {
             node_image: None,
             keep: false,
             parallel_clusters: 1,
+            rebuilds: 1,
             ready_within: 600.0,
         }
     }
@@ -44,6 +49,8 @@ impl KindOptions {
             (self.sources.is_some(), "--sources"),
             (self.node_image.is_some(), "--node-image"),
             (self.keep, "--keep"),
+            (self.rebuilds != usual.rebuilds, "--rebuilds"),
+            (self.ready_within != usual.ready_within, "--ready-within"),
             (self.parallel_clusters != usual.parallel_clusters, "--parallel-clusters"),
         ]
         .into_iter()

@@ -4,14 +4,14 @@
 //! and trials in a cluster are `cluster/kube`'s.
 
 use super::{
-    Sources, Tool, Tools,
+    CniSources, Sources, Tool, Tools,
     cluster::{Ground, KindMeasured},
     config::{self, Config},
     image, install,
     leftovers::Registry,
     lifecycle::{KindCluster, Maker},
     options::KindOptions,
-    plugins, wait,
+    plugins,
 };
 use crate::{
     cluster::{
@@ -21,7 +21,7 @@ use crate::{
             objects::Image,
             options::PodCpus,
             pods::{Deployment, Pods},
-            ready,
+            ready, settle,
         },
         netns::{capabilities, user_namespace::is_privileged},
         owner::Owner,
@@ -107,6 +107,11 @@ impl KindProvider {
     /// Clusters up at a time.
     pub fn at_once(&self) -> usize {
         self.options.parallel_clusters as usize
+    }
+
+    /// How often every cluster is made.
+    pub fn rebuilds(&self) -> u32 {
+        self.options.rebuilds
     }
 
     /// The tools that a cni needs here.
@@ -220,7 +225,7 @@ impl KindProvider {
         let (archive, _) = self.image().await?;
         // The workload's image is loaded while the cni starts.
         let patience = Duration::from_secs_f64(self.options.ready_within);
-        let settled = wait::settled(access, &cni.profile, nodes as usize, patience);
+        let settled = settle::settled(access, &cni.profile, nodes as usize, patience);
         tokio::try_join!(settled, cluster.load(&archive))?;
         clock.done("settling, and the workload image");
         let mut details = install::details(cni, sources);
@@ -270,6 +275,25 @@ fn feature(feature: KernelFeature) -> &'static capabilities::Feature {
     }
 }
 
+/// Refuses parameters that what the sources file names would leave without effect.
+fn ignored(cni: &KubeCni, sources: &CniSources) -> Result<(), ClusterError> {
+    let without = |key: &str| match (&sources.manifest, &sources.chart) {
+        (Some(manifest), _) => Some(format!("the manifest {}", manifest.display())),
+        (None, Some(chart)) if key == "version" => Some(format!("the chart {}", chart.display())),
+        _ => None,
+    };
+    let keys = cni.spec.params.keys().filter(|k| *k != "path");
+    for key in keys {
+        if let Some(what) = without(key) {
+            return Err(ClusterError::Usage(format!(
+                "cni {}: {key} has no effect on {what}, which the sources file names in its place",
+                cni.spec
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Do the nodes share this machine's kernel?
 fn docker_is_local() -> bool {
     std::env::var("DOCKER_HOST").map_or(true, |host| host.is_empty() || host.starts_with("unix://"))
@@ -313,6 +337,7 @@ impl Provider for KindProvider {
         config::check_topology(cni, topology)?;
         let cni = KubeCni::resolve(cni)?;
         config::config(&cni.profile, "x", topology.nodes).map_err(ClusterError::Usage)?;
+        ignored(&cni, &self.sources.of(&cni.profile.name, &cni.profile.family))?;
         let carried = self.carried(&cni.profile).await;
         carried.map_err(|reason| ClusterError::Unsupported { cni: cni.spec, reason })
     }
@@ -354,7 +379,7 @@ impl Provider for KindProvider {
             info.details.extend(details);
             clock.done("workload pods");
             // New pods make some cnis compile again.
-            wait::at_rest(&ground.access, &cni.profile, ground.patience).await?;
+            settle::at_rest(&ground.access, &cni.profile, None, ground.patience).await?;
             clock.done("coming to rest");
             let mut inner = KubeCluster::new(pods, cni.clone(), info, &deployment);
             if self.maker.keep {

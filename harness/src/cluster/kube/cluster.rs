@@ -2,7 +2,6 @@
 
 use super::{
     footprint::Footprints,
-    objects::Role,
     pods::{Deployment, Pods},
     prove,
     surround::{Changer, State},
@@ -13,12 +12,14 @@ use crate::{
     exec::{Agent, Link},
     tell::tell,
 };
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
 use cnibench_model::{
     CniInfo, Footprint, NodePair, Phase, Placement, Proof, ProofOutcome, Surroundings,
 };
+use cnibench_workloads::protocol::Volley;
 use std::{
+    net::SocketAddr,
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -143,6 +144,13 @@ impl Cluster for KubeCluster {
     }
 
     fn ends(&self, placement: Placement) -> Result<Ends, String> {
+        if self.state.has_policies()
+            && !matches!(placement, Placement::CrossNode | Placement::PodService)
+        {
+            return Err(format!(
+                "policies select the server of cross-node and pod-service, not that of {placement}"
+            ));
+        }
         self.pods.ends(placement, self.host_network(), (0, 1))
     }
 
@@ -158,6 +166,9 @@ impl Cluster for KubeCluster {
     ) -> Result<(Ends, NodePair), String> {
         if placement != Placement::CrossNode {
             return Err(format!("{placement} is not measured in the node-pair matrix"));
+        }
+        if self.state.has_policies() {
+            return Err("policies select one server, not those of all pairs".to_owned());
         }
         let pair = (a as usize, b as usize);
         let host = host || self.host_network();
@@ -181,7 +192,8 @@ impl Cluster for KubeCluster {
             // What fails here fails at the end of the load, too, and is told there.
             let _ = footprints.begin().await;
         }
-        if wanted.hubble == Some(true) {
+        // What the proof sends must not meet other policies.
+        if wanted.hubble == Some(true) && !self.state.has_policies() {
             proofs.extend(self.prove_policies().await);
         }
         Ok(proofs)
@@ -210,7 +222,7 @@ impl Cluster for KubeCluster {
     }
 
     async fn prove(&self) -> Vec<Proof> {
-        let mut proofs = prove::whole(&self.pods, &self.cni, self.info.mtu, &self.placements).await;
+        let mut proofs = prove::whole(&self.pods, &self.cni, &self.placements).await;
         if !proofs.iter().any(|p| p.outcome == ProofOutcome::Failed) {
             proofs.extend(self.prove_policies().await);
         }
@@ -228,12 +240,26 @@ impl Cluster for KubeCluster {
     }
 }
 
-/// The MTU of the pods, as a pod sees it: of its interface with the default route, which stands first.
+/// The MTU of the path between pods of two nodes, as the client's kernel knows it: that of the
+/// route, which may be less than the interface's (Cilium in a tunnel).
 async fn mtu(pods: &Pods, host_network: bool) -> anyhow::Result<u32> {
-    let role = if host_network { Role::Host(0) } else { Role::Pod(0) };
-    let name = role.name(0);
-    let agent = Agent::start(&name, pods.start(&name, "agent").await?).await?;
-    let mtu = agent.interfaces().first().map(|i| i.mtu);
-    agent.stop().await;
-    mtu.with_context(|| format!("{name} has no network interface"))
+    let ends = pods.ends(Placement::CrossNode, host_network, (0, 1)).map_err(|e| anyhow!(e))?;
+    let start = async |place: &Place| -> anyhow::Result<Agent> {
+        Ok(Agent::start(&place.label, pods.start(&place.id, "agent").await?).await?)
+    };
+    let (mut server, mut client) = (start(&ends.server).await?, start(&ends.client).await?);
+    let port = server.echo(ends.bind_addr, 0).await?;
+    let volley = Volley {
+        server: SocketAddr::new(ends.server_addr, port),
+        datagrams: 1,
+        datagram_bytes: 64,
+        connects: 0,
+        stream_bytes: 64,
+        canary: Vec::new(),
+        patience_ms: 100,
+    };
+    let mtu = client.volley(&volley).await?.mtu;
+    client.stop().await;
+    server.stop().await;
+    mtu.context("the client's kernel does not say the path's MTU")
 }

@@ -19,6 +19,7 @@ mod provider;
 pub mod ready;
 pub mod removal;
 pub mod rights;
+pub mod settle;
 pub mod surround;
 
 pub use access::Access;

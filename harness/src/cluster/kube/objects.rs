@@ -361,9 +361,12 @@ impl Common {
     }
 }
 
-/// The name of filler policy `n`.
+/// What names of policies and services that only make lists longer begin with.
+const FILLER: &str = "filler-";
+
+/// The name of filler policy or service `n`.
 pub fn filler_name(n: u32) -> String {
-    format!("filler-{n:05}")
+    format!("{FILLER}{n:05}")
 }
 
 /// The pods that these placements need on `nodes` nodes: the first two carry the ends.

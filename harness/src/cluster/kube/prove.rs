@@ -31,8 +31,8 @@ const COMMAND: Duration = Duration::from_secs(30);
 const PROOF_POLICY: &str = "proof";
 
 /// Takes the proofs that hold for the cluster as a whole.
-pub async fn whole(pods: &Pods, cni: &KubeCni, mtu: u32, placements: &[Placement]) -> Vec<Proof> {
-    match stage(pods, cni, mtu, placements).await {
+pub async fn whole(pods: &Pods, cni: &KubeCni, placements: &[Placement]) -> Vec<Proof> {
+    match stage(pods, cni, placements).await {
         Ok(mut stage) => {
             let proofs = agents::all(&mut stage).await;
             end(stage).await;
@@ -61,12 +61,7 @@ fn failed(cni: &KubeCni, kind: ProofKind, error: &anyhow::Error) -> Proof {
     }
 }
 
-async fn stage(
-    pods: &Pods,
-    cni: &KubeCni,
-    mtu: u32,
-    placements: &[Placement],
-) -> anyhow::Result<Stage> {
+async fn stage(pods: &Pods, cni: &KubeCni, placements: &[Placement]) -> anyhow::Result<Stage> {
     let host = cni.profile.host_network;
     // Cross-node always: it is what the proofs of the mode rest on.
     let wanted: BTreeSet<Placement> =
@@ -88,7 +83,8 @@ async fn stage(
             status: status(pods, cni).await,
             carries: cni.profile.path.carries.clone(),
             silent: cni.profile.path.silent.clone(),
-            mtu: Some(mtu),
+            // What was asked for; otherwise the cni finds its own.
+            mtu: cni.spec.params.get("mtu").and_then(|m| m.parse().ok()),
         },
         patience: PATIENCE,
     })

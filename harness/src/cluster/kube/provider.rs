@@ -9,6 +9,7 @@ use super::{
     pods::{Deployment, Pods},
     ready,
     rights::{self, Scope},
+    settle,
 };
 use crate::{
     cluster::{Cluster, ClusterError, CniOffer, Provider, Topology},
@@ -27,6 +28,8 @@ use std::{
 const DEFAULT_IMAGE: &str = "busybox:1.37";
 /// The name of whatever cni a cluster has.
 pub const INSTALLED: &str = "installed";
+/// How long a cni that is there may take to be settled.
+const SETTLED: Duration = Duration::from_secs(120);
 /// What pods may take beyond the planned time before they end by themselves.
 const MARGIN: Duration = Duration::from_secs(30 * 60);
 
@@ -151,7 +154,14 @@ impl KubeconfigProvider {
     /// claimed.
     async fn resolve(&self, spec: &CniSpec) -> Result<KubeCni, ClusterError> {
         if spec.name != INSTALLED {
-            let cni = KubeCni::resolve(spec)?;
+            let mut cni = KubeCni::resolve(spec)?;
+            if let Some(key) = spec.params.keys().find(|k| *k != "path") {
+                return Err(ClusterError::Usage(format!(
+                    "cni {spec}: {key} is for installing a cni; this cluster has what it has"
+                )));
+            }
+            // Nobody has asked the cluster.
+            cni.hubble = None;
             self.is_there(&cni).await?;
             return Ok(cni);
         }
@@ -173,6 +183,32 @@ impl KubeconfigProvider {
             );
         }
         Ok(cni)
+    }
+
+    /// A cni that was named is asked whether it is settled on the nodes that are used. Its log is not
+    /// looked at: in a cluster that lives long it no longer begins with the beginning.
+    async fn settle(&self, cluster: &mut KubeCluster) -> anyhow::Result<()> {
+        let (spec, mut profile) = (cluster.info().spec.clone(), cluster.cni.profile.clone());
+        if spec.name == INSTALLED || profile.host_network {
+            return Ok(());
+        }
+        profile.settled.log = None;
+        let nodes = cluster.pods.pods.values().map(|p| p.node_name.clone()).collect();
+        match settle::at_rest(&self.access, &profile, Some(&nodes), SETTLED).await {
+            Ok(()) => {}
+            // Its pods may be none of this user's business.
+            Err(e) if !self.options.privileged => {
+                cluster.note(format!("whether it is settled could not be asked: {e:#}"));
+            }
+            Err(e) => return Err(e),
+        }
+        let path = &profile.path;
+        if !self.options.privileged && !(path.carries.is_empty() && path.silent.is_empty()) {
+            cluster.note(format!(
+                "that the cluster's CNI is {spec} was not proved (--privileged proves which way packets take)"
+            ));
+        }
+        Ok(())
     }
 
     /// A cni that was named must be the one that the cluster has.
@@ -248,7 +284,9 @@ impl Provider for KubeconfigProvider {
             made.push(pods.twin());
         }
         let info = KubeCluster::deploy(&mut pods, &deployment, &cni, begun).await?;
-        Ok(Box::new(KubeCluster::new(pods, cni, info, &deployment)))
+        let mut cluster = KubeCluster::new(pods, cni, info, &deployment);
+        self.settle(&mut cluster).await?;
+        Ok(Box::new(cluster))
     }
 
     async fn sweep(&self) -> Vec<anyhow::Error> {

@@ -44,6 +44,13 @@ pub struct State {
     enforced: Option<bool>,
 }
 
+impl State {
+    /// Are there policies?
+    pub fn has_policies(&self) -> bool {
+        self.policies > 0 || self.unsure.is_some()
+    }
+}
+
 /// What is needed to change them.
 pub struct Changer<'a> {
     /// The pods.
@@ -163,11 +170,16 @@ impl Changer<'_> {
             self.remove_policies(wanted, had).await?;
         }
         state.policies = wanted;
-        let patience = if self.claims_policies { IN_FORCE } else { NOT_ENFORCED };
+        let enforces = self.claims_policies || state.enforced == Some(true);
+        let patience = if enforces { IN_FORCE } else { NOT_ENFORCED };
         let outcome = if wanted > 1 {
             let blocked = watch.turns(false, patience).await?;
             match blocked {
-                None => None,
+                None => {
+                    // It may come into force yet: the measured flow must then be admitted.
+                    self.apply_admit(server, client).await?;
+                    None
+                }
                 Some(_) => {
                     let (first, _) = self.admit(&mut watch, server, client).await?;
                     // Once more, now that nothing else is under way.
@@ -198,7 +210,7 @@ impl Changer<'_> {
             blocked.map(|at| ms(at, applied))
         };
         watch.end().await;
-        state.enforced = Some(outcome.is_some());
+        state.enforced = Some(outcome.is_some() || enforces);
         evidence.push(format!(
             "times as seen by a probe of the measured path every {INTERVAL_MS} ms, from the API server's answer; late by what a line takes over exec"
         ));
@@ -208,19 +220,21 @@ impl Changer<'_> {
                 kind: ProofKind::Policy,
                 cni: self.cni.clone(),
                 outcome: ProofOutcome::Passed,
-                summary: format!(
-                    "{wanted} {plural}: in force {ms:.0} ms after the API server took it"
-                ),
+                summary: if wanted == 1 {
+                    format!(
+                        "1 policy: what it forbids was stopped {ms:.0} ms after the API server took it"
+                    )
+                } else {
+                    format!(
+                        "{wanted} policies: the one that admits let the flow through {ms:.0} ms after the API server took it"
+                    )
+                },
                 evidence,
             },
             None => Proof {
                 kind: ProofKind::Policy,
                 cni: self.cni.clone(),
-                outcome: if self.claims_policies {
-                    ProofOutcome::Failed
-                } else {
-                    ProofOutcome::NotEnforced
-                },
+                outcome: if enforces { ProofOutcome::Failed } else { ProofOutcome::NotEnforced },
                 summary: format!(
                     "{wanted} {plural}: what they forbid still passes {} s after they were applied",
                     patience.as_secs()

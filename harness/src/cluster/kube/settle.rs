@@ -3,12 +3,12 @@
 //! Ready alone is neither measurable nor working: Cilium is Ready before its new programs are in place,
 //! and also when it could not set up its datapath at all.
 
+use super::{
+    Access,
+    access::explain,
+    ready::{Wait, list},
+};
 use crate::{
-    cluster::kube::{
-        Access,
-        access::explain,
-        ready::{Wait, list},
-    },
     cni::kubernetes::{AgentPods, Check, KubeProfile, Settled},
     exec::pod::Container,
 };
@@ -21,7 +21,10 @@ use kube::{
     Api,
     api::{ListParams, LogParams},
 };
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -59,10 +62,10 @@ pub async fn settled(
     }
     // That it holds is asked for once pods are there, which set some cnis to work again.
     let Some(agent) = &profile.agent else { return Ok(()) };
-    agents_settled(access, agent, &profile.settled, Duration::ZERO, left()).await
+    agents_settled(access, agent, &profile.settled, None, Duration::ZERO, left()).await
 }
 
-/// Waits until the log and the commands of every agent say that it is settled, for as long in a row as
+/// Waits until the log and the commands of every agent (of these nodes, if any are named) say that it is settled, for as long in a row as
 /// the profile asks for. For a cni whose pods are Ready, after pods or policies were made.
 ///
 /// # Errors
@@ -70,11 +73,12 @@ pub async fn settled(
 pub async fn at_rest(
     access: &Access,
     profile: &KubeProfile,
+    nodes: Option<&BTreeSet<String>>,
     patience: Duration,
 ) -> anyhow::Result<()> {
     let Some(agent) = &profile.agent else { return Ok(()) };
     let hold = Duration::from_secs(profile.settled.hold_s.into());
-    agents_settled(access, agent, &profile.settled, hold, patience).await
+    agents_settled(access, agent, &profile.settled, nodes, hold, patience).await
 }
 
 /// Waits until a change of the cni's DaemonSet has reached its pods on every node.
@@ -162,20 +166,29 @@ async fn agents_settled(
     access: &Access,
     agent: &AgentPods,
     settled: &Settled,
+    nodes: Option<&BTreeSet<String>>,
     hold: Duration,
     patience: Duration,
 ) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut since: Option<Instant> = None;
     loop {
-        let pods = list(&access.client, &agent.namespace, &agent.selector).await?;
+        let listed = list(&access.client, &agent.namespace, &agent.selector).await;
+        let (mut pods, mut why) = match listed {
+            Ok(pods) if pods.is_empty() => (pods, vec!["it has no pods".to_owned()]),
+            Ok(pods) => (pods, Vec::new()),
+            Err(e) => (Vec::new(), vec![format!("{e:#}")]),
+        };
+        if let Some(nodes) = nodes {
+            let on = |p: &Pod| p.spec.as_ref().and_then(|s| s.node_name.clone());
+            pods.retain(|p| on(p).is_some_and(|node| nodes.contains(&node)));
+        }
         let looks = pods.iter().map(|pod| async move {
             let reason = unsettled(access, agent, settled, pod).await?;
             let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref());
             Some(format!("{}: {reason}", node.unwrap_or_default()))
         });
-        let why: Vec<String> =
-            futures::future::join_all(looks).await.into_iter().flatten().collect();
+        why.extend(futures::future::join_all(looks).await.into_iter().flatten());
         if why.is_empty() {
             if since.get_or_insert_with(Instant::now).elapsed() >= hold {
                 return Ok(());
