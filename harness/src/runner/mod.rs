@@ -237,14 +237,14 @@ impl Run<'_> {
                 let status = CellStatus::Failed { short, reason: reason.to_owned() };
                 self.missed.entry(case.id.clone()).or_insert(status);
             }
-            self.progress.trial_done(case);
+            self.progress.trials_over(case, 0, batch.len());
             return Ok(());
         };
         let cluster = arm.info().spec.clone();
         let state = (cluster.clone(), case.surroundings);
         if let Some(status) = self.bad_states.get(&state).cloned() {
             self.not_here(case, rides, status)?;
-            self.progress.trial_done(case);
+            self.progress.trials_over(case, 0, batch.len());
             return Ok(());
         }
         self.progress.trial_begins(case, first.index);
@@ -270,6 +270,7 @@ impl Run<'_> {
             } => Some(measured),
             () = interrupt.wait() => None,
         };
+        let mut done = 0;
         match measured {
             None => {
                 arm.forget_agents().await;
@@ -281,6 +282,7 @@ impl Run<'_> {
                 }
                 match results {
                     Ok(results) => {
+                        done = results.iter().filter(|result| result.is_ok()).count();
                         for (result, scheduled) in results.into_iter().zip(batch) {
                             self.take(case, scheduled, &cluster, result)?;
                         }
@@ -302,7 +304,7 @@ impl Run<'_> {
                 self.not_here(case, rides, status)?;
             }
         }
-        self.progress.trial_done(case);
+        self.progress.trials_over(case, done, batch.len() - done);
         Ok(())
     }
 

@@ -11,8 +11,9 @@ pub trait Progress: Send {
     fn phase(&mut self, what: &str);
     /// A trial begins.
     fn trial_begins(&mut self, case: &Case, index: u32);
-    /// A trial is over, or is not going to be run.
-    fn trial_done(&mut self, case: &Case);
+    /// Trials of a case that were to be run at the same time are over: how many of them were
+    /// measured, and how many failed or are not going to be run.
+    fn trials_over(&mut self, case: &Case, measured: usize, dropped: usize);
     /// Something failed; the run goes on.
     fn trouble(&mut self, text: &str);
     /// The run is over.
@@ -37,7 +38,7 @@ struct Quiet;
 impl Progress for Quiet {
     fn phase(&mut self, _: &str) {}
     fn trial_begins(&mut self, _: &Case, _: u32) {}
-    fn trial_done(&mut self, _: &Case) {}
+    fn trials_over(&mut self, _: &Case, _: usize, _: usize) {}
     fn trouble(&mut self, text: &str) {
         tell(text);
     }
@@ -51,7 +52,7 @@ struct Ahead {
 
 impl Ahead {
     fn of(plan: &Plan) -> Self {
-        Self { left_s: plan.schedule.iter().map(|s| Plan::trial_s(&plan.cases[s.case])).sum() }
+        Self { left_s: plan.batches().map(|b| Plan::trial_s(&plan.cases[b[0].case])).sum() }
     }
     fn done(&mut self, case: &Case) {
         self.left_s = (self.left_s - Plan::trial_s(case)).max(0.0);
@@ -110,10 +111,10 @@ impl Progress for Bar {
     fn trial_begins(&mut self, case: &Case, index: u32) {
         self.bar.set_message(describe(case, index));
     }
-    fn trial_done(&mut self, case: &Case) {
+    fn trials_over(&mut self, case: &Case, measured: usize, dropped: usize) {
         self.ahead.done(case);
         self.bar.set_prefix(human(self.ahead.left_s));
-        self.bar.inc(1);
+        self.bar.inc((measured + dropped) as u64);
     }
     fn trouble(&mut self, text: &str) {
         self.bar.println(format!("cnibench: {text}"));
@@ -154,8 +155,8 @@ impl Progress for Lines {
             describe(case, index)
         ));
     }
-    fn trial_done(&mut self, case: &Case) {
-        self.done += 1;
+    fn trials_over(&mut self, case: &Case, measured: usize, _: usize) {
+        self.done += measured;
         self.ahead.done(case);
     }
     fn trouble(&mut self, text: &str) {

@@ -20,6 +20,8 @@ const OURS: &str = "cnibench/run";
 struct Lab {
     kubeconfig: PathBuf,
     image: Option<String>,
+    /// What bears the label already: of somebody else's run.
+    theirs: Vec<String>,
 }
 
 impl Lab {
@@ -27,11 +29,13 @@ impl Lab {
         let file = std::env::var_os("CNIBENCH_LAB_KUBECONFIG").expect(
             "CNIBENCH_LAB_KUBECONFIG names no kubeconfig: the lab tier needs a cluster of kind with two nodes",
         );
-        let lab = Self {
+        let mut lab = Self {
             kubeconfig: std::path::absolute(file).unwrap(),
             image: std::env::var("CNIBENCH_LAB_WORKLOAD_IMAGE").ok(),
+            theirs: Vec::new(),
         };
         lab.kubectl(&["wait", "--for=condition=Ready", "nodes", "--all", "--timeout=120s"]);
+        lab.theirs = lab.ours("namespaces,pods,services,networkpolicies");
         lab
     }
 
@@ -53,10 +57,18 @@ impl Lab {
         self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
     }
 
-    /// Everything of the kind in all namespaces that bears the label, as kind/name.
+    /// What tests made of these kinds and in whatever namespace, as NAMESPACE KIND NAME.
     fn ours(&self, kinds: &str) -> Vec<String> {
-        let text = self.kubectl(&["get", kinds, "-A", "-l", OURS, "-o", "name"]);
-        text.lines().map(str::to_owned).collect()
+        let columns =
+            "jsonpath={range .items[*]}{.metadata.namespace} {.kind} {.metadata.name}{'\\n'}{end}";
+        let text = self.kubectl(&["get", kinds, "-A", "-l", OURS, "-o", columns]);
+        text.lines().map(str::to_owned).filter(|line| !self.theirs.contains(line)).collect()
+    }
+
+    /// The namespaces that tests' runs made.
+    fn namespaces(&self) -> Vec<String> {
+        let all = self.ours("namespaces");
+        all.iter().filter_map(|l| l.rsplit(' ').next()).map(str::to_owned).collect()
     }
 
     fn nothing_is_left(&self) {
@@ -302,7 +314,7 @@ fn a_namespace_that_hangs_is_told_and_cleaned_later() {
     let suite = &["smoke", "--workload", "udp_rr", "--trials", "3", "--duration", "4s"];
     let mut going = Going::start(&desk, lab.run(&desk, suite, &[]));
     going.until(&desk, "a trial was done", || trials(&desk) > 0);
-    let namespace = lab.ours("namespaces")[0].trim_start_matches("namespace/").to_owned();
+    let namespace = lab.namespaces()[0].clone();
     let config = format!(
         "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: held, namespace: {namespace}, finalizers: [example.org/held]}}}}"
     );
@@ -371,7 +383,7 @@ fn a_run_that_is_stopped_leaves_nothing_at_any_stage() {
         phases.contains("Running") && !phases.contains("Pending")
     };
     let heard = |words: &str| fs::read_to_string(desk.path("said")).unwrap().contains(words);
-    stopped(&lab, &desk, "its namespace was there", SHORT, || !lab.ours("namespaces").is_empty());
+    stopped(&lab, &desk, "its namespace was there", SHORT, || !lab.namespaces().is_empty());
     stopped(&lab, &desk, "its pods ran", SHORT, running);
     stopped(&lab, &desk, "policies were proved", SHORT, || !lab.ours("networkpolicies").is_empty());
     stopped(&lab, &desk, "policies were made", &policies, || {
@@ -390,7 +402,7 @@ fn a_run_that_is_killed_is_cleaned_and_one_that_lives_is_not() {
     let long = &["smoke", "--workload", "udp_rr", "--trials", "9", "--duration", "4s"];
     let mut going = Going::start(&killed, lab.run(&killed, long, &[]));
     going.until(&killed, "a trial was done", || trials(&killed) > 0);
-    let dead = lab.ours("namespaces");
+    let dead = lab.namespaces();
     going.signal("KILL");
     drop(going);
     let mut going = Going::start(&living, lab.run(&living, long, &[]));
@@ -400,9 +412,9 @@ fn a_run_that_is_killed_is_cleaned_and_one_that_lives_is_not() {
     let cleaned = output(clean);
     assert_eq!(cleaned.status.code(), Some(0));
     let text = String::from_utf8(cleaned.stdout).unwrap();
-    let name = dead[0].trim_start_matches("namespace/");
+    let name = &dead[0];
     assert!(text.contains(&format!("removed namespace {name} of run")), "{text}");
-    let left = lab.ours("namespaces");
+    let left = lab.namespaces();
     assert!(left.len() == 1 && left != dead, "{left:?}");
     going.signal("INT");
     assert_eq!(going.end(&living).0, Some(3));

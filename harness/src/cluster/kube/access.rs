@@ -2,7 +2,7 @@
 //!
 //! Owns the client and the words for its errors. Which objects are made is `objects`' business.
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use kube::{
     Api, Client, Config, Error,
@@ -40,35 +40,34 @@ impl Access {
         file: Option<&Path>,
         context: Option<&str>,
     ) -> anyhow::Result<Self> {
-        let options =
-            KubeConfigOptions { context: context.map(str::to_owned), ..Default::default() };
-        let (mut config, name) = match file {
-            Some(path) => {
-                let kubeconfig = Kubeconfig::read_from(path)
-                    .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
-                let name = context.map(str::to_owned).or(kubeconfig.current_context.clone());
-                (Config::from_custom_kubeconfig(kubeconfig, &options).await?, name)
+        let kubeconfig = match file {
+            Some(path) if !path.exists() => bail!("there is no kubeconfig {}", path.display()),
+            Some(path) => Kubeconfig::read_from(path)
+                .map(Some)
+                .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?,
+            None if Self::is_configured() => {
+                Kubeconfig::read().map(Some).context("cannot read the kubeconfig")?
             }
-            None => match Kubeconfig::read() {
-                Ok(kubeconfig) => {
-                    let name = context.map(str::to_owned).or(kubeconfig.current_context.clone());
-                    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-                    (config.context("the kubeconfig")?, name)
-                }
-                Err(e) if context.is_none() => match Config::incluster() {
-                    Ok(config) => (config, Some("this pod's own cluster".to_owned())),
-                    Err(_) => {
-                        return Err(anyhow!(e).context(
-                            "no kubeconfig: set KUBECONFIG or give --kubeconfig FILE, or run inside a cluster",
-                        ));
-                    }
-                },
-                Err(e) => return Err(anyhow!(e).context("the kubeconfig")),
+            None => None,
+        };
+        let (mut config, name) = match kubeconfig {
+            Some(kubeconfig) => {
+                let name = chosen(&kubeconfig, context)?;
+                let options =
+                    KubeConfigOptions { context: Some(name.clone()), ..Default::default() };
+                let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+                (config.with_context(|| format!("the kubeconfig's context {name}"))?, name)
+            }
+            None => match Config::incluster() {
+                Ok(config) if context.is_none() => (config, "this pod's own cluster".to_owned()),
+                _ => bail!(
+                    "no kubeconfig: set KUBECONFIG or give --kubeconfig FILE, or run inside a cluster"
+                ),
             },
         };
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = None;
-        let name = format!("{} ({})", name.unwrap_or_default(), config.cluster_url);
+        let name = format!("{name} ({})", config.cluster_url);
         let namespace = config.default_namespace.clone();
         let client = Client::try_from(config).context("the kubeconfig")?;
         Ok(Self { client, name, namespace })
@@ -110,6 +109,21 @@ impl Access {
         let said = answer(api.create(&PostParams::default(), &review)).await;
         let said = said.map_err(|e| anyhow!("cluster {}: {}", self.name, explain(&e)))?;
         Ok(said.status.is_some_and(|s| s.allowed))
+    }
+}
+
+/// The context that is asked for, else the current one.
+fn chosen(kubeconfig: &Kubeconfig, context: Option<&str>) -> anyhow::Result<String> {
+    let all: Vec<&str> = kubeconfig.contexts.iter().map(|c| c.name.as_str()).collect();
+    let has = match all.as_slice() {
+        [] => "it has none".to_owned(),
+        all => format!("it has {}", all.join(", ")),
+    };
+    let current = kubeconfig.current_context.as_deref().filter(|name| !name.is_empty());
+    match context.or(current) {
+        Some(name) if all.contains(&name) => Ok(name.to_owned()),
+        Some(name) => bail!("the kubeconfig has no context {name}; {has}"),
+        None => bail!("the kubeconfig names no current context: give --context ({has})"),
     }
 }
 
@@ -161,6 +175,10 @@ pub fn explain(error: &Error) -> String {
         Error::Api(status) => match status.code {
             401 => "the API server does not know this user (401 Unauthorized): the token or certificate has expired or is wrong; renew the kubeconfig's credentials".to_owned(),
             403 => format!("not allowed: {}{}", status.message, allowed_how(&status.message)),
+            404 if status.message.starts_with("namespaces ") => format!(
+                "{}; `kubectl create namespace` makes it, and without --namespace a run makes its own",
+                status.message
+            ),
             code if status.message.is_empty() => format!("{} (status {code})", status.reason),
             _ => status.message.clone(),
         },
@@ -237,6 +255,20 @@ mod tests {
     fn api(text: &str) -> Error {
         let status: kube::core::Status = serde_json::from_str(text).unwrap();
         Error::Api(Box::new(status))
+    }
+
+    #[test]
+    fn a_context_that_is_not_there_is_told_with_those_that_are() {
+        let read = |text: &str| Kubeconfig::from_yaml(text).unwrap();
+        let two = read(
+            "{current-context: a, contexts: [{name: a, context: {cluster: x}}, {name: b, context: {cluster: x}}]}",
+        );
+        assert_eq!(chosen(&two, None).unwrap(), "a");
+        assert_eq!(chosen(&two, Some("b")).unwrap(), "b");
+        let text = chosen(&two, Some("c")).unwrap_err().to_string();
+        assert!(text.contains("no context c") && text.contains("a, b"), "{text}");
+        let text = chosen(&read("{}"), None).unwrap_err().to_string();
+        assert!(text.contains("--context") && text.contains("none"), "{text}");
     }
 
     #[test]

@@ -112,7 +112,8 @@ fn unusable(node: &Node, wanted: &Wanted) -> Option<String> {
     };
     let taint = spec.taints.iter().flatten().find(repels)?;
     let value = taint.value.as_deref().map(|v| format!("={v}")).unwrap_or_default();
-    Some(format!("tainted {}{value}:{}", taint.key, taint.effect))
+    let (key, effect) = (&taint.key, &taint.effect);
+    Some(format!("tainted {key}{value}:{effect}, which --toleration {key}{value} tolerates"))
 }
 
 fn tolerates(toleration: &str, taint: &Taint) -> bool {
@@ -157,7 +158,7 @@ mod tests {
         let names: Vec<_> = fit.iter().map(|n| n.name.as_str()).collect();
         assert_eq!(names, ["b", "a"]);
         assert_eq!(unfit[0], ("c".to_owned(), "not ready: no cni".to_owned()));
-        assert_eq!(unfit[1].1, "tainted gpu=yes:NoSchedule");
+        assert_eq!(unfit[1].1, "tainted gpu=yes:NoSchedule, which --toleration gpu=yes tolerates");
         for text in ["gpu", "gpu=yes", "gpu=yes:NoSchedule", "gpu:NoSchedule"] {
             let wanted = Wanted { tolerations: vec![text.to_owned()], ..Wanted::default() };
             assert_eq!(sort(&nodes, &wanted).0.len(), 3, "{text}");

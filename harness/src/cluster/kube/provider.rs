@@ -216,7 +216,12 @@ impl KubeconfigProvider {
         let Some(agent) = &cni.profile.agent else { return Ok(()) };
         let found = ready::list(&self.access.client, &agent.namespace, &agent.selector)
             .await
-            .with_context(|| format!("looking for the pods of {}", cni.spec))?;
+            .with_context(|| {
+                format!(
+                    "looking for the pods of {} (--cni {INSTALLED} claims nothing and looks for none; `cnibench rbac --cni-pods` prints the rights to look)",
+                    cni.spec
+                )
+            })?;
         if found.is_empty() {
             return Err(ClusterError::Unsupported {
                 cni: cni.spec.clone(),

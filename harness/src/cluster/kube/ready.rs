@@ -32,6 +32,13 @@ pub struct Cause {
     pub container: Option<String>,
 }
 
+impl Cause {
+    /// What causes of several pods have in common: what stands before the particulars.
+    fn kind(&self) -> &str {
+        self.text.split('(').next().unwrap_or_default()
+    }
+}
+
 /// None when the pod is ready.
 pub fn why_not(pod: &Pod) -> Option<Cause> {
     let cause = |text: String, stubborn| Cause { text, stubborn, container: None };
@@ -77,6 +84,8 @@ fn unschedulable(status: &PodStatus) -> Option<String> {
     let condition = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled")?;
     (condition.status == "False").then(|| {
         let message = condition.message.as_deref().unwrap_or("no node takes it");
+        // Its first sentence; what preempting others would not mend follows.
+        let message = message.split_once(". ").map_or(message, |(first, _)| first);
         let hint = if message.contains("taint") {
             "; a taint is tolerated with --toleration KEY[=VALUE][:EFFECT]"
         } else if message.contains("Insufficient") {
@@ -201,8 +210,15 @@ impl Wait<'_> {
 
     async fn give_up(&self, pods: &BTreeMap<String, Pod>, waited: Duration) -> anyhow::Error {
         let mut said = Vec::new();
+        let mut causes: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for (name, pod) in pods {
             let Some(cause) = why_not(pod) else { continue };
+            // Told once: of the others of its kind only the names.
+            let alike = causes.entry(cause.kind().to_owned()).or_default();
+            alike.push(name);
+            if alike.len() > 1 {
+                continue;
+            }
             let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref());
             let place = node.map_or_else(String::new, |n| format!(" on {n}"));
             let mut text = format!("{name}{place}: {}", cause.text);
@@ -212,10 +228,15 @@ impl Wait<'_> {
             };
             if !lines.is_empty() {
                 text += &format!("; its log ends: {}", lines.join(" | "));
-            } else if let Some(event) = self.last_warning(name).await {
+            } else if !cause.stubborn
+                && let Some(event) = self.last_warning(name).await
+            {
                 text += &format!("; last event: {event}");
             }
             said.push(text);
+        }
+        for alike in causes.values().filter(|names| names.len() > 1) {
+            said.push(format!("the same as {}: {}", alike[0], alike[1..].join(", ")));
         }
         if pods.len() < self.count {
             said.push(format!("{} of {} were made", pods.len(), self.count));

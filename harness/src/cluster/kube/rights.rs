@@ -102,14 +102,23 @@ pub async fn check(access: &Access, namespace: &str, scope: Scope) -> anyhow::Re
     for right in asked {
         let place = (!right.cluster_wide).then_some(namespace);
         if !access.may(&right, place).await? {
-            lacking.push(format!("{right} ({})", right.needed_for));
+            let place = match place {
+                Some(namespace) if !scope.own_namespace => format!(" in namespace {namespace}"),
+                _ => String::new(),
+            };
+            lacking.push(format!("{right}{place} ({})", right.needed_for));
         }
     }
     if !lacking.is_empty() {
-        let where_ =
-            if scope.own_namespace { String::new() } else { format!(" in namespace {namespace}") };
+        let mut rbac = "cnibench rbac".to_owned();
+        if !scope.own_namespace {
+            rbac += &format!(" --namespace {namespace}");
+        }
+        if scope.matrix {
+            rbac += " --matrix";
+        }
         bail!(
-            "cluster {}: this user has no right to {}{where_}; `cnibench rbac` prints what a run needs",
+            "cluster {}: this user has no right to {}; `{rbac}` prints what this run needs",
             access.name,
             lacking.join(", ")
         );
