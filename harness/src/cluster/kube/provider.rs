@@ -203,7 +203,8 @@ impl KubeconfigProvider {
             Err(e) => return Err(e),
         }
         let path = &profile.path;
-        if !self.options.privileged && !(path.carries.is_empty() && path.silent.is_empty()) {
+        let claims = !path.carries.is_empty() || !path.silent.is_empty();
+        if claims && !self.options.privileged {
             cluster.note(format!(
                 "that the cluster's CNI is {spec} was not proved (--privileged proves which way packets take)"
             ));
