@@ -66,6 +66,16 @@ users_rust() {
 # The binary is static (.cargo/config.toml), so that pods need nothing beside it.
 static_libc() { [ -e "$(cc -print-file-name=libc.a)" ]; }
 
+# The eBPF programs are C (ebpf-probes/build/clang.rs looks for the same compilers).
+bpf_compiler() {
+    local name
+    for name in "${CLANG:-clang}" clang-{25..12}; do
+        if have "$name" >/dev/null; then return 0; fi
+    done
+    return 1
+}
+bpf_headers() { [ -e /usr/include/bpf/bpf_helpers.h ]; }
+
 # The platform that programs are built for, which is this machine's; their folder is named after it.
 host_triple() {
     local triple
@@ -81,6 +91,8 @@ need_rust() {
     have cargo >/dev/null || { [ -r "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"; }
     need gcc "the linker that Rust programs are built with" have cc
     need libc6-dev "the C library to be linked statically (libc.a; elsewhere glibc-static)" static_libc
+    need clang "the compiler of the eBPF programs" bpf_compiler
+    need libbpf-dev "the headers that the eBPF programs include (bpf/bpf_helpers.h)" bpf_headers
     install_missing
     local wanted
     wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")

@@ -9,6 +9,7 @@ use crate::netlink::{
     tun,
 };
 use anyhow::Context as _;
+use cnibench_probes::capability::{Kind, try_kind};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::link::LinkMessage;
@@ -105,9 +106,59 @@ pub const USER_NAMESPACES: &Feature = &Feature {
     run: user_namespace::try_user_namespace,
 };
 
+/// Programs in the packet path, on a tcx link.
+pub const TCX: &Feature = &Feature {
+    name: "ebpf tcx",
+    tries: "an eBPF program on a tcx link",
+    remedy: "Linux 6.6 or newer with CONFIG_BPF_SYSCALL, and root outside of a user namespace",
+    run: || kind(Kind::Tcx),
+};
+/// Programs in the packet path, as filters of a clsact qdisc.
+pub const CLSACT: &Feature = &Feature {
+    name: "ebpf clsact",
+    tries: "an eBPF program on a clsact qdisc",
+    remedy: "CONFIG_NET_CLS_BPF, CONFIG_NET_SCH_INGRESS, and root outside of a user namespace",
+    run: || kind(Kind::Clsact),
+};
+/// What latency probes are based on.
+pub const TP_BTF: &Feature = &Feature {
+    name: "ebpf tp_btf",
+    tries: "an eBPF program on a typed tracepoint",
+    remedy: "CONFIG_DEBUG_INFO_BTF, and root outside of a user namespace",
+    run: || kind(Kind::TpBtf),
+};
+/// An extra of latency probes.
+pub const FENTRY: &Feature = &Feature {
+    name: "ebpf fentry",
+    tries: "an eBPF program on a kernel function's entry",
+    remedy: "only needed for the probes' extras: CONFIG_FUNCTION_TRACER with direct calls",
+    run: || kind(Kind::Fentry),
+};
+/// An extra of latency probes.
+pub const KPROBE: &Feature = &Feature {
+    name: "ebpf kprobe",
+    tries: "an eBPF program on a kprobe",
+    remedy: "only needed for the probes' extras: CONFIG_KPROBES",
+    run: || kind(Kind::Kprobe),
+};
+
 /// Everything that is looked at.
-pub const ALL: &[&Feature] =
-    &[VETH, BRIDGE, VXLAN, MASQUERADE, DNAT, TUN, WIREGUARD, ESP, USER_NAMESPACES];
+pub const ALL: &[&Feature] = &[
+    VETH,
+    BRIDGE,
+    VXLAN,
+    MASQUERADE,
+    DNAT,
+    TUN,
+    WIREGUARD,
+    ESP,
+    TCX,
+    CLSACT,
+    TP_BTF,
+    FENTRY,
+    KPROBE,
+    USER_NAMESPACES,
+];
 
 /// What the tries said, one try per process.
 static RESULTS: [OnceLock<Result<(), String>>; ALL.len()] = [const { OnceLock::new() }; ALL.len()];
@@ -206,6 +257,11 @@ pub fn esp() -> anyhow::Result<()> {
             Some(refused) => Err(refused.into()),
         }
     })
+}
+
+/// On the loopback of a namespace that ends with the try.
+fn kind(kind: Kind) -> anyhow::Result<()> {
+    scratch(move || Ok(try_kind(kind, "lo")?))
 }
 
 fn in_scratch(link: LinkMessage) -> anyhow::Result<()> {
