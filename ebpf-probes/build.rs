@@ -21,7 +21,6 @@ fn build() -> Result<(), String> {
     println!("cargo::rerun-if-changed=bpf");
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-env-changed=CLANG");
-    println!("cargo::rerun-if-env-changed=PATH");
     let place = |key: &str| env::var_os(key).map(PathBuf::from).ok_or(format!("no {key}"));
     let (sources, out) = (place("CARGO_MANIFEST_DIR")?.join("bpf"), place("OUT_DIR")?);
     let clang = clang::find().ok_or(NO_CLANG)?;
