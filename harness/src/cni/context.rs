@@ -58,6 +58,13 @@ pub struct PodNet {
     pub addrs: Vec<IpAddr>,
 }
 
+/// Who may send to a pod; whoever none of a pod's policies admits may not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Addresses that it admits, to every port.
+    pub admits: Vec<IpAddr>,
+}
+
 /// Another node, as this node's agent is told of it.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -97,6 +104,20 @@ pub enum Claim {
         /// Its name in the node's namespace.
         device: String,
     },
+    /// Packets of one direction show in its counters as received, and none as sent.
+    Receives {
+        /// On which node.
+        side: Side,
+        /// Its name in the node's namespace.
+        device: String,
+    },
+    /// Packets of one direction show in its counters as sent, and none as received.
+    Sends {
+        /// On which node.
+        side: Side,
+        /// Its name in the node's namespace.
+        device: String,
+    },
     /// It exists and sees none of them.
     Silent {
         /// On which node.
@@ -117,6 +138,8 @@ impl Claim {
     /// What it speaks of.
     pub fn device(&self) -> (Side, &str) {
         let (Self::Carries { side, device }
+        | Self::Receives { side, device }
+        | Self::Sends { side, device }
         | Self::Silent { side, device }
         | Self::Absent { side, device }) = self;
         (*side, device)

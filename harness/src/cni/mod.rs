@@ -7,22 +7,25 @@
 pub mod bridge;
 pub mod conflist;
 pub mod context;
+pub mod ebpf;
 pub mod flannel;
 pub mod flannel_host_gw;
 pub mod flannel_vxlan;
 pub mod host;
 pub mod kubernetes;
 pub mod params;
+pub mod policies;
 pub mod wireguard_userspace;
 pub mod wrapping;
 
-pub use context::{Claim, Facts, NodeCtx, Peer, PodCtx, PodNet, Side};
+pub use context::{Claim, Facts, NodeCtx, Peer, PodCtx, PodNet, Policy, Side};
 pub use params::{Param, Settings};
 pub use wrapping::Wrapping;
 
 use crate::cluster::{ClusterError, Topology};
 use async_trait::async_trait;
 use cnibench_model::{CniSpec, Placement, nearest::did_you_mean};
+use cnibench_probes::datapath::Counters;
 use std::{net::IpAddr, sync::Arc};
 
 /// Every profile, in the order in which people see them.
@@ -30,6 +33,8 @@ pub const PROFILES: &[&Profile] = &[
     &host::PROFILE,
     &flannel_host_gw::PROFILE,
     &flannel_vxlan::PROFILE,
+    &ebpf::NATIVE,
+    &ebpf::VXLAN,
     &wireguard_userspace::PROFILE,
     &flannel::WIREGUARD,
     &flannel::IPSEC,
@@ -117,6 +122,20 @@ pub trait Cni: Send + Sync {
         true
     }
 
+    /// True when packets to a pod are put straight into its namespace (bpf_redirect_peer): then the
+    /// node's end of its veth pair sends nothing, and the pod's own end receives.
+    fn enters_pods_directly(&self) -> bool {
+        false
+    }
+
+    /// How policies are enforced, in a few words, for the reader of a proof.
+    ///
+    /// # Errors
+    /// Why they are not.
+    fn policies(&self) -> Result<&'static str, String> {
+        Err("this cni enforces no policies".to_owned())
+    }
+
     /// What packets of pods are wrapped in between nodes, for the encryption proof. A profile that
     /// says `encrypted` says this too.
     fn wrapping(&self) -> Option<Wrapping> {
@@ -162,6 +181,24 @@ pub trait NodeAgent: Send + Sync {
     /// What is no longer there.
     async fn check(&mut self) -> anyhow::Result<()> {
         Ok(())
+    }
+
+    /// Replaces the policies of a pod of this node; none: everybody may send to it. In force when this
+    /// returns. Asked only where [`Cni::policies`] says how.
+    ///
+    /// # Errors
+    /// What could not be programmed, and why.
+    async fn set_policies(&mut self, pod: &PodCtx, policies: &[Policy]) -> anyhow::Result<()> {
+        anyhow::ensure!(policies.is_empty(), "pod {}: this cni enforces no policies", pod.index);
+        Ok(())
+    }
+
+    /// What its eBPF programs counted on this node so far; None where it has none that count.
+    ///
+    /// # Errors
+    /// The kernel's reason.
+    fn counters(&self) -> anyhow::Result<Option<Counters>> {
+        Ok(None)
     }
 
     /// Disconnects a pod: CNI's DEL. Its namespace goes away right after it; an agent with

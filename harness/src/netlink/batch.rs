@@ -106,6 +106,22 @@ impl Batch {
         self.push(what, NLM_F_CREATE | NLM_F_REPLACE, RouteNetlinkMessage::NewRoute(message))
     }
 
+    /// The same, always onlink, with the address that the node's own packets take it from.
+    pub fn route_via_from(
+        &mut self,
+        to: IpNet,
+        via: IpAddr,
+        index: u32,
+        from: IpAddr,
+    ) -> &mut Self {
+        let mut message = route(to, index);
+        message.attributes.push(RouteAttribute::Gateway(via.into()));
+        message.attributes.push(RouteAttribute::PrefSource(from.into()));
+        message.header.flags |= RouteFlags::Onlink;
+        let what = format!("route {to} via {via} on link {index} from {from}");
+        self.push(what, NLM_F_CREATE | NLM_F_REPLACE, RouteNetlinkMessage::NewRoute(message))
+    }
+
     /// Sets a unicast route straight into a device (`scope link` for IPv4).
     pub fn route_dev(&mut self, to: IpNet, index: u32) -> &mut Self {
         let mut message = route(to, index);

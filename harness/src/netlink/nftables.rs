@@ -15,6 +15,7 @@ const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEW_TABLE: u16 = 0;
+const DEL_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
 const NEW_SET: u16 = 9;
@@ -85,6 +86,8 @@ impl Hook {
 pub enum Verdict {
     /// Let it pass.
     Accept,
+    /// Do away with it, without a word.
+    Drop,
     /// Leave this chain.
     Return,
     /// Go on in another chain and come back.
@@ -109,6 +112,10 @@ pub enum Part {
     In(Field, IpNet),
     /// `ip saddr != 10.0.0.0/8`.
     NotIn(Field, IpNet),
+    /// `ip daddr 10.244.1.2`.
+    To(IpAddr),
+    /// `ct state established,related`.
+    Established,
     /// `meta mark 0x4000`.
     Mark(u32),
     /// `ip daddr vmap @name`.
@@ -135,6 +142,23 @@ impl Table {
         let mut table = Self { name: name.to_owned(), family, sets: 0, requests: Vec::new() };
         let what = format!("nf_tables: table {name}");
         table.push(NEW_TABLE, NLM_F_CREATE, attr(1, &text(name)), what);
+        table
+    }
+
+    /// The same in place of what may be there under this name.
+    pub fn replacing(family: Family, name: &str) -> Self {
+        let mut table = Self::new(family, name);
+        // Made first, since a table that is not there cannot be removed.
+        table.push(DEL_TABLE, 0, attr(1, &text(name)), format!("nf_tables: remove table {name}"));
+        let what = format!("nf_tables: table {name}");
+        table.push(NEW_TABLE, NLM_F_CREATE, attr(1, &text(name)), what);
+        table
+    }
+
+    /// What [`commit`](Self::commit) makes of a table that is there: nothing is left of it.
+    pub fn removing(family: Family, name: &str) -> Self {
+        let mut table = Self::new(family, name);
+        table.push(DEL_TABLE, 0, attr(1, &text(name)), format!("nf_tables: remove table {name}"));
         table
     }
 
@@ -235,6 +259,17 @@ impl Table {
         match part {
             Part::In(field, net) => self.compare(*field, *net, 0),
             Part::NotIn(field, net) => self.compare(*field, *net, 1),
+            Part::To(ip) => self.compare(Field::Destination, IpNet::from(*ip), 0),
+            Part::Established => {
+                // NFT_CT_STATE is 0; bits of enum ip_conntrack_info: NF_CT_STATE_BIT is 1 << (state + 1).
+                let (established, related) = (1u32 << 1, 1u32 << 2);
+                [
+                    expression("ct", &[be32(1, REG_1), be32(2, 0)]),
+                    mask(&(established | related).to_ne_bytes()),
+                    compare(1, &0u32.to_ne_bytes()),
+                ]
+                .concat()
+            }
             Part::Mark(mark) => [
                 // NFT_META_MARK is 3; marks are compared in host order.
                 expression("meta", &[be32(2, 3), be32(1, REG_1)]),
@@ -293,20 +328,23 @@ impl Table {
             let bytes = bits / 8;
             return [self.load(field, bytes), compare(operation, &network[..bytes])].concat();
         }
-        let length = self.address_length();
-        let mask = bytes_of(net.netmask());
-        let masked = expression(
-            "bitwise",
-            &[
-                be32(1, REG_1),
-                be32(2, REG_1),
-                be32(3, length as u32),
-                attr(4 | NESTED, &attr(1, &mask)),
-                attr(5 | NESTED, &attr(1, &vec![0; length])),
-            ],
-        );
-        [self.load(field, length), masked, compare(operation, &network)].concat()
+        let masked = mask(&bytes_of(net.netmask()));
+        [self.load(field, self.address_length()), masked, compare(operation, &network)].concat()
     }
+}
+
+/// Register 1 and these bits.
+fn mask(bits: &[u8]) -> Vec<u8> {
+    expression(
+        "bitwise",
+        &[
+            be32(1, REG_1),
+            be32(2, REG_1),
+            be32(3, bits.len() as u32),
+            attr(4 | NESTED, &attr(1, bits)),
+            attr(5 | NESTED, &attr(1, &vec![0; bits.len()])),
+        ],
+    )
 }
 
 /// One attribute: `struct nlattr`, value, padding.
@@ -347,6 +385,7 @@ fn compare(operation: u32, value: &[u8]) -> Vec<u8> {
 /// `NFTA_DATA_VERDICT` with its code and chain.
 fn verdict_of(verdict: &Verdict) -> Vec<u8> {
     let (code, chain) = match verdict {
+        Verdict::Drop => (0, None),
         Verdict::Accept => (1, None),
         Verdict::Jump(chain) => (-3, Some(chain)),
         Verdict::Goto(chain) => (-4, Some(chain)),

@@ -129,6 +129,11 @@ impl Netlink {
         for request in requests {
             self.encode(request, 0, &mut bytes);
         }
+        // One message must fit into the socket's buffer (netlink_sendmsg: EMSGSIZE).
+        if bytes.len() > USUAL_SEND {
+            set_socket_send_buffer_size_force(&self.socket, 2 * bytes.len())
+                .context("netlink: no room for a transaction of this size")?;
+        }
         self.socket.send(&bytes, 0).context("netlink: send")?;
         let mut answered = false;
         for answer in self.pending()? {

@@ -18,7 +18,11 @@ pub mod sniffer;
 pub use connectivity::reachable;
 pub use echo::{Echo, TrafficError};
 
-use crate::{cluster::Ends, cni::Cni, netlink::Netns};
+use crate::{
+    cluster::Ends,
+    cni::{Cni, Side},
+    netlink::Netns,
+};
 use cnibench_model::{CniSpec, Placement, Proof, ProofKind, ProofOutcome};
 use std::{fmt, sync::Arc};
 
@@ -37,6 +41,25 @@ pub struct Way {
     pub client_node: Netns,
     /// The namespace of the server's node.
     pub server_node: Netns,
+}
+
+impl Way {
+    /// The namespace of an end.
+    fn end(&self, side: Side) -> &Netns {
+        match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
+        }
+    }
+
+    /// True when that end is its node itself.
+    fn is_node(&self, side: Side) -> bool {
+        let node = match side {
+            Side::Client => &self.client_node,
+            Side::Server => &self.server_node,
+        };
+        self.end(side).path() == node.path()
+    }
 }
 
 impl fmt::Display for Way {

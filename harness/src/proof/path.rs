@@ -60,7 +60,11 @@ async fn look(scene: &Scene, way: &Way) -> anyhow::Result<Vec<Finding>> {
     let mut findings: Vec<Finding> = claims.iter().map(|claim| counted.judge(claim)).collect();
     let mut known = claims;
     for (side, pod) in [Side::Client, Side::Server].into_iter().zip(&pods) {
-        let (finding, port) = counted.port(side, pod);
+        let (finding, port) = if scene.cni.enters_pods_directly() {
+            counted.entered(side, pod, &links(way.end(side)).await?)
+        } else {
+            counted.port(side, pod)
+        };
         findings.extend(finding);
         known.extend(port);
     }
@@ -108,6 +112,14 @@ impl Rise {
     fn silent(self) -> bool {
         self.rx + self.tx <= BACKGROUND
     }
+
+    fn only_received(self) -> bool {
+        self.rx >= EXCHANGES && self.tx <= BACKGROUND
+    }
+
+    fn only_sent(self) -> bool {
+        self.tx >= EXCHANGES && self.rx <= BACKGROUND
+    }
 }
 
 struct Counted<'a> {
@@ -144,9 +156,17 @@ impl Counted<'_> {
             (Claim::Absent { .. }, Some(_)) => Err(format!("{line}: is there")),
             (_, None) => Err(format!("{line}: not there")),
             (Claim::Carries { .. }, Some(rise)) => carried(&line, rise),
+            (Claim::Receives { .. }, Some(rise)) => told(
+                rise.only_received(),
+                format!("{line}: {} received, {} sent, should only receive", rise.rx, rise.tx),
+            ),
+            (Claim::Sends { .. }, Some(rise)) => told(
+                rise.only_sent(),
+                format!("{line}: {} sent, {} received, should only send", rise.tx, rise.rx),
+            ),
             (Claim::Silent { .. }, Some(rise)) => {
                 let text = format!("{line}: {} packets, should be silent", rise.rx + rise.tx);
-                if rise.silent() { Ok(text) } else { Err(text) }
+                told(rise.silent(), text)
             }
         }
     }
@@ -154,26 +174,59 @@ impl Counted<'_> {
     /// The node's end of the pod's veth pair must carry, whatever the cni calls it. Nothing to find
     /// where the end is the node itself.
     fn port(&self, side: Side, pod: &[Link]) -> (Option<Finding>, Option<Claim>) {
-        let (end, node) = match side {
-            Side::Client => (&self.way.client, &self.way.client_node),
-            Side::Server => (&self.way.server, &self.way.server_node),
-        };
-        if end.path() == node.path() {
+        if self.way.is_node(side) {
             return (None, None);
         }
+        let Some((device, rise)) = self.ports(side, pod).max_by_key(|(_, r)| r.rx.min(r.tx)) else {
+            let text = self.line(side, "the pod's interface");
+            return (Some(Ok(format!("{text}: no veth, so it has no counters there"))), None);
+        };
+        let finding = carried(&format!("{} (the pod's port)", self.line(side, device)), rise);
+        (Some(finding), Some(Claim::Carries { side, device: device.to_owned() }))
+    }
+
+    /// Where packets are put straight into pods, the node's end of the veth pair only receives, and the
+    /// pod's own end counts what it was given (skb_do_redirect, net/core/filter.c).
+    fn entered(
+        &self,
+        side: Side,
+        before: &[Link],
+        after: &[Link],
+    ) -> (Option<Finding>, Option<Claim>) {
+        if self.way.is_node(side) {
+            return (None, None);
+        }
+        let Some((device, rise)) = self.ports(side, after).max_by_key(|(_, rise)| rise.rx) else {
+            let text = self.line(side, "the pod's interface");
+            return (Some(Err(format!("{text}: no veth"))), None);
+        };
+        let received = |links: &[Link]| {
+            let inner = links.iter().find(|l| l.kind == "veth");
+            inner.map(|l| l.counters.rx_packets).unwrap_or_default()
+        };
+        let given = received(after).saturating_sub(received(before));
+        let line = self.line(side, device);
+        let text = format!(
+            "{line} (the pod's port): {} received, {} sent; {given} put straight into the pod, of {EXCHANGES}",
+            rise.rx, rise.tx
+        );
+        let finding = told(rise.only_received() && given >= EXCHANGES, text);
+        (Some(finding), Some(Claim::Receives { side, device: device.to_owned() }))
+    }
+
+    /// The node's ends of veth pairs that a pod has the other ends of, and what they carried.
+    fn ports<'b>(
+        &'b self,
+        side: Side,
+        pod: &'b [Link],
+    ) -> impl Iterator<Item = (&'b str, Rise)> + 'b {
         // Indexes are of two namespaces: only pairs that name each other are one.
         let paired = |port: &&Link| {
             let inner = |l: &Link| l.peer == Some(port.index) && port.peer == Some(l.index);
             port.kind == "veth" && pod.iter().any(inner)
         };
         let ports = self.after.of(side).iter().filter(paired);
-        let ports = ports.filter_map(|l| Some((&l.name, self.rise(side, &l.name)?)));
-        let Some((device, rise)) = ports.max_by_key(|(_, rise)| rise.rx.min(rise.tx)) else {
-            let text = self.line(side, "the pod's interface");
-            return (Some(Ok(format!("{text}: no veth, so it has no counters there"))), None);
-        };
-        let finding = carried(&format!("{} (the pod's port)", self.line(side, device)), rise);
-        (Some(finding), Some(Claim::Carries { side, device: device.clone() }))
+        ports.filter_map(move |l| Some((l.name.as_str(), self.rise(side, &l.name)?)))
     }
 
     /// Devices that nobody claims: silent where everything is claimed, else told.
@@ -204,6 +257,10 @@ impl Counted<'_> {
         }
         findings
     }
+}
+
+fn told(as_claimed: bool, text: String) -> Finding {
+    if as_claimed { Ok(text) } else { Err(text) }
 }
 
 fn carried(line: &str, rise: Rise) -> Finding {

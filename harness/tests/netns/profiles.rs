@@ -16,7 +16,9 @@ async fn carries(spec: &str, family: IpFamily) {
         match cluster.ends(*placement) {
             Ok(ends) => assert_eq!(ends.bind_addr.is_ipv4(), family != IpFamily::V6, "{placement}"),
             Err(reason) => {
-                assert_eq!((spec, *placement), ("host", Placement::PodService), "{reason}");
+                let profile = spec.split(':').next().unwrap_or_default();
+                assert!(["host", "ebpf", "ebpf-vxlan"].contains(&profile), "{spec}: {reason}");
+                assert_eq!(*placement, Placement::PodService, "{spec}: {reason}");
             }
         }
     }
@@ -53,6 +55,22 @@ async fn flannel_vxlan() {
         carries("flannel-vxlan", family).await;
     }
     carries("flannel-vxlan:mtu=1300,vni=42,port=4789,learning=true", IpFamily::V4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ebpf() {
+    for family in [IpFamily::V4, IpFamily::V6, IpFamily::Dual] {
+        carries("ebpf", family).await;
+    }
+    carries("ebpf:mtu=1400,attach=clsact", IpFamily::Dual).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ebpf_vxlan() {
+    for family in [IpFamily::V4, IpFamily::V6, IpFamily::Dual] {
+        carries("ebpf-vxlan", family).await;
+    }
+    carries("ebpf-vxlan:mtu=1300,vni=42,port=4789,attach=clsact", IpFamily::V4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
