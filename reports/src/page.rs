@@ -237,6 +237,9 @@ fn end_anchor(row: usize, column: usize) -> String {
 
 fn cell_view(cell: &MatrixCell, line: &MatrixLine, row: usize, column: usize) -> CellView {
     match &cell.content {
+        Content::Nothing { end: End::TooFew, short, reason } => {
+            CellView { value: short.clone(), lines: vec![reason.clone()], ..CellView::default() }
+        }
         Content::Nothing { end, short, .. } => CellView {
             value: short.clone(),
             link: (*end != End::Absent).then(|| end_anchor(row, column)),
@@ -342,7 +345,7 @@ fn ends(book: &Book<'_>, matrix: &Matrix) -> Vec<EndView> {
     for (row, matrix_row) in matrix.rows.iter().enumerate() {
         for (column, cell) in matrix_row.lines[0].cells.iter().enumerate() {
             let (end, reason) = match &cell.content {
-                Content::Nothing { end: End::Absent, .. } => continue,
+                Content::Nothing { end: End::Absent | End::TooFew, .. } => continue,
                 Content::Nothing { end, reason, .. } => (end_name(*end), reason.clone()),
                 Content::Value(value) => {
                     let Some(partial) = &value.partial else { continue };
@@ -378,6 +381,7 @@ pub(crate) fn end_name(end: End) -> &'static str {
         End::Invalid => "invalid",
         End::Skipped => "skipped",
         End::Interrupted => "cut off",
+        End::TooFew => "too few",
         End::Absent => "absent",
     }
 }
