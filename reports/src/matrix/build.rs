@@ -251,7 +251,9 @@ fn nothing(entry: Option<&Entry<'_>>, metric: Metric) -> Content {
         }
         Some(Some(CellStatus::Measured) | None) => match entry.and_then(|e| too_few(e, metric)) {
             Some(reason) => (End::TooFew, "too few transactions", reason),
-            None => (End::Absent, "no value", format!("no trial has a value of {}", metric.label())),
+            None => {
+                (End::Absent, "no value", format!("no trial has a value of {}", metric.label()))
+            }
         },
     };
     Content::Nothing { end, short: three_words(short), reason }
