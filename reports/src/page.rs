@@ -13,6 +13,7 @@ use crate::{
     footprint,
     matrix::{Against, Content, End, Matrix, MatrixCell, MatrixLine, Over, tint},
     meaning, proofs, sentences,
+    units::counted,
     warnings::{self, Warning},
 };
 use askama::Template;
@@ -341,7 +342,8 @@ fn ends(book: &Book<'_>, matrix: &Matrix) -> Vec<EndView> {
             let kept = book.entry(row, column).map_or(0, |e| e.trials.len());
             if kept > 0 && cell.value().is_none() {
                 reason.push_str(&format!(
-                    " ({kept} finished trials are in samples.csv and in no figure)"
+                    " ({}, in samples.csv and in no figure)",
+                    counted(kept as u64, "finished trial")
                 ));
             }
             let case = cell.case.as_ref().map_or_else(String::new, ToString::to_string);

@@ -184,7 +184,8 @@ fn value(entry: &Entry<'_>, centre: Centre, scale: &Scale, against: Against) -> 
         interval_text: interval
             .unwrap_or_else(|| format!("{}: no interval", entry.over().count(centre.n))),
         against,
-        partial: interrupted.then(|| format!("{finished} of {} trials", entry.case.trials)),
+        partial: interrupted
+            .then(|| format!("{finished} of {}", stats::trials(entry.case.trials as usize))),
     }
 }
 
