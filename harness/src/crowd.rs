@@ -2,7 +2,7 @@
 //!
 //! Judges nothing: a crowded machine is still measured, and the reader is told.
 
-use crate::cluster::netns::CleanReport;
+use crate::{cluster::netns::CleanReport, tell::counted};
 use std::collections::BTreeSet;
 
 /// What is known of a run's neighbours so far.
@@ -36,7 +36,8 @@ impl Crowd {
             return Vec::new();
         }
         vec![format!(
-            "the machine was busy when the run began (load {load:.1} on {cpus} CPUs): expect wide intervals and a CPU cost that includes other work"
+            "the machine was busy when the run began (load {load:.1} on {}): expect wide intervals and a CPU cost that includes other work",
+            counted(cpus as usize, "CPU")
         )]
     }
 }

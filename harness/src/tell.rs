@@ -5,6 +5,11 @@
 
 use std::io::Write;
 
+/// "1 way", "3 ways": a count with its word in the right number.
+pub fn counted(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Writes a line that begins with the program's name.
 pub fn tell(text: &str) {
     // Nobody is left to be told of the error.

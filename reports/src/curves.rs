@@ -3,8 +3,8 @@
 //! Owns which rows of the book make a curve and what counts as a cliff; drawing is `figure::curve`'s.
 
 use crate::{
-    book::{Book, Row, slug},
-    matrix::{Place, basis, change_of, main_rate},
+    book::{Book, Entry, Row, slug},
+    matrix::{Over, Place, basis, change_of, main_rate},
     stats::{self, Centre, Change},
     units::{self, bytes, thousands},
     words,
@@ -90,6 +90,8 @@ pub(crate) struct Line {
     pub column: usize,
     pub points: Vec<Point>,
     pub cliffs: Vec<Cliff>,
+    /// Steps between neighbouring points that have an interval, without which none can be a cliff.
+    pub judged: usize,
     /// From the first point to the last.
     pub whole: Option<Change>,
 }
@@ -190,16 +192,19 @@ impl Curve {
             let (to, from): (Place, Place) = ((to.row, column), (from.row, column));
             change_of(book, metric, to, from, false)
         };
-        let cliffs = points
+        let steps: Vec<(usize, Change)> = points
             .windows(2)
             .enumerate()
-            .filter_map(|(i, pair)| {
-                let change = step(&pair[0], &pair[1])?;
-                is_cliff(metric, &change).then_some(Cliff { point: i + 1, change })
-            })
+            .filter_map(|(i, pair)| Some((i + 1, step(&pair[0], &pair[1])?)))
+            .collect();
+        let judged = steps.iter().filter(|(_, change)| change.interval.is_some()).count();
+        let cliffs = steps
+            .into_iter()
+            .filter(|(_, change)| is_cliff(metric, change))
+            .map(|(point, change)| Cliff { point, change })
             .collect();
         let whole = points.first().zip(points.last()).and_then(|(a, b)| step(a, b));
-        Line { column, points, cliffs, whole }
+        Line { column, points, cliffs, judged, whole }
     }
 
     /// What happens from the first value to the last, cni by cni.
@@ -248,7 +253,37 @@ impl Curve {
                 format!("From {first} to {last} {}: {}.", self.dimension.key(), parts.join("; "))
             })
             .collect();
-        parts.join(" ")
+        let mut text = parts.join(" ");
+        if lines.iter().any(|l| l.whole.as_ref().is_some_and(|c| c.interval.is_none())) {
+            let over = lines.iter().find_map(|l| book.entry(l.points.first()?.row, l.column));
+            let few = over.map_or(Over::Trials, Entry::over).count(stats::ENOUGH);
+            text.push_str(&format!(
+                " Fewer than {few} have no interval: such a change may be chance."
+            ));
+        }
+        text
+    }
+}
+
+/// What may be said of cliffs: a step without an interval can neither be one nor be none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cliffs {
+    /// At least one step is a cliff.
+    Some,
+    /// Every step has an interval, and none is a cliff.
+    None,
+    /// None of the steps that have an interval is; so many of all have one.
+    NoneOf { judged: usize, steps: usize },
+}
+
+/// What may be said of the cliffs of some lines.
+pub(crate) fn cliffs(lines: &[Line]) -> Cliffs {
+    let judged: usize = lines.iter().map(|l| l.judged).sum();
+    let steps: usize = lines.iter().map(|l| l.points.len().saturating_sub(1)).sum();
+    match lines.iter().all(|l| l.cliffs.is_empty()) {
+        false => Cliffs::Some,
+        true if judged == steps => Cliffs::None,
+        true => Cliffs::NoneOf { judged, steps },
     }
 }
 
@@ -308,6 +343,31 @@ mod tests {
             );
             assert!(text.contains(" % slower ("), "{text}");
             assert!(text.contains("cliff at 100"), "{text}");
+        });
+    }
+
+    #[test]
+    fn two_trials_tell_no_cliff_and_no_trend() {
+        let few = |trials, seed| {
+            let around = [0, 1, 10, 100, 1000]
+                .map(|n| Surroundings { policies: Some(n), ..Surroundings::default() })
+                .to_vec();
+            let series = vec![(Workload::TcpRr, Placement::CrossNode)];
+            Builder { around, series, trials, seed, ..Builder::default() }.build()
+        };
+        all(few(2, 1), |book, found| {
+            let lines = found[0].lines(book, Metric::LatencyP50);
+            assert_eq!(cliffs(&lines), Cliffs::NoneOf { judged: 0, steps: 20 });
+            let text = found[0].sentence(book, Metric::LatencyP50, &lines);
+            assert!(text.contains("(2 trials)"), "{text}");
+            let caveat = "Fewer than 3 trials have no interval: such a change may be chance.";
+            assert!(text.ends_with(caveat), "{text}");
+        });
+        all(few(6, 1), |book, found| {
+            let lines = found[0].lines(book, Metric::LatencyP50);
+            assert_eq!(cliffs(&lines), Cliffs::Some);
+            assert!(!found[0].sentence(book, Metric::LatencyP50, &lines).contains("chance"));
+            assert_eq!(cliffs(&lines[..1]), Cliffs::None);
         });
     }
 

@@ -5,7 +5,7 @@
 use crate::{
     book::{Book, record_label},
     trust,
-    units::{self, bytes, seconds},
+    units::{self, bytes, counted, duration, seconds},
 };
 use cnibench_model::{Case, Environment, Pinning, ProviderKind, Record};
 
@@ -61,9 +61,9 @@ pub(crate) fn subtitle(book: &Book<'_>) -> String {
                 ),
             };
             format!(
-                "{machine}, {}, {} trials, run {}",
+                "{machine}, {}, {}, run {}",
                 r.header.started.strftime("%Y-%m-%d %H:%M UTC"),
-                r.trials.len(),
+                counted(r.trials.len() as u64, "trial"),
                 r.header.run_id,
             )
         })
@@ -86,12 +86,12 @@ pub(crate) fn one_line(record: &Record) -> String {
     let e = &record.header.environment;
     let machine = e.hypervisor.as_ref().map_or(String::new(), |h| format!(" under {h}"));
     format!(
-        "{}: {}, kernel {}, {}{machine}, {} CPUs, {}",
+        "{}: {}, kernel {}, {}{machine}, {}, {}",
         e.hostname,
         e.os,
         e.kernel_release,
         e.cpu_model,
-        e.cpus,
+        counted(e.cpus.into(), "CPU"),
         bytes(e.memory_bytes),
     )
 }
@@ -157,7 +157,7 @@ fn machine(e: &Environment) -> Vec<(&'static str, String)> {
     let limit = match (e.cpu_limit, e.memory_limit_bytes) {
         (None, None) => "none".to_owned(),
         (cpu, memory) => {
-            let cpu = cpu.map(|c| format!("{c} CPUs"));
+            let cpu = cpu.map(|c| format!("{c} CPU{}", if c == 1.0 { "" } else { "s" }));
             let parts: Vec<String> = cpu.into_iter().chain(memory.map(bytes)).collect();
             parts.join(", ")
         }
@@ -191,11 +191,11 @@ fn cnis(record: &Record) -> Vec<Cni> {
         name: c.spec.to_string(),
         description: c.description.clone(),
         facts: format!(
-            "family {}, pod MTU {}, {}, up in {:.0} ms",
+            "family {}, pod MTU {}, {}, up in {}",
             c.family,
             c.mtu,
             if c.encrypted { "encrypts between nodes" } else { "does not encrypt" },
-            c.setup_ms
+            duration(c.setup_ms / 1e3)
         ),
         details: c.details.clone(),
     };
@@ -243,7 +243,7 @@ fn parameters(record: &Record, case: &Case) -> String {
             None => "kernel default".to_owned(),
         },
     };
-    let mut parts = vec![format!("{} flow{}", p.streams, if p.streams == 1 { "" } else { "s" })];
+    let mut parts = vec![counted(p.streams.into(), "flow")];
     parts.push(match p.response_size {
         0 => format!("{} a write", bytes(p.size)),
         response => format!("request {}, response {}", bytes(p.size), bytes(response)),

@@ -211,6 +211,7 @@ impl Builder {
             trials,
             cells,
             footprints: if self.footprints { footprints(&self.paths) } else { Vec::new() },
+            probed: Vec::new(),
             proofs: proofs.collect(),
             notes: vec!["steal was 1.2 % of CPU time during the run".to_owned()],
         }

@@ -29,6 +29,7 @@ mod switches;
 mod terminal;
 mod trust;
 mod units;
+mod warnings;
 mod words;
 
 pub use files::ReportError;

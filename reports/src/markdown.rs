@@ -139,8 +139,9 @@ fn proof_list(out: &mut String, book: &Book<'_>) {
 
 fn cell(cell: &MatrixCell) -> String {
     match &cell.content {
-        Content::Nothing { end, short, .. } => match end {
+        Content::Nothing { end, short, reason } => match end {
             End::Failed | End::Invalid => format!("**{}**: {}", end_name(*end), plain(short)),
+            End::TooFew => format!("{}<br>{}", plain(short), plain(reason)),
             End::Skipped | End::Interrupted | End::Absent => plain(short),
         },
         Content::Value(value) => {
@@ -173,7 +174,7 @@ fn missing(matrix: &Matrix) -> Vec<String> {
         .filter_map(|cell| {
             let Content::Nothing { end, reason, .. } = &cell.content else { return None };
             let case = cell.case.as_ref()?;
-            (*end != End::Absent)
+            (!matches!(end, End::Absent | End::TooFew))
                 .then(|| format!("{} {}: {}", plain(&case.0), end_name(*end), plain(reason)))
         })
         .collect()

@@ -13,10 +13,11 @@ use crate::{
     footprint,
     matrix::{Against, Content, End, Matrix, MatrixCell, MatrixLine, Over, tint},
     meaning, proofs, sentences,
+    units::counted,
+    warnings::{self, Warning},
 };
 use askama::Template;
 use cnibench_model::{ProofOutcome, Workload};
-use std::collections::BTreeMap;
 
 /// Sentences shown unfolded.
 const SENTENCES: usize = 10;
@@ -50,6 +51,7 @@ struct Page<'a> {
     rows: Vec<RowView<'a>>,
     sections: Vec<Section>,
     curves: Vec<FigureView>,
+    warnings: Vec<Warning>,
     ends: Vec<EndView>,
     skipped_cnis: Vec<(String, String)>,
     notes: Vec<String>,
@@ -106,7 +108,8 @@ struct SeriesView {
     anchor: String,
     title: String,
     figures: Vec<FigureView>,
-    warnings: Vec<String>,
+    /// How many texts of the warnings below concern it.
+    warnings: usize,
 }
 
 struct FigureView {
@@ -162,6 +165,7 @@ pub(crate) fn page(
     });
     let host = book.columns.iter().all(|c| book.columns[c.baseline].is_host());
     let names = facts::labels(book);
+    let warnings = warnings::warnings(book);
     Page {
         title: facts::title(book),
         subtitle: facts::subtitle(book),
@@ -174,8 +178,9 @@ pub(crate) fn page(
         baseline: if host { "the host".to_owned() } else { "the baseline".to_owned() },
         columns: columns.collect(),
         rows: rows(matrix),
-        sections: sections(book, figures, beside),
+        sections: sections(book, figures, beside, &warnings),
         curves: figures_at(figures, beside, Place::Curves),
+        warnings,
         ends: ends(book, matrix),
         skipped_cnis: book
             .records
@@ -237,6 +242,9 @@ fn end_anchor(row: usize, column: usize) -> String {
 
 fn cell_view(cell: &MatrixCell, line: &MatrixLine, row: usize, column: usize) -> CellView {
     match &cell.content {
+        Content::Nothing { end: End::TooFew, short, reason } => {
+            CellView { value: short.clone(), lines: vec![reason.clone()], ..CellView::default() }
+        }
         Content::Nothing { end, short, .. } => CellView {
             value: short.clone(),
             link: (*end != End::Absent).then(|| end_anchor(row, column)),
@@ -270,7 +278,7 @@ fn cell_view(cell: &MatrixCell, line: &MatrixLine, row: usize, column: usize) ->
     }
 }
 
-fn sections(book: &Book<'_>, figures: &[Drawn], beside: &Beside) -> Vec<Section> {
+fn sections(book: &Book<'_>, figures: &[Drawn], beside: &Beside, all: &[Warning]) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
     for workload in Workload::ALL {
         let rows: Vec<SeriesView> = book
@@ -282,7 +290,7 @@ fn sections(book: &Book<'_>, figures: &[Drawn], beside: &Beside) -> Vec<Section>
                 anchor: anchor(number),
                 title: row.title(),
                 figures: figures_at(figures, beside, Place::Row(number)),
-                warnings: warnings(book, number),
+                warnings: all.iter().filter(|w| w.rows.contains(&number)).count(),
             })
             .collect();
         if !rows.is_empty() {
@@ -317,32 +325,12 @@ fn links(figure: &Drawn, beside: &Beside) -> Vec<(String, &'static str)> {
     links
 }
 
-/// What trials warned of, each text once for a cni with the number of trials.
-fn warnings(book: &Book<'_>, row: usize) -> Vec<String> {
-    let mut out = Vec::new();
-    for (number, column) in book.columns.iter().enumerate() {
-        let Some(entry) = book.entry(row, number) else { continue };
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for warning in entry.trials.iter().flat_map(|t| &t.warnings) {
-            *counts.entry(warning).or_default() += 1;
-        }
-        let texts: Vec<String> = counts
-            .iter()
-            .map(|(text, count)| format!("{text} ({count} of {} trials)", entry.trials.len()))
-            .collect();
-        if !texts.is_empty() {
-            out.push(format!("{}: {}", column.label, texts.join("; ")));
-        }
-    }
-    out
-}
-
 fn ends(book: &Book<'_>, matrix: &Matrix) -> Vec<EndView> {
     let mut out = Vec::new();
     for (row, matrix_row) in matrix.rows.iter().enumerate() {
         for (column, cell) in matrix_row.lines[0].cells.iter().enumerate() {
             let (end, reason) = match &cell.content {
-                Content::Nothing { end: End::Absent, .. } => continue,
+                Content::Nothing { end: End::Absent | End::TooFew, .. } => continue,
                 Content::Nothing { end, reason, .. } => (end_name(*end), reason.clone()),
                 Content::Value(value) => {
                     let Some(partial) = &value.partial else { continue };
@@ -354,7 +342,8 @@ fn ends(book: &Book<'_>, matrix: &Matrix) -> Vec<EndView> {
             let kept = book.entry(row, column).map_or(0, |e| e.trials.len());
             if kept > 0 && cell.value().is_none() {
                 reason.push_str(&format!(
-                    " ({kept} finished trials are in samples.csv and in no figure)"
+                    " ({}, in samples.csv and in no figure)",
+                    counted(kept as u64, "finished trial")
                 ));
             }
             let case = cell.case.as_ref().map_or_else(String::new, ToString::to_string);
@@ -378,6 +367,7 @@ pub(crate) fn end_name(end: End) -> &'static str {
         End::Invalid => "invalid",
         End::Skipped => "skipped",
         End::Interrupted => "cut off",
+        End::TooFew => "too few",
         End::Absent => "absent",
     }
 }

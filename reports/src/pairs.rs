@@ -7,7 +7,7 @@
 use crate::{
     book::Entry,
     natural, stats,
-    units::{Scale, thousands},
+    units::{Scale, counted},
 };
 use cnibench_model::{Direction, Metric, Unit};
 use serde::Serialize;
@@ -28,9 +28,7 @@ impl Over {
     pub fn count(self, n: usize) -> String {
         match self {
             Self::Trials => stats::trials(n),
-            Self::NodePairs => {
-                format!("{} node pair{}", thousands(n as u64), if n == 1 { "" } else { "s" })
-            }
+            Self::NodePairs => counted(n as u64, "node pair"),
         }
     }
 }
@@ -105,10 +103,10 @@ impl<'a> Pairs<'a> {
             })
             .collect();
         let mut out = format!(
-            "Worst pair{}: {}; median of all {} pairs {}.",
+            "Worst pair{}: {}; median of all {} {}.",
             if count == 1 { "" } else { "s" },
             worst.join(", "),
-            thousands(self.cells.len() as u64),
+            counted(self.cells.len() as u64, "pair"),
             scale.text(self.median),
         );
         if self.nodes.len() >= NODES_TO_TELL {
@@ -130,15 +128,17 @@ impl<'a> Pairs<'a> {
             .take(NAMED)
             .map(|n| {
                 format!(
-                    "node {} is {worse} the median in {} of its {} pairs",
-                    n.name, n.worse, n.of
+                    "node {} is {worse} the median in {} of its {}",
+                    n.name,
+                    n.worse,
+                    counted(n.of as u64, "pair")
                 )
             })
             .collect();
         match slow.len() {
             0 => "No node's pairs stand out from those of the others.".to_owned(),
             all if all > NAMED => {
-                format!("{}; {} more nodes stand out.", capital(&named.join("; ")), all - NAMED)
+                format!("{}; {} more stand out.", capital(&named.join("; ")), all - NAMED)
             }
             _ => format!("{}.", capital(&named.join("; "))),
         }

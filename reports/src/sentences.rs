@@ -283,6 +283,7 @@ fn missing(matrix: &Matrix, line: &MatrixLine) -> Option<String> {
             End::Invalid => parts.push(format!("{name} is invalid ({short})")),
             End::Skipped => parts.push(format!("{name} was skipped")),
             End::Interrupted => parts.push(format!("{name} was cut off")),
+            End::TooFew => parts.push(format!("{name} has {short}")),
             End::Absent => {}
         }
     }

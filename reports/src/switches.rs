@@ -1,15 +1,19 @@
 //! Cases that differ only in a switch of the cluster: Hubble on against off, cni by cni.
 //!
-//! Owns which rows belong together and whether their trials were neighbours. Called by the sentences.
+//! Owns which rows belong together, whether their trials are compared in pairs, and how far apart in
+//! time those ran. Called by the sentences.
 
 use crate::{
     book::{Book, Entry},
-    matrix::{change_of, primary},
-    stats::{Change, Effect},
+    matrix::{Over, change_of, primary},
+    stats::{self, Change, Effect},
+    units::duration,
     words,
 };
 use cnibench_model::Metric;
 use std::collections::HashMap;
+
+const PAIRS: (Over, Over) = (Over::NodePairs, Over::NodePairs);
 
 /// Rows that are the same but for Hubble.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,13 +40,18 @@ pub(crate) fn switches(book: &Book<'_>) -> Vec<Switch> {
 }
 
 impl Switch {
-    /// "latency p50, Hubble on against off: cilium 6 % slower (5–7 %)"; none when no cni has both.
+    /// "latency p50, Hubble on against off: cilium 6 % slower (5–7 %); in pairs of trials that began
+    /// 37 s to 1 min 29 s apart"; none when no cni has both.
     pub fn sentence(&self, book: &Book<'_>) -> Option<String> {
         let metric = book.first_measured(self.off, primary(book.rows[self.off].workload))?;
+        let mut few = None;
         let parts: Vec<String> = (0..book.columns.len())
             .filter_map(|column| {
                 let change = self.change(book, metric, column)?;
                 let over = book.entry(self.on, column)?.over();
+                if change.interval.is_none() {
+                    few.get_or_insert(over);
+                }
                 let words = words::change(metric, &change, over);
                 let range = words::interval(metric, &change)
                     .filter(|_| change.effect(metric.direction()) != Effect::NotShown)
@@ -50,8 +59,39 @@ impl Switch {
                 Some(format!("{} {words}{range}", book.columns[column].short))
             })
             .collect();
+        if parts.is_empty() {
+            return None;
+        }
         let label = metric.label();
-        (!parts.is_empty()).then(|| format!("{label}, Hubble on against off: {}", parts.join("; ")))
+        let mut text = format!("{label}, Hubble on against off: {}", parts.join("; "));
+        text.push_str("; ");
+        text.push_str(&self.distance(book));
+        if let Some(over) = few {
+            let few = over.count(stats::ENOUGH);
+            text.push_str(&format!("; fewer than {few} have no interval: it may be chance"));
+        }
+        Some(text)
+    }
+
+    /// How the trials were compared: in pairs, with the time between the two of a pair, or not.
+    fn distance(&self, book: &Book<'_>) -> String {
+        let both = |column| Some((book.entry(self.on, column)?, book.entry(self.off, column)?));
+        let entries: Vec<(&Entry<'_>, &Entry<'_>)> =
+            (0..book.columns.len()).filter_map(both).collect();
+        if entries.iter().all(|(on, off)| (on.over(), off.over()) == PAIRS) {
+            return "each pair of nodes against itself".to_owned();
+        }
+        if !entries.iter().all(|(on, off)| neighbours(on, off, book.columns.len())) {
+            return "not in pairs: the trials ran too far apart".to_owned();
+        }
+        let apart = || entries.iter().flat_map(|(on, off)| seconds_apart(on, off));
+        let (least, most) = (apart().fold(f64::INFINITY, f64::min), apart().fold(0.0, f64::max));
+        let between = match (duration(least), duration(most)) {
+            _ if most < 1.0 => "less than 1 s".to_owned(),
+            (low, high) if low == high => high,
+            (low, high) => format!("{low} to {high}"),
+        };
+        format!("in pairs of trials that began {between} apart")
     }
 
     fn change(&self, book: &Book<'_>, metric: Metric, column: usize) -> Option<Change> {
@@ -59,6 +99,15 @@ impl Switch {
         let adjacent = neighbours(on, off, book.columns.len());
         change_of(book, metric, (self.on, column), (self.off, column), adjacent)
     }
+}
+
+/// Seconds between the starts of the two trials of every block that both cells have.
+fn seconds_apart(a: &Entry<'_>, b: &Entry<'_>) -> Vec<f64> {
+    let started: HashMap<u32, _> = b.shown().iter().map(|t| (t.block, t.started)).collect();
+    let apart = a.shown().iter().filter_map(|t| {
+        Some(t.started.duration_since(*started.get(&t.block)?).as_secs_f64().abs())
+    });
+    apart.collect()
 }
 
 /// True when the trials of every block they share ran at most so far apart that a drifting machine
@@ -112,6 +161,40 @@ mod tests {
     }
 
     #[test]
+    fn a_pair_says_how_far_apart_its_trials_ran() {
+        let mut record = record();
+        let first = record.header.started;
+        for trial in &mut record.trials {
+            // A switch takes 40 s, and every second block runs the other way round.
+            let on = trial.case.0.contains("hubble=on");
+            let place = i64::from(on != (trial.block % 2 == 1));
+            let seconds = i64::from(trial.block) * 200 + place * (40 + i64::from(trial.block) * 7);
+            trial.started = first + jiff::SignedDuration::from_secs(seconds);
+        }
+        only(record, |book, switch| {
+            let text = switch.sentence(book).unwrap();
+            assert!(
+                text.ends_with("; in pairs of trials that began 40 s to 1 min 43 s apart"),
+                "{text}"
+            );
+        });
+    }
+
+    #[test]
+    fn two_trials_may_be_chance() {
+        let mut record = record();
+        record.trials.retain(|t| t.index < 2);
+        only(record, |book, switch| {
+            let text = switch.sentence(book).unwrap();
+            assert!(text.contains("(2 trials); "), "{text}");
+            assert!(
+                text.ends_with("fewer than 3 trials have no interval: it may be chance"),
+                "{text}"
+            );
+        });
+    }
+
+    #[test]
     fn cases_one_after_the_other_are_not_compared_in_pairs() {
         let mut record = record();
         for trial in &mut record.trials {
@@ -121,6 +204,7 @@ mod tests {
         only(record, |book, switch| {
             let change = switch.change(book, Metric::LatencyP50, 0).unwrap();
             assert_eq!(change.method, ChangeMethod::UnpairedRank);
+            assert!(switch.sentence(book).unwrap().contains("not in pairs"));
         });
     }
 }

@@ -147,10 +147,11 @@ fn one_by_one(matrix: &Matrix, width: usize) -> String {
 /// Value, interval and change.
 fn texts(cell: &MatrixCell) -> [String; 3] {
     match &cell.content {
-        Content::Nothing { end, short, .. } => match end {
+        Content::Nothing { end, short, reason } => match end {
             End::Failed | End::Invalid => {
                 [end_name(*end).to_uppercase(), String::new(), printable(short)]
             }
+            End::TooFew => [printable(short), String::new(), printable(reason)],
             End::Skipped | End::Interrupted | End::Absent => {
                 [printable(short), String::new(), String::new()]
             }
@@ -201,7 +202,8 @@ fn missing(matrix: &Matrix) -> String {
     let mut out = String::new();
     for cell in matrix.rows.iter().flat_map(|r| &r.lines[0].cells) {
         let Content::Nothing { end, reason, .. } = &cell.content else { continue };
-        if let (Some(case), false) = (&cell.case, *end == End::Absent) {
+        let told = matches!(end, End::Absent | End::TooFew);
+        if let (Some(case), false) = (&cell.case, told) {
             let (case, reason) = (printable(&case.0), printable(reason));
             out.push_str(&format!("{}: {case}: {reason}\n", end_name(*end)));
         }

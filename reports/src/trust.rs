@@ -7,7 +7,7 @@ use crate::{
     book::{Book, record_label},
     matrix::primary,
     stats,
-    units::{duration, number},
+    units::{counted, duration, number},
 };
 use cnibench_model::{Case, CaseId, CniSpec, ProviderKind, Record};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -123,9 +123,9 @@ fn apart(book: &Book<'_>, record: &Record) -> String {
     );
     match drift(book, record) {
         Some(drift) => out.push_str(&format!(
-            " Between the first and the second half of a cni's own trials values moved by {} % (median of {} cells) and by up to {} %: do not trust a difference between cnis that is not clearly larger.",
+            " Between the first and the second half of a cni's own trials values moved by {} % (median of {}) and by up to {} %: do not trust a difference between cnis that is not clearly larger.",
             percent(drift.median),
-            drift.cells,
+            counted(drift.cells as u64, "cell"),
             percent(drift.most),
         )),
         None => out.push_str(

@@ -143,6 +143,11 @@ pub(crate) fn thousands(count: u64) -> String {
     out
 }
 
+/// "1 pair", "2,415,960 pairs".
+pub(crate) fn counted(count: u64, one: &str) -> String {
+    format!("{} {one}{}", thousands(count), if count == 1 { "" } else { "s" })
+}
+
 /// A time in words: "0.5 s", "250 ms".
 pub(crate) fn seconds(value: f64) -> String {
     if value >= 1.0 || value <= 0.0 {
@@ -152,8 +157,11 @@ pub(crate) fn seconds(value: f64) -> String {
     format!("{} ms", number(value * 1e3, 0))
 }
 
-/// A span of a run in words: "42 s", "9 min 40 s", "2 h 5 min".
+/// A span of a run in words: "40 ms", "42 s", "9 min 40 s", "2 h 5 min".
 pub(crate) fn duration(seconds: f64) -> String {
+    if seconds > 0.0 && seconds < 0.95 {
+        return format!("{} ms", number(seconds * 1e3, 0));
+    }
     let whole = seconds.round() as u64;
     let two = |large: u64, name: &str, small: u64, rest: &str| match small {
         0 => format!("{large} {name}"),
@@ -259,8 +267,8 @@ mod tests {
         assert_eq!(rate(Rate(2.5e8), Workload::TcpStream), "250 Mbit/s");
         assert_eq!(rate(Rate(5000.0), Workload::UdpRr), "5,000 transactions/s");
         assert_eq!(
-            [42.4, 60.0, 580.0, 7500.0].map(duration),
-            ["42 s", "1 min", "9 min 40 s", "2 h 5 min"]
+            [0.0415, 42.4, 60.0, 104.902, 580.0, 7500.0].map(duration),
+            ["42 ms", "42 s", "1 min", "1 min 45 s", "9 min 40 s", "2 h 5 min"]
         );
         assert_eq!(number(-0.0001, 2), "0.00");
         assert_eq!(number(f64::NAN, 2), "–");

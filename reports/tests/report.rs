@@ -154,7 +154,7 @@ fn what_went_wrong_is_told_and_linked() {
         "UDP_SEGMENT",
         "3 of 6 trials",
         "CONFIG_WIREGUARD",
-        "finished trials are in samples.csv and in no figure",
+        "finished trials, in samples.csv and in no figure",
     ] {
         assert!(r.page.contains(text), "{text}");
     }

@@ -5,6 +5,7 @@
 use crate::{
     case::CaseId,
     footprint::Footprint,
+    probe::ProbedTrial,
     proof::Proof,
     record::{Cell, CellStatus, CniInfo, Header, Record, SCHEMA_VERSION},
     trial::Trial,
@@ -28,6 +29,8 @@ pub enum JournalLine {
     Footprint(Footprint),
     /// A trial ended.
     Trial(Box<Trial>),
+    /// A trial with probes ended.
+    Probed(Box<ProbedTrial>),
     /// A case ended.
     Cell(Cell),
     /// Something a reader should know.
@@ -104,6 +107,7 @@ pub fn from_events(events: impl IntoIterator<Item = JournalLine>) -> Result<Reco
         trials: Vec::new(),
         cells: Vec::new(),
         footprints: Vec::new(),
+        probed: Vec::new(),
         proofs: Vec::new(),
         notes: Vec::new(),
     };
@@ -115,6 +119,7 @@ pub fn from_events(events: impl IntoIterator<Item = JournalLine>) -> Result<Reco
             JournalLine::Proof(proof) => record.proofs.push(proof),
             JournalLine::Footprint(footprint) => record.footprints.push(footprint),
             JournalLine::Trial(trial) => record.trials.push(*trial),
+            JournalLine::Probed(trial) => record.probed.push(*trial),
             JournalLine::Cell(cell) => {
                 ends.insert(cell.case, cell.status);
             }

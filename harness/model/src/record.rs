@@ -5,6 +5,7 @@ use crate::{
     environment::Environment,
     footprint::Footprint,
     metric::Clock,
+    probe::ProbedTrial,
     proof::Proof,
     spec::CniSpec,
     topology::Topology,
@@ -137,6 +138,9 @@ pub struct Record {
     /// What the cnis' own pods cost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub footprints: Vec<Footprint>,
+    /// Trials with kernel-side probes, in the order in which they ran: never among `trials`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probed: Vec<ProbedTrial>,
     /// Proofs taken once for a cni (those of single trials are with the trial).
     pub proofs: Vec<Proof>,
     /// Things a reader should know: what could not be cleaned, steal during the run, noisy neighbours.

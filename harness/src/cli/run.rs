@@ -15,7 +15,7 @@ use crate::{
     plan::{Plan, TrialOrder},
     runner::{self, progress},
     store::{self, Journal},
-    tell::tell,
+    tell::{counted, tell},
 };
 use anyhow::{Context, Result, anyhow, bail};
 use cnibench_model::{
@@ -242,9 +242,9 @@ fn show_plan(args: &Args, prepared: &Prepared) -> Result<()> {
         text += &format!("left out: {}: {}\n", skip.cni, skip.reason);
     }
     text += &format!(
-        "{} cases, {} trials, about {}; order seed {}\n",
-        plan.cases.len(),
-        plan.schedule.len(),
+        "{}, {}, about {}; order seed {}\n",
+        counted(plan.cases.len(), "case"),
+        counted(plan.schedule.len(), "trial"),
         progress::human(estimate),
         plan.seed
     );

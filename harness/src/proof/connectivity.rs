@@ -5,6 +5,7 @@ use super::{
     echo::{Echo, Udp, tcp},
     proof,
 };
+use crate::tell::counted;
 use anyhow::bail;
 use cnibench_model::{Proof, ProofKind};
 use futures::future::join_all;
@@ -32,7 +33,7 @@ pub async fn reachable(scene: &Scene) -> anyhow::Result<()> {
 
 pub(super) async fn prove(scene: &Scene) -> Proof {
     let findings = join_all(scene.ways.iter().map(look)).await;
-    let passed = format!("TCP and UDP answered on {} ways", findings.len());
+    let passed = format!("TCP and UDP answered on {}", counted(findings.len(), "way"));
     proof(&scene.spec, ProofKind::Connectivity, &passed, findings)
 }
 

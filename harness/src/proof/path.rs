@@ -37,8 +37,11 @@ pub(super) async fn prove(scene: &Scene) -> Proof {
         "; other devices were not claimed"
     };
     let passed = format!(
-        "{EXCHANGES} requests and answers on each of {} ways showed on the devices claimed{others}",
-        scene.ways.len()
+        "{EXCHANGES} requests and answers of {} showed on the devices claimed{others}",
+        match scene.ways.len() {
+            1 => "the one way".to_owned(),
+            ways => format!("each of {ways} ways"),
+        }
     );
     proof(&scene.spec, ProofKind::Path, &passed, findings)
 }

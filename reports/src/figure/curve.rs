@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     book::Book,
-    curves::{Curve, Dimension, Line},
+    curves::{self, Cliffs, Curve, Dimension, Line},
     stats::CentreMethod,
     units::{Scale, number},
 };
@@ -283,12 +283,18 @@ fn caption(
         Some((x, _)) if *x <= 0.0 => " · 0 has no logarithm and stands before the scale",
         _ => "",
     };
-    let cliff = match lines.iter().all(|l| l.cliffs.is_empty()) {
-        true => {
-            "no cliff: no step to the next value is worse by more than 20 % with its whole 95 % interval"
+    let cliff = match curves::cliffs(lines) {
+        Cliffs::None => {
+            "no cliff shown: no step to the next value is worse by more than 20 % with its whole 95 % interval".to_owned()
         }
-        false => {
-            "ring: a cliff, a step from the value before whose whole 95 % interval is worse by more than 20 %, trials not paired"
+        Cliffs::NoneOf { judged: 0, .. } => {
+            "whether there is a cliff cannot be told: no step between two values has an interval".to_owned()
+        }
+        Cliffs::NoneOf { judged, steps } => format!(
+            "no cliff shown in the {judged} of {steps} steps between two values that have an interval; of the others it cannot be told"
+        ),
+        Cliffs::Some => {
+            "ring: a cliff, a step from the value before whose whole 95 % interval is worse by more than 20 %, trials not paired".to_owned()
         }
     };
     let row = curve.points.first().map_or(0, |(_, row)| *row);
@@ -329,6 +335,18 @@ mod tests {
         assert_eq!(texts.iter().filter(|t| **t == "cliff at 100").count(), 2);
         assert_eq!(texts.iter().filter(|t| **t == "cliff at 1,000").count(), 1);
         assert!(scene.description.contains("From 0 to 1,000 policies"), "{}", scene.description);
+    }
+
+    #[test]
+    fn a_caption_denies_no_cliff_that_two_trials_could_not_show() {
+        let mut record = policies();
+        record.trials.retain(|t| t.index < 2);
+        let records = [record];
+        let book = Book::new(&records);
+        let found = curves(&book);
+        let scene = curve(&book, &Theme::new(&book), &found[0], Metric::LatencyP50).unwrap();
+        assert!(scene.description.contains("cannot be told"), "{}", scene.description);
+        assert!(!scene.description.contains("no cliff"), "{}", scene.description);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
     book::{Book, slug},
     pairs::Pairs,
     stats,
-    units::{Scale, number, thousands},
+    units::{Scale, counted, number, thousands},
 };
 use cnibench_model::{Direction, Metric};
 
@@ -277,10 +277,10 @@ fn caption(
         format!("{} in {}", pairs.metric.label(), scale.unit),
         "cell: median of the trials of that pair in that direction".to_owned(),
         format!(
-            "{} of {} pairs of {} nodes measured{}",
+            "{} of {} of {} measured{}",
             thousands(between as u64),
-            thousands((nodes * nodes.saturating_sub(1)) as u64),
-            thousands(nodes as u64),
+            counted((nodes * nodes.saturating_sub(1)) as u64, "pair"),
+            counted(nodes as u64, "node"),
             if same > 0 { ", and pods of one node" } else { "" },
         ),
         "colours: even steps of the logarithm over the values of this cni, open at both ends, from half to twice the median at most"

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     book::Book,
     stats::{self, Curve},
-    units::{Scale, number, thousands},
+    units::{Scale, counted, number},
 };
 use cnibench_model::Metric;
 
@@ -94,14 +94,15 @@ pub(crate) fn percentiles(book: &Book<'_>, theme: &Theme, row: usize) -> Option<
 
     let samples: u64 = curves.iter().map(|(_, c)| c.samples).sum();
     let mut caption = format!(
-        "time of one transaction in {}, logarithmic · all trials' histograms added up, {} transactions in all · a line ends where fewer than 10 lie beyond it · pooled, so without an interval · {}",
+        "time of one transaction in {}, logarithmic · all trials' histograms added up, {} in all · a line ends where fewer than 10 lie beyond it · pooled, so without an interval · {}",
         scale.unit,
-        thousands(samples),
+        counted(samples, "transaction"),
         frame::source(book, row),
     );
     if unreadable > 0 {
         caption.push_str(&format!(
-            " · {unreadable} stored histograms could not be read and are left out"
+            " · {} could not be read, left out",
+            counted(unreadable as u64, "stored histogram")
         ));
     }
     scene.description = describe(book, &curves, &scale);

@@ -171,10 +171,11 @@ fn thin(values: &[f64]) -> Vec<f64> {
 /// The two lines at a strip's right: the value, and what it is against the baseline.
 fn fact(cell: &MatrixCell, line: &MatrixLine) -> [String; 2] {
     match &cell.content {
-        Content::Nothing { end, short, .. } => {
+        Content::Nothing { end, short, reason } => {
             let second = match end {
                 End::Failed => "failed",
                 End::Invalid => "invalid",
+                End::TooFew => reason,
                 End::Skipped | End::Interrupted | End::Absent => "",
             };
             [short.clone(), second.to_owned()]

@@ -242,6 +242,7 @@ fn head(name: &str, room: f64) -> Vec<String> {
 /// A cell's lines: value, interval, change.
 fn lines(cell: &MatrixCell) -> Vec<String> {
     match &cell.content {
+        Content::Nothing { end: End::TooFew, short, reason } => vec![short.clone(), reason.clone()],
         Content::Nothing { short, .. } => vec![short.clone()],
         Content::Value(value) => {
             let mut out = vec![value.text.clone(), value.interval_text.clone()];

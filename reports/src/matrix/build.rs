@@ -10,10 +10,10 @@ use crate::{
     book::{Book, Column, Entry},
     stats::{self, Centre, Change, Interval},
     trust,
-    units::Scale,
+    units::{Scale, thousands},
     words,
 };
-use cnibench_model::{CellStatus, Metric, Unit, Workload};
+use cnibench_model::{CellStatus, Metric, Trial, Unit, Workload};
 
 pub(crate) fn from_book(book: &Book<'_>) -> Matrix {
     let columns = book.columns.iter().map(|c| MatrixColumn {
@@ -28,7 +28,7 @@ pub(crate) fn from_book(book: &Book<'_>) -> Matrix {
         for metric in secondary(row.workload) {
             let wanted = match only_if_any(row.workload, *metric) {
                 true => any_above_zero(book, number, *metric),
-                false => book.first_measured(number, &[*metric]).is_some(),
+                false => has_or_could(book, number, *metric),
             };
             if wanted {
                 lines.push(line(book, number, *metric));
@@ -86,6 +86,25 @@ fn remarks(book: &Book<'_>) -> Vec<String> {
     }
     remarks.extend(trust::remarks(book));
     remarks
+}
+
+/// True where a trial of the row has the metric, or had transactions, only too few for it: a row that
+/// is missing without a word would look as if nobody had asked.
+fn has_or_could(book: &Book<'_>, row: usize, metric: Metric) -> bool {
+    let could = transactions_needed(metric).map(|_| Metric::LatencyMax);
+    let wanted: Vec<Metric> = [metric].into_iter().chain(could).collect();
+    book.first_measured(row, &wanted).is_some()
+}
+
+/// Transactions of a trial from which on it has a percentile: ten lie beyond it then.
+fn transactions_needed(metric: Metric) -> Option<u64> {
+    match metric {
+        Metric::LatencyP50 => Some(20),
+        Metric::LatencyP90 => Some(100),
+        Metric::LatencyP99 => Some(1_000),
+        Metric::LatencyP999 => Some(10_000),
+        _ => None,
+    }
 }
 
 /// Row and column of a cell.
@@ -165,7 +184,8 @@ fn value(entry: &Entry<'_>, centre: Centre, scale: &Scale, against: Against) -> 
         interval_text: interval
             .unwrap_or_else(|| format!("{}: no interval", entry.over().count(centre.n))),
         against,
-        partial: interrupted.then(|| format!("{finished} of {} trials", entry.case.trials)),
+        partial: interrupted
+            .then(|| format!("{finished} of {}", stats::trials(entry.case.trials as usize))),
     }
 }
 
@@ -230,16 +250,31 @@ fn nothing(entry: Option<&Entry<'_>>, metric: Metric) -> Content {
         Some(Some(CellStatus::Interrupted { reason })) => {
             (End::Interrupted, "cut off", reason.clone())
         }
-        Some(Some(CellStatus::Measured) | None) if metric.unit() == Unit::Nanoseconds => (
-            End::Absent,
-            "too few transactions",
-            format!("not every trial had ten transactions beyond its {}", metric.label()),
-        ),
-        Some(Some(CellStatus::Measured) | None) => {
-            (End::Absent, "no value", format!("no trial has a value of {}", metric.label()))
-        }
+        Some(Some(CellStatus::Measured) | None) => match entry.and_then(|e| too_few(e, metric)) {
+            Some(reason) => (End::TooFew, "too few transactions", reason),
+            None => {
+                (End::Absent, "no value", format!("no trial has a value of {}", metric.label()))
+            }
+        },
     };
     Content::Nothing { end, short: three_words(short), reason }
+}
+
+/// How many transactions the trials of a cell had where they were too few for a percentile.
+fn too_few(entry: &Entry<'_>, metric: Metric) -> Option<String> {
+    let needed = transactions_needed(metric)?;
+    let lacks = |t: &&&Trial| t.value(Metric::LatencyMax).is_some() && t.value(metric).is_none();
+    entry.shown().iter().find(lacks)?;
+    let counts: Vec<u64> =
+        entry.histograms().filter_map(|h| h.decode().ok()).map(|h| h.len()).collect();
+    let (Some(least), Some(most)) = (counts.iter().min(), counts.iter().max()) else {
+        return Some(format!("not every trial had ten beyond its {}", metric.label()));
+    };
+    let had = match least == most {
+        true => thousands(*least),
+        false => format!("{} to {}", thousands(*least), thousands(*most)),
+    };
+    Some(format!("{had} a trial, {} needed", thousands(needed)))
 }
 
 /// The first three words: what a cell has room for.
@@ -392,6 +427,29 @@ mod tests {
         let line = &held.rows[0].lines[1];
         let tinted = tint(line, &line.cells[1].value().unwrap().against);
         assert!((tinted - 0.53).abs() < 1e-9, "{tinted}");
+    }
+
+    #[test]
+    fn a_percentile_of_too_few_transactions_keeps_its_row_and_says_why() {
+        let series = vec![(Workload::TcpCrr, Placement::CrossNode)];
+        let builder = Builder { series, transactions: 400, ..Builder::default() };
+        let mut record = builder.build();
+        for trial in &mut record.trials {
+            trial.samples.retain(|s| s.metric != Metric::LatencyP99);
+        }
+        let m = matrix(std::slice::from_ref(&record));
+        let line = &m.rows[0].lines[1];
+        assert_eq!(line.metric, Metric::LatencyP99);
+        for cell in &line.cells {
+            let Content::Nothing { end: End::TooFew, short, reason } = &cell.content else {
+                panic!("{cell:?}")
+            };
+            assert_eq!(short, "too few transactions");
+            assert_eq!(reason, "402 a trial, 1,000 needed");
+        }
+        // Without any transaction there is nothing to have a percentile of.
+        record.trials.iter_mut().for_each(|t| t.samples.clear());
+        assert_eq!(matrix(&[record]).rows[0].lines.len(), 1);
     }
 
     #[test]

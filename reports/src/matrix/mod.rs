@@ -129,6 +129,8 @@ pub enum End {
     Skipped,
     /// Cut off before a trial ended.
     Interrupted,
+    /// Measured, but with too few transactions for this metric.
+    TooFew,
     /// This metric was not measured in this cell, or the plan has no such case.
     Absent,
 }

@@ -42,7 +42,7 @@ pub const ENOUGH: usize = 3;
 
 /// "1 trial", "2 trials".
 pub fn trials(n: usize) -> String {
-    format!("{n} trial{}", if n == 1 { "" } else { "s" })
+    crate::units::counted(n as u64, "trial")
 }
 
 /// A closed interval, `low <= high`, in the unit of what it belongs to.

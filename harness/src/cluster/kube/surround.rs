@@ -12,6 +12,7 @@ use super::{
 use crate::{
     cluster::StateError,
     exec::{Agent, AgentError, ProbeEvent},
+    tell::counted,
 };
 use anyhow::{Context as _, anyhow, bail};
 use cnibench_model::{CniSpec, Proof, ProofKind, ProofOutcome, Surroundings};
@@ -161,8 +162,8 @@ impl Changer<'_> {
             self.make_fillers(had.max(1)..wanted, server).await?;
             if wanted > had.max(1) {
                 evidence.push(format!(
-                    "{} policies made in {:.1} s",
-                    wanted - had.max(1),
+                    "{} made in {:.1} s",
+                    policies(wanted - had.max(1)),
                     begun.elapsed().as_secs_f64()
                 ));
             }
@@ -214,7 +215,6 @@ impl Changer<'_> {
         evidence.push(format!(
             "times as seen by a probe of the measured path every {INTERVAL_MS} ms, from the API server's answer; late by what a line takes over exec"
         ));
-        let plural = if wanted == 1 { "policy" } else { "policies" };
         Ok(match outcome {
             Some(ms) => Proof {
                 kind: ProofKind::Policy,
@@ -236,7 +236,8 @@ impl Changer<'_> {
                 cni: self.cni.clone(),
                 outcome: if enforces { ProofOutcome::Failed } else { ProofOutcome::NotEnforced },
                 summary: format!(
-                    "{wanted} {plural}: what they forbid still passes {} s after they were applied",
+                    "{}: what they forbid still passes {} s after they were applied",
+                    policies(wanted),
                     patience.as_secs()
                 ),
                 evidence,
@@ -313,7 +314,8 @@ impl Changer<'_> {
         watch.end().await;
         let reached = reached.with_context(|| {
             format!(
-                "{wanted} services: the last one does not answer after {} s",
+                "{}: the last one does not answer after {} s",
+                counted(wanted as usize, "service"),
                 IN_FORCE.as_secs()
             )
         })?;
@@ -322,7 +324,8 @@ impl Changer<'_> {
             cni: self.cni.clone(),
             outcome: ProofOutcome::Passed,
             summary: format!(
-                "{wanted} services: the last one answered {:.0} ms after the API server took it",
+                "{}: the last one answered {:.0} ms after the API server took it",
+                counted(wanted as usize, "service"),
                 ms(reached, applied)
             ),
             evidence: vec![format!("{} made in {:.1} s", wanted - had, making.as_secs_f64())],
@@ -339,6 +342,11 @@ impl Changer<'_> {
         }
         Ok(())
     }
+}
+
+/// "1 policy", "10 policies".
+fn policies(count: u32) -> String {
+    format!("{count} {}", if count == 1 { "policy" } else { "policies" })
 }
 
 fn ms(later: Instant, earlier: Instant) -> f64 {

@@ -1,7 +1,7 @@
 //! Connectivity over agents: bytes there and back by TCP and by UDP, on every way.
 
 use super::{Cast, Finding, Stage, Way, proof, serve, volley};
-use crate::exec::Agent;
+use crate::{exec::Agent, tell::counted};
 use anyhow::bail;
 use cnibench_model::{Proof, ProofKind};
 use cnibench_workloads::protocol::Volley;
@@ -18,7 +18,7 @@ pub(super) async fn prove(stage: &mut Stage) -> Proof {
     for way in ways.iter() {
         findings.push(look(cast, way, *patience).await);
     }
-    let passed = format!("TCP and UDP answered on {} ways", findings.len());
+    let passed = format!("TCP and UDP answered on {}", counted(findings.len(), "way"));
     proof(spec, ProofKind::Connectivity, &passed, findings)
 }
 
