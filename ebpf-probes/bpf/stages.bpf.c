@@ -1,0 +1,642 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/* Where the time of a round trip goes: every packet with payload that an observed thread sends is
+ * followed from its send call to the thread that it wakes, and the time between two neighbouring
+ * events is added to exactly one stage.
+ *
+ * What is observed is said by maps that user space fills (src/stages/): the network namespaces of
+ * both ends ("places"), the role of every device on the way ("roles"), and which event may follow
+ * which, with the stage that lies between them ("edges"). An event that may not follow ends the
+ * packet's track and is counted as a discard, so no time is added to a stage that it was not spent in.
+ *
+ * Tracks are keyed by the skb's address, which the kernel uses again: a track is made anew at every
+ * send, whatever was there before.
+ */
+#include "cnibench.bpf.h"
+
+/* BPF_PROG names every argument of a tracepoint up to the last that is used. */
+#pragma clang diagnostic ignored "-Wunused-parameter"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+/* The kernel's types, as far as they are read. */
+struct ns_common {
+	unsigned int inum;
+} __attribute__((preserve_access_index));
+
+struct net {
+	struct ns_common ns;
+} __attribute__((preserve_access_index));
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct net_device {
+	int ifindex;
+	possible_net_t nd_net;
+} __attribute__((preserve_access_index));
+
+struct sock_common {
+	possible_net_t skc_net;
+} __attribute__((preserve_access_index));
+
+struct sock {
+	struct sock_common __sk_common;
+	__u16 sk_protocol;
+} __attribute__((preserve_access_index));
+
+struct sk_buff {
+	struct net_device *dev;
+	struct sock *sk;
+	unsigned int len;
+	__u16 transport_header;
+	unsigned char *head;
+	unsigned char *data;
+} __attribute__((preserve_access_index));
+
+struct nsproxy {
+	struct net *net_ns;
+} __attribute__((preserve_access_index));
+
+struct task_struct {
+	int pid;
+	struct nsproxy *nsproxy;
+} __attribute__((preserve_access_index));
+
+/* What follows is shared with src/stages/layout.rs, by value. */
+enum event { EV_QUEUE = 1, EV_XMIT, EV_RX, EV_RECEIVE };
+enum role { ROLE_POD = 1, ROLE_PORT, ROLE_BRIDGE, ROLE_TUNNEL, ROLE_UNDERLAY };
+/* A point of a path: what happened (enum event) times 8 plus where (enum role). */
+#define POINTS 64
+/* Before the first point: the send call. */
+#define POINT_SEND 0
+/* After the last: the data is in the socket. */
+#define POINT_SOCKET 63
+/* In "edges": no such step. Otherwise a stage's number plus 1. */
+#define NO_EDGE 0
+
+enum stage {
+	STAGE_SOCKET_TO_QDISC,
+	STAGE_POD_DEVICE,
+	STAGE_BACKLOG,
+	STAGE_NODE_FORWARD,
+	STAGE_ENCAPSULATION,
+	STAGE_UNDERLAY,
+	STAGE_DECAPSULATION,
+	STAGE_TO_POD,
+	STAGE_TO_SOCKET,
+	STAGE_WAKE_UP,
+	STAGE_APPLICATION,
+	STAGES,
+};
+
+enum place { PLACE_CLIENT = 1, PLACE_SERVER = 2 };
+/* Request and response are numbered as the places that send them, from 0. */
+#define DIRECTIONS 2
+
+enum count {
+	COUNT_SKB_REUSED,
+	COUNT_ILLEGAL_EDGE,
+	COUNT_TOO_OLD,
+	COUNT_MERGED,
+	COUNT_MAP_FULL,
+	COUNT_RETRANSMITS,
+	COUNTS,
+};
+
+#define SUB_BITS 5
+#define BUCKETS 1024
+/* A packet that is not seen for this long is another one at the same address. */
+#define TOO_OLD_NS 1000000000ULL
+
+struct config {
+	__u64 send_calls[4]; /* numbers of the system calls that send */
+	__u32 counting;      /* 0: follow packets, add nothing */
+	__u32 unused;
+};
+
+struct device {
+	__u32 netns;
+	__u32 ifindex;
+};
+
+struct track {
+	__u64 last_ns;
+	__u8 point;
+	__u8 direction;
+	__u8 first; /* on the sender's own device still */
+	__u8 unused[5];
+};
+
+struct thread {
+	__u64 send_ns;  /* entered a send call, which no packet has been seen of yet; 0: none */
+	__u64 ready_ns; /* its data was ready and it has not sent since; 0: none */
+	__u64 since_ns; /* since then it runs, or waits for a CPU */
+	__u64 ran_ns;   /* ran before it had to wait in the same turn */
+	__u8 running;
+	__u8 direction; /* of what made it ready */
+	__u8 place;
+	__u8 unused[5];
+};
+
+struct sums {
+	__u64 count;
+	__u64 sum_ns;
+};
+
+struct drop {
+	__u32 reason;
+	__u32 place;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct config);
+} config SEC(".maps");
+
+/* Network namespace (inode) -> enum place; places beyond 2 only have their drops counted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u32);
+	__type(value, __u32);
+} places SEC(".maps");
+
+/* Device -> enum role. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct device);
+	__type(value, __u32);
+} roles SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, POINTS * POINTS);
+	__type(key, __u32);
+	__type(value, __u8);
+} edges SEC(".maps");
+
+/* Packets under way, by the skb's address. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct track);
+} tracks SEC(".maps");
+
+/* Threads that send, by thread id. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct thread);
+} threads SEC(".maps");
+
+/* The thread that sends through a socket, by the socket's address. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, __u32);
+} sockets SEC(".maps");
+
+/* The skb that this CPU is receiving; 0: one that is not followed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} current_skb SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, DIRECTIONS * STAGES);
+	__type(key, __u32);
+	__type(value, struct sums);
+} sums SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, DIRECTIONS *STAGES *BUCKETS);
+	__type(key, __u32);
+	__type(value, __u64);
+} histograms SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct drop);
+	__type(value, __u64);
+} drops SEC(".maps");
+
+static __always_inline struct config *settings(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&config, &zero);
+}
+
+static __always_inline bool counting(void)
+{
+	struct config *c = settings();
+
+	return c && c->counting;
+}
+
+static __always_inline void bump(__u32 which)
+{
+	__u64 *n;
+
+	if (!counting())
+		return;
+	n = bpf_map_lookup_elem(&counts, &which);
+	if (n)
+		*n += 1;
+}
+
+/* Buckets as in src/stages/histogram.rs: exact below 32 ns, then 32 in each doubling. */
+static __always_inline __u32 bucket(__u64 ns)
+{
+	__u64 v = ns;
+	__u32 e = 0;
+
+	if (ns < (1 << SUB_BITS))
+		return ns;
+	if (v >> 32) {
+		e += 32;
+		v >>= 32;
+	}
+	if (v >> 16) {
+		e += 16;
+		v >>= 16;
+	}
+	if (v >> 8) {
+		e += 8;
+		v >>= 8;
+	}
+	if (v >> 4) {
+		e += 4;
+		v >>= 4;
+	}
+	if (v >> 2) {
+		e += 2;
+		v >>= 2;
+	}
+	e += v >> 1;
+	if (e > 35)
+		return BUCKETS - 1;
+	return ((e - SUB_BITS + 1) << SUB_BITS) + ((ns >> (e - SUB_BITS)) & ((1 << SUB_BITS) - 1));
+}
+
+static __always_inline void add(__u32 stage, __u32 direction, __u64 ns)
+{
+	__u32 series = direction * STAGES + stage;
+	struct sums *s;
+	__u32 slot;
+	__u64 *n;
+
+	if (!counting())
+		return;
+	s = bpf_map_lookup_elem(&sums, &series);
+	if (s) {
+		s->count += 1;
+		s->sum_ns += ns;
+	}
+	slot = series * BUCKETS + bucket(ns);
+	n = bpf_map_lookup_elem(&histograms, &slot);
+	if (n)
+		*n += 1;
+}
+
+static __always_inline __u32 netns_of(struct net *net)
+{
+	return net ? BPF_CORE_READ(net, ns.inum) : 0;
+}
+
+static __always_inline __u32 role_of(struct net_device *dev)
+{
+	struct device key = {};
+	__u32 *role;
+
+	if (!dev)
+		return 0;
+	key.netns = netns_of(BPF_CORE_READ(dev, nd_net.net));
+	key.ifindex = BPF_CORE_READ(dev, ifindex);
+	role = bpf_map_lookup_elem(&roles, &key);
+	return role ? *role : 0;
+}
+
+/* Does the packet carry data of its socket, or only an acknowledgement? At a device's queue the data
+ * begins at the link's header. */
+static __always_inline bool has_payload(struct sk_buff *skb, struct sock *sk)
+{
+	__u16 protocol = BPF_CORE_READ(sk, sk_protocol);
+	unsigned char *transport = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, transport_header);
+	__u64 before = transport - BPF_CORE_READ(skb, data);
+	__u8 offset = 0;
+
+	if (protocol == 6) {
+		bpf_probe_read_kernel(&offset, sizeof(offset), transport + 12);
+		return BPF_CORE_READ(skb, len) > before + (offset >> 4) * 4;
+	}
+	if (protocol == 17)
+		return BPF_CORE_READ(skb, len) > before + 8;
+	return false;
+}
+
+/* The next event of a packet. */
+static __always_inline struct track *step(__u64 address, struct track *t, __u32 point, __u64 now)
+{
+	__u32 edge = t->point * POINTS + point;
+	__u8 *stage = bpf_map_lookup_elem(&edges, &edge);
+	__u32 of;
+
+	if (!stage || *stage == NO_EDGE) {
+		bump(COUNT_ILLEGAL_EDGE);
+		bpf_map_delete_elem(&tracks, &address);
+		return NULL;
+	}
+	if (now - t->last_ns > TOO_OLD_NS) {
+		bump(COUNT_TOO_OLD);
+		bpf_map_delete_elem(&tracks, &address);
+		return NULL;
+	}
+	of = *stage - 1;
+	/* The first device is the sender's own, whatever its role on the way of others. */
+	if (t->first && (point >> 3) == EV_XMIT)
+		of = STAGE_POD_DEVICE;
+	t->first = 0;
+	add(of, t->direction, now - t->last_ns);
+	t->last_ns = now;
+	t->point = point;
+	return t;
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(on_sys_enter, void *regs, long id)
+{
+	struct config *c = settings();
+	struct thread fresh = {}, *t;
+	struct task_struct *task;
+	__u32 pid, netns, *place;
+	__u64 now;
+
+	if (!c || id < 0)
+		return 0;
+	if ((__u64)id != c->send_calls[0] && (__u64)id != c->send_calls[1] &&
+	    (__u64)id != c->send_calls[2] && (__u64)id != c->send_calls[3])
+		return 0;
+	pid = (__u32)bpf_get_current_pid_tgid();
+	t = bpf_map_lookup_elem(&threads, &pid);
+	if (!t) {
+		task = (struct task_struct *)bpf_get_current_task();
+		netns = netns_of(BPF_CORE_READ(task, nsproxy, net_ns));
+		place = bpf_map_lookup_elem(&places, &netns);
+		if (!place || *place > PLACE_SERVER)
+			return 0;
+		fresh.place = *place;
+		fresh.running = 1;
+		fresh.send_ns = bpf_ktime_get_ns();
+		if (bpf_map_update_elem(&threads, &pid, &fresh, BPF_ANY))
+			bump(COUNT_MAP_FULL);
+		return 0;
+	}
+	now = bpf_ktime_get_ns();
+	if (t->ready_ns) {
+		add(STAGE_APPLICATION, t->direction, t->ran_ns + now - t->since_ns);
+		t->ready_ns = 0;
+	}
+	t->send_ns = now;
+	return 0;
+}
+
+/* A packet that begins its way: a thread is in a send call, or its socket's device queues more of
+ * what it sent. */
+static __always_inline bool begins(struct sk_buff *skb, __u64 address, __u32 role, __u64 now)
+{
+	struct sock *sk = BPF_CORE_READ(skb, sk);
+	__u32 pid = (__u32)bpf_get_current_pid_tgid();
+	struct track fresh = {}, *before;
+	__u64 socket = (__u64)sk;
+	__u32 netns, *place;
+	struct thread *t;
+
+	if (!sk)
+		return false;
+	netns = netns_of(BPF_CORE_READ(sk, __sk_common.skc_net.net));
+	place = bpf_map_lookup_elem(&places, &netns);
+	if (!place || *place > PLACE_SERVER)
+		return false;
+	before = bpf_map_lookup_elem(&tracks, &address);
+	/* Still this socket's packet, on its second device in the same namespace (a node's bridge). */
+	if (before && before->point != POINT_SEND && (before->point >> 3) == EV_XMIT &&
+	    now - before->last_ns < TOO_OLD_NS) {
+		__u32 edge = before->point * POINTS + EV_QUEUE * 8 + role;
+		__u8 *stage = bpf_map_lookup_elem(&edges, &edge);
+
+		if (stage && *stage != NO_EDGE)
+			return false;
+	}
+	if (before) {
+		bump(COUNT_SKB_REUSED);
+		bpf_map_delete_elem(&tracks, &address);
+	}
+	if (!has_payload(skb, sk))
+		return true;
+	fresh.last_ns = now;
+	fresh.point = EV_QUEUE * 8 + role;
+	fresh.direction = *place - 1;
+	fresh.first = 1;
+	t = bpf_map_lookup_elem(&threads, &pid);
+	if (t && t->send_ns && t->place == *place) {
+		add(STAGE_SOCKET_TO_QDISC, fresh.direction, now - t->send_ns);
+		t->send_ns = 0;
+		bpf_map_update_elem(&sockets, &socket, &pid, BPF_ANY);
+	}
+	if (bpf_map_update_elem(&tracks, &address, &fresh, BPF_ANY))
+		bump(COUNT_MAP_FULL);
+	return true;
+}
+
+static __always_inline struct track *passes(__u64 address, __u32 role, __u32 event, __u64 now)
+{
+	struct track *t = bpf_map_lookup_elem(&tracks, &address);
+
+	return t && role ? step(address, t, event * 8 + role, now) : NULL;
+}
+
+SEC("tp_btf/net_dev_queue")
+int BPF_PROG(on_queue, struct sk_buff *skb)
+{
+	__u64 now = bpf_ktime_get_ns(), address = (__u64)skb;
+	__u32 role = role_of(BPF_CORE_READ(skb, dev));
+
+	if (role && !begins(skb, address, role, now))
+		passes(address, role, EV_QUEUE, now);
+	return 0;
+}
+
+SEC("tp_btf/net_dev_start_xmit")
+int BPF_PROG(on_xmit, struct sk_buff *skb, struct net_device *dev)
+{
+	__u64 address = (__u64)skb;
+
+	if (bpf_map_lookup_elem(&tracks, &address))
+		passes(address, role_of(dev), EV_XMIT, bpf_ktime_get_ns());
+	return 0;
+}
+
+SEC("tp_btf/netif_rx")
+int BPF_PROG(on_rx, struct sk_buff *skb)
+{
+	__u64 address = (__u64)skb;
+
+	if (bpf_map_lookup_elem(&tracks, &address))
+		passes(address, role_of(BPF_CORE_READ(skb, dev)), EV_RX, bpf_ktime_get_ns());
+	return 0;
+}
+
+static __always_inline void receiving(__u64 address)
+{
+	__u32 zero = 0;
+	__u64 *now = bpf_map_lookup_elem(&current_skb, &zero);
+
+	if (now)
+		*now = address;
+}
+
+SEC("tp_btf/netif_receive_skb")
+int BPF_PROG(on_receive, struct sk_buff *skb)
+{
+	__u64 address = (__u64)skb;
+
+	if (!bpf_map_lookup_elem(&tracks, &address)) {
+		receiving(0);
+		return 0;
+	}
+	passes(address, role_of(BPF_CORE_READ(skb, dev)), EV_RECEIVE, bpf_ktime_get_ns());
+	receiving(address);
+	return 0;
+}
+
+/* Says which skb the socket's next data is of, also where the socket was busy and takes it later. */
+SEC("tp_btf/tcp_probe")
+int BPF_PROG(on_tcp, struct sock *sk, struct sk_buff *skb)
+{
+	receiving((__u64)skb);
+	return 0;
+}
+
+SEC("tp_btf/sk_data_ready")
+int BPF_PROG(on_ready, struct sock *sk)
+{
+	__u64 now = bpf_ktime_get_ns(), socket = (__u64)sk, *address;
+	__u32 zero = 0, *pid, direction;
+	struct thread *t;
+	struct track *k;
+
+	address = bpf_map_lookup_elem(&current_skb, &zero);
+	if (!address || !*address)
+		return 0;
+	k = bpf_map_lookup_elem(&tracks, address);
+	if (!k)
+		return 0;
+	direction = k->direction;
+	k = step(*address, k, POINT_SOCKET, now);
+	if (!k)
+		return 0;
+	bpf_map_delete_elem(&tracks, address);
+	*address = 0;
+	pid = bpf_map_lookup_elem(&sockets, &socket);
+	t = pid ? bpf_map_lookup_elem(&threads, pid) : NULL;
+	if (!t)
+		return 0;
+	/* What came while it had not looked yet is part of the same turn. */
+	if (t->ready_ns)
+		return 0;
+	t->ready_ns = now;
+	t->since_ns = now;
+	t->ran_ns = 0;
+	t->direction = direction;
+	return 0;
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+{
+	__u32 from = BPF_CORE_READ(prev, pid), to = BPF_CORE_READ(next, pid);
+	struct thread *t;
+	__u64 now;
+
+	t = from ? bpf_map_lookup_elem(&threads, &from) : NULL;
+	if (t) {
+		t->running = 0;
+		if (t->ready_ns) {
+			now = bpf_ktime_get_ns();
+			t->ran_ns += now - t->since_ns;
+			t->since_ns = now;
+		}
+	}
+	t = to ? bpf_map_lookup_elem(&threads, &to) : NULL;
+	if (t) {
+		t->running = 1;
+		if (t->ready_ns) {
+			now = bpf_ktime_get_ns();
+			add(STAGE_WAKE_UP, t->direction, now - t->since_ns);
+			t->since_ns = now;
+		}
+	}
+	return 0;
+}
+
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(on_drop, struct sk_buff *skb, void *location, int reason)
+{
+	struct drop key = {};
+	__u32 netns = 0, *place;
+	struct net_device *dev;
+	__u64 one = 1, *n, address = (__u64)skb;
+	struct sock *sk;
+
+	if (bpf_map_lookup_elem(&tracks, &address))
+		bpf_map_delete_elem(&tracks, &address);
+	if (!counting())
+		return 0;
+	sk = BPF_CORE_READ(skb, sk);
+	dev = BPF_CORE_READ(skb, dev);
+	if (sk)
+		netns = netns_of(BPF_CORE_READ(sk, __sk_common.skc_net.net));
+	else if (dev)
+		netns = netns_of(BPF_CORE_READ(dev, nd_net.net));
+	place = bpf_map_lookup_elem(&places, &netns);
+	if (!place)
+		return 0;
+	key.reason = reason;
+	key.place = *place;
+	n = bpf_map_lookup_elem(&drops, &key);
+	if (n)
+		__sync_fetch_and_add(n, 1);
+	else if (bpf_map_update_elem(&drops, &key, &one, BPF_NOEXIST))
+		bump(COUNT_MAP_FULL);
+	return 0;
+}
+
+SEC("tp_btf/tcp_retransmit_skb")
+int BPF_PROG(on_retransmit, struct sock *sk)
+{
+	__u32 netns = netns_of(BPF_CORE_READ(sk, __sk_common.skc_net.net));
+
+	if (bpf_map_lookup_elem(&places, &netns))
+		bump(COUNT_RETRANSMITS);
+	return 0;
+}

@@ -1,0 +1,303 @@
+//! The latency probes: the stages of a round trip, timed in the kernel.
+//!
+//! Owns the programs of `bpf/stages.bpf.c`: told which namespaces and devices are observed, loads and
+//! attaches them, and reads what they counted. Programs and maps end with [`Stages`], or with the
+//! process: nothing is pinned. Which trials are probed is the runner's; what the figures mean is the
+//! reports'.
+
+mod histogram;
+pub mod layout;
+mod reasons;
+
+use crate::{
+    capability::{Lack, has_btf},
+    object::{ObjectError, Source, chain},
+};
+use aya::{
+    Btf, Ebpf,
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray},
+    programs::BtfTracePoint,
+};
+use cnibench_model::probe::{
+    Direction, DiscardCount, DiscardKind, DropCount, ProbeProgram, StageStats,
+};
+use layout::{Config, Count, DeviceKey, DropKey, POINTS, Role, Sums, TIMED};
+use std::{
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
+
+/// What is observed.
+#[derive(Debug, Clone, Default)]
+pub struct Scene {
+    /// Inode of the client's network namespace.
+    pub client: u32,
+    /// Of the server's; another one than the client's.
+    pub server: u32,
+    /// Other namespaces of which drops are counted, with what they are for people.
+    pub others: Vec<(u32, String)>,
+    /// Every device that packets may meet between both ends.
+    pub devices: Vec<Device>,
+}
+
+/// A device on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// Inode of its network namespace: indices repeat from one to the next.
+    pub netns: u32,
+    /// Its index there.
+    pub ifindex: u32,
+    /// What it is.
+    pub role: Role,
+}
+
+/// What the programs counted since counting was switched on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// Stages that were passed at least once, in order.
+    pub stages: Vec<StageStats>,
+    /// Drops in the observed namespaces.
+    pub drops: Vec<DropCount>,
+    /// TCP segments sent again by either end.
+    pub retransmits: u64,
+    /// Events in no stage; kinds that did not occur are not named.
+    pub discards: Vec<DiscardCount>,
+    /// Times that a program was not run since it was running already on that CPU.
+    pub lost_events: u64,
+}
+
+/// A program of the object: its name, its tracepoint, whether stages can be timed without it.
+const PROGRAMS: [(&str, &str, bool); 10] = [
+    ("on_sys_enter", "sys_enter", true),
+    ("on_queue", "net_dev_queue", true),
+    ("on_xmit", "net_dev_start_xmit", true),
+    ("on_rx", "netif_rx", true),
+    ("on_receive", "netif_receive_skb", true),
+    ("on_ready", "sk_data_ready", true),
+    ("on_switch", "sched_switch", true),
+    ("on_tcp", "tcp_probe", false),
+    ("on_drop", "kfree_skb", false),
+    ("on_retransmit", "tcp_retransmit_skb", false),
+];
+
+/// Places in the map beyond client and server begin here.
+const FIRST_OTHER: u32 = 3;
+
+/// Attached probes. Dropped, they are gone.
+pub struct Stages {
+    ebpf: Ebpf,
+    source: Source,
+    scene: Scene,
+    programs: Vec<ProbeProgram>,
+}
+
+impl Stages {
+    /// Loads and attaches the probes; counts nothing yet. Blocks, up to some tenths of a second.
+    ///
+    /// # Errors
+    /// What this kernel or this process lacks, with the kernel's reason.
+    pub fn attach(scene: &Scene) -> Result<Self, Lack> {
+        if !has_btf() {
+            return Err(Lack::Btf);
+        }
+        let source = crate::built_in!("stages");
+        let mut ebpf = source.open()?;
+        describe(&mut ebpf, scene).map_err(|e| source.broken(e))?;
+        let btf = Btf::from_sys_fs().map_err(|_| Lack::Btf)?;
+        let mut programs = Vec::new();
+        for (program, tracepoint, needed) in PROGRAMS {
+            let name = format!("tp_btf/{tracepoint}");
+            let reason = match start(&source, &mut ebpf, program, tracepoint, &btf) {
+                Ok(()) => None,
+                Err(error) if needed => return Err(error.into()),
+                Err(error) => Some(error.to_string()),
+            };
+            programs.push(ProbeProgram { name, attached: reason.is_none(), reason });
+        }
+        let mut stages = Self { ebpf, source, scene: scene.clone(), programs };
+        stages.count(false)?;
+        Ok(stages)
+    }
+
+    /// Every program with what became of it.
+    pub fn programs(&self) -> &[ProbeProgram] {
+        &self.programs
+    }
+
+    /// Switches counting on or off; packets are followed either way.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn count(&mut self, on: bool) -> Result<(), ObjectError> {
+        let config = Config { send_calls: send_calls(), counting: u32::from(on), unused: 0 };
+        let source = self.source.clone();
+        let mut set = || {
+            let mut map: Array<_, Config> =
+                Array::try_from(self.ebpf.map_mut("config").ok_or(absent("config"))?)?;
+            map.set(0, config, 0)
+        };
+        set().map_err(|e| source.broken(chain(&e)))
+    }
+
+    /// What was counted until now.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn read(&self) -> Result<Seen, ObjectError> {
+        self.read_maps().map_err(|e| self.source.broken(chain(&e)))
+    }
+
+    fn read_maps(&self) -> Result<Seen, MapError> {
+        let counts: PerCpuArray<_, u64> = PerCpuArray::try_from(self.map("counts")?)?;
+        let count =
+            |which: Count| Ok::<u64, MapError>(counts.get(&(which as u32), 0)?.iter().sum());
+        let mut discards = Vec::new();
+        for (why, which) in [
+            (DiscardKind::SkbReused, Count::SkbReused),
+            (DiscardKind::IllegalEdge, Count::IllegalEdge),
+            (DiscardKind::TooOld, Count::TooOld),
+            (DiscardKind::Merged, Count::Merged),
+            (DiscardKind::MapFull, Count::MapFull),
+        ] {
+            let count = count(which)?;
+            if count > 0 {
+                discards.push(DiscardCount { why, count });
+            }
+        }
+        Ok(Seen {
+            stages: self.stages()?,
+            drops: self.drops()?,
+            retransmits: count(Count::Retransmits)?,
+            discards,
+            lost_events: self.lost_events(),
+        })
+    }
+
+    fn map(&self, name: &'static str) -> Result<&aya::maps::Map, MapError> {
+        self.ebpf.map(name).ok_or(absent(name))
+    }
+
+    fn stages(&self) -> Result<Vec<StageStats>, MapError> {
+        let sums: PerCpuArray<_, Sums> = PerCpuArray::try_from(self.map("sums")?)?;
+        let counts: PerCpuArray<_, u64> = PerCpuArray::try_from(self.map("histograms")?)?;
+        let mut stages = Vec::new();
+        for (d, direction) in [Direction::Request, Direction::Response].into_iter().enumerate() {
+            for (s, stage) in TIMED.into_iter().enumerate() {
+                let series = d * TIMED.len() + s;
+                let all = sums.get(&(series as u32), 0)?;
+                let count = all.iter().map(|c| c.count).sum();
+                if count == 0 {
+                    continue;
+                }
+                let sum_ns = all.iter().map(|c| c.sum_ns).sum();
+                let mut buckets = vec![0; histogram::BUCKETS];
+                for (bucket, total) in buckets.iter_mut().enumerate() {
+                    let slot = (series * histogram::BUCKETS + bucket) as u32;
+                    *total = counts.get(&slot, 0)?.iter().sum();
+                }
+                let histogram = histogram::stored(&buckets)
+                    .map_err(|e| MapError::IoError(std::io::Error::other(e.to_string())))?;
+                stages.push(StageStats { stage, direction, count, sum_ns, histogram });
+            }
+        }
+        Ok(stages)
+    }
+
+    fn drops(&self) -> Result<Vec<DropCount>, MapError> {
+        let map: HashMap<_, DropKey, u64> = HashMap::try_from(self.map("drops")?)?;
+        let found: Vec<(DropKey, u64)> = map.iter().collect::<Result<_, _>>()?;
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let reasons = reasons::Reasons::read();
+        let mut drops: Vec<DropCount> = found
+            .into_iter()
+            .map(|(key, count)| DropCount {
+                reason: reasons.name(key.reason),
+                netns_role: self.place(key.place),
+                count,
+            })
+            .collect();
+        drops.sort_by(|a, b| b.count.cmp(&a.count).then(a.reason.cmp(&b.reason)));
+        Ok(drops)
+    }
+
+    fn place(&self, place: u32) -> String {
+        match place {
+            1 => "client".to_owned(),
+            2 => "server".to_owned(),
+            n => {
+                let other = self.scene.others.get((n - FIRST_OTHER) as usize);
+                other.map_or_else(|| "elsewhere".to_owned(), |(_, what)| what.clone())
+            }
+        }
+    }
+
+    /// The kernel does not run a tracing program inside itself (on a CPU where an interrupt meets the
+    /// same tracepoint), and counts those times for each program.
+    fn lost_events(&self) -> u64 {
+        let missed = |program: &str| {
+            let fd = self.ebpf.program(program)?.fd().ok()?.as_fd().as_raw_fd();
+            let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let line = info.lines().find_map(|l| l.strip_prefix("recursion_misses:"))?;
+            line.trim().parse::<u64>().ok()
+        };
+        PROGRAMS.iter().filter_map(|(program, _, _)| missed(program)).sum()
+    }
+}
+
+/// Fills the maps that say what is observed.
+fn describe(ebpf: &mut Ebpf, scene: &Scene) -> Result<(), String> {
+    let said = |e: MapError| chain(&e);
+    {
+        let mut places: HashMap<&mut MapData, u32, u32> =
+            HashMap::try_from(ebpf.map_mut("places").ok_or("no map places")?).map_err(said)?;
+        let others = scene.others.iter().map(|(netns, _)| *netns).zip(FIRST_OTHER..);
+        // Client and server last: a node that is one of them is that.
+        for (netns, place) in others.chain([(scene.client, 1), (scene.server, 2)]) {
+            places.insert(netns, place, 0).map_err(said)?;
+        }
+    }
+    {
+        let mut roles: HashMap<&mut MapData, DeviceKey, u32> =
+            HashMap::try_from(ebpf.map_mut("roles").ok_or("no map roles")?).map_err(said)?;
+        for device in &scene.devices {
+            let key = DeviceKey { netns: device.netns, ifindex: device.ifindex };
+            roles.insert(key, device.role as u32, 0).map_err(said)?;
+        }
+    }
+    let mut edges: Array<&mut MapData, u8> =
+        Array::try_from(ebpf.map_mut("edges").ok_or("no map edges")?).map_err(said)?;
+    for (from, to, stage) in layout::steps() {
+        let number = TIMED.iter().position(|s| *s == stage).ok_or("a stage that is not timed")?;
+        let slot = from.number() * POINTS + to.number();
+        edges.set(slot, number as u8 + 1, 0).map_err(said)?;
+    }
+    Ok(())
+}
+
+fn start(
+    source: &Source,
+    ebpf: &mut Ebpf,
+    program: &str,
+    tracepoint: &str,
+    btf: &Btf,
+) -> Result<(), ObjectError> {
+    let found = ebpf
+        .program_mut(program)
+        .ok_or_else(|| source.broken(format!("it has no program {program}")))?;
+    let traced: &mut BtfTracePoint =
+        found.try_into().map_err(|_| source.broken(format!("{program} is no tp_btf program")))?;
+    traced.load(tracepoint, btf).map_err(|e| source.refused(program, e))?;
+    traced.attach().map_err(|e| source.refused(program, e))?;
+    Ok(())
+}
+
+/// System calls that give a socket data to send.
+fn send_calls() -> [u64; 4] {
+    [libc::SYS_sendto, libc::SYS_write, libc::SYS_sendmsg, libc::SYS_sendmmsg].map(|n| n as u64)
+}
+
+fn absent(name: &str) -> MapError {
+    MapError::InvalidName { name: name.to_owned() }
+}
