@@ -1,6 +1,9 @@
 //! The programs' histograms: exact below 32 ns, then 32 buckets in each doubling up to 2^36 ns.
 
-use cnibench_model::{HistogramError, StoredHistogram, histogram};
+use cnibench_model::{
+    StoredHistogram,
+    histogram::{self, HistogramError},
+};
 
 const SUB_BITS: u32 = 5;
 /// Buckets of one series; `BUCKETS` of the C side.
