@@ -12,6 +12,7 @@ pub mod interrupt;
 pub mod netlink;
 pub mod observe;
 pub mod plan;
+pub mod probe;
 pub mod proof;
 pub mod runner;
 pub mod store;

@@ -57,6 +57,10 @@ pub struct Args {
     /// Time cut off before it, e.g. 200ms.
     #[arg(long, value_parser = suite::checked_warmup)]
     warmup: Option<f64>,
+    /// After the measured trials, pairs of trials with and without latency probes in the kernel (this
+    /// many for each case that has round trips): where the time of a round trip goes, stage by stage.
+    #[arg(long, value_name = "PAIRS", num_args = 0..=1, default_missing_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    probes: Option<u32>,
     /// Interleave the cnis' trials in random order, or run one cni after the other.
     #[arg(long, value_enum, default_value = "interleaved")]
     order: TrialOrder,
@@ -207,7 +211,8 @@ async fn prepare(
     }
     let cases = expand(&suite, args.provider, &cnis);
     let seed = args.seed.unwrap_or_else(rand::random);
-    let plan = Plan::new(cases, &chosen.arrangement(args.order).await?, seed);
+    let mut plan = Plan::new(cases, &chosen.arrangement(args.order).await?, seed);
+    plan.probe_pairs = args.probes;
     chosen.plan_for(plan.estimate());
     Ok(Prepared { plan, suite, skipped })
 }

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use cnibench_model::{
     CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProviderKind, Surroundings,
 };
+use cnibench_probes::stages::Scene;
 use std::net::IpAddr;
 
 /// The shape of a cluster is the suite's to say.
@@ -127,6 +128,15 @@ pub trait Cluster: Send + Sync {
             "{}: needs a Kubernetes cluster (--provider kind or kubeconfig)",
             what.join(", ")
         )))
+    }
+
+    /// What latency probes need to know of the way between the ends of a placement.
+    ///
+    /// # Errors
+    /// A sentence: why its trials cannot be probed.
+    async fn sights(&self, placement: Placement) -> Result<Scene, String> {
+        let _ = placement;
+        Err("latency probes are attached on the provider netns only".to_owned())
     }
 
     /// What the cni's own pods cost since the last question, in this phase; at the first question

@@ -20,6 +20,9 @@ const REPORT_S: f64 = 3.0;
 /// Time to bring a cluster to another state (policies, services, Hubble).
 const STATE_S: f64 = 20.0;
 
+/// Time to attach the probes and to read them. Measured: 0.2-0.5 s.
+const PROBES_S: f64 = 0.4;
+
 /// How trials of different cnis are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -87,6 +90,10 @@ pub struct Plan {
     pub interleaved: bool,
     /// True where the baseline is measured in every other cni's cluster.
     pub host_rides: bool,
+    /// Pairs of trials with and without latency probes for each case that has round trips, after the
+    /// measured ones; none: nothing is probed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe_pairs: Option<u32>,
     #[serde(skip)]
     setup_s: f64,
 }
@@ -103,6 +110,7 @@ impl Plan {
             groups,
             schedule,
             seed,
+            probe_pairs: None,
             setup_s: arrangement.setup_s,
         }
     }
@@ -117,7 +125,14 @@ impl Plan {
         let trials: f64 = self.batches().map(|b| Self::trial_s(&self.cases[b[0].case])).sum();
         let clusters = self.groups.iter().map(Vec::len).sum::<usize>() as f64;
         let states = order::changes_state(&self.cases) as f64 * clusters * STATE_S;
-        Duration::from_secs_f64(trials + states + clusters * self.setup_s + REPORT_S)
+        let probed: f64 = self
+            .cases
+            .iter()
+            .filter(|c| crate::probe::refuses(c).is_none())
+            .map(|c| 2.0 * Self::trial_s(c) + PROBES_S)
+            .sum();
+        let probed = probed * f64::from(self.probe_pairs.unwrap_or(0));
+        Duration::from_secs_f64(trials + probed + states + clusters * self.setup_s + REPORT_S)
     }
 
     /// Seconds that one trial of a case takes.

@@ -6,9 +6,10 @@ use crate::{
     exec::{Agent, AgentError},
 };
 use cnibench_model::{
-    Case, CellStatus, CniInfo, CniSpec, Footprint, NodePair, Phase, Proof, ProofKind, ProofOutcome,
-    Surroundings, Trial,
+    Case, CellStatus, CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProofKind,
+    ProofOutcome, Surroundings, Trial,
 };
+use cnibench_probes::stages::Scene;
 use std::collections::HashMap;
 
 /// One cni's cluster and the agents that were started in it.
@@ -96,6 +97,11 @@ impl Arm {
             },
             reached => reached,
         }
+    }
+
+    /// What latency probes are told of the way between the ends of a placement.
+    pub async fn sights(&self, placement: Placement) -> Result<Scene, String> {
+        self.cluster.sights(placement).await
     }
 
     /// What the cni's own pods cost.

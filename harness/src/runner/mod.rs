@@ -4,6 +4,7 @@
 //! failed cells, the rest goes on. Knows no provider and no CNI; prints nothing (see [`progress`]).
 
 mod arms;
+mod probed;
 pub mod progress;
 mod trial;
 
@@ -123,6 +124,7 @@ impl Run<'_> {
                 self.batch(batch, &mut sequence, arms, &mut interrupt).await?;
             }
             self.footprints(arms, Phase::Load, &mut interrupt).await?;
+            self.probed(arms, &mut interrupt, &mut sequence).await?;
             if interrupt.urgency() != Urgency::None {
                 return Ok(());
             }

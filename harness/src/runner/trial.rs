@@ -40,6 +40,15 @@ pub enum TrialError {
     ClusterDead(Broken),
 }
 
+impl std::fmt::Display for TrialError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotOffered(reason) => f.write_str(reason),
+            Self::Broken(broken) | Self::ClusterDead(broken) => f.write_str(&broken.reason),
+        }
+    }
+}
+
 /// A trial that went wrong.
 #[derive(Debug)]
 pub struct Broken {

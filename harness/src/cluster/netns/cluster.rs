@@ -6,11 +6,13 @@ use crate::{
     cni::{Cni, NodeAgent, NodeCtx, PodCtx, PodNet},
     exec::{self, Link},
     netlink::Netns,
-    proof::{self, Scene, Way},
+    probe::{self, netns::Station},
+    proof::{self, Way},
 };
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
 use cnibench_model::{CniInfo, Placement, Proof, ProofKind, ProofOutcome};
+use cnibench_probes::stages::Scene;
 use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 /// How long one step of taking down may take before it is given up and reported.
@@ -146,7 +148,7 @@ impl NetnsCluster {
     }
 
     /// What proofs look at; every way that this cluster offers, in every address family.
-    pub(super) fn scene(&self) -> anyhow::Result<Scene> {
+    pub(super) fn scene(&self) -> anyhow::Result<proof::Scene> {
         let families = [true, false].into_iter().filter(|v4| match self.topology.family {
             IpFamily::V4 => *v4,
             IpFamily::V6 => !v4,
@@ -155,7 +157,7 @@ impl NetnsCluster {
         let ways = families
             .flat_map(|v4| Placement::ALL.iter().filter_map(move |p| self.way(*p, v4).ok()))
             .collect();
-        Ok(Scene {
+        Ok(proof::Scene {
             spec: self.info.spec.clone(),
             encrypted: self.info.encrypted,
             cni: self.cni.clone(),
@@ -174,6 +176,29 @@ impl Cluster for NetnsCluster {
 
     fn ends(&self, placement: Placement) -> Result<Ends, String> {
         self.way(placement, self.topology.family != IpFamily::V6).map(|way| way.ends)
+    }
+
+    async fn sights(&self, placement: Placement) -> Result<Scene, String> {
+        let way = self.way(placement, self.topology.family != IpFamily::V6)?;
+        let path = |netns: &Netns| netns.path().to_owned();
+        if path(&way.client) == path(&way.server) {
+            return Err(
+                "both ends are in one network namespace: no packet crosses a device".to_owned()
+            );
+        }
+        let underlay = |netns: &Netns| {
+            let node = self.nodes.iter().find(|n| path(&n.ctx.netns) == path(netns));
+            node.map(|n| n.ctx.device.clone())
+        };
+        let station =
+            |netns: &Netns, what| Station { netns: netns.clone(), what, underlay: underlay(netns) };
+        let nodes = vec![
+            station(&way.client_node, "client's node"),
+            station(&way.server_node, "server's node"),
+        ];
+        probe::netns::scene(station(&way.client, "client"), station(&way.server, "server"), nodes)
+            .await
+            .map_err(|e| format!("{e:#}"))
     }
 
     async fn enter(&self, place: &Place) -> anyhow::Result<Link> {
