@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use cnibench_model::{
     CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProviderKind, Surroundings,
 };
+use cnibench_probes::datapath::Counters;
 use std::net::IpAddr;
 
 /// The shape of a cluster is the suite's to say.
@@ -127,6 +128,15 @@ pub trait Cluster: Send + Sync {
             "{}: needs a Kubernetes cluster (--provider kind or kubeconfig)",
             what.join(", ")
         )))
+    }
+
+    /// What eBPF programs of the cni counted on each node so far, by the node's number; of nodes
+    /// where such programs count.
+    ///
+    /// # Errors
+    /// The kernel's reason.
+    fn counted(&self) -> anyhow::Result<Vec<(u32, Counters)>> {
+        Ok(Vec::new())
     }
 
     /// What the cni's own pods cost since the last question, in this phase; at the first question
