@@ -32,7 +32,7 @@ fn variant(folder: &Path, name: &str, piece: &str, by: &str) -> PathBuf {
     assert!(original.contains(piece), "{piece} is no longer in the program");
     let (source, object) = (folder.join(format!("{name}.c")), folder.join(format!("{name}.o")));
     fs::write(&source, original.replace(piece, by)).unwrap();
-    let compiler = clang::find().expect("clang is installed, or this was not built");
+    let compiler = clang::find().unwrap();
     clang::compile(&compiler, &source, &sources(), &object).unwrap();
     object
 }
