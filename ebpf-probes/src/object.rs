@@ -61,8 +61,10 @@ struct Tail<'a>(&'a str);
 
 impl std::fmt::Display for Tail<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The last line counts instructions and says nothing of the fault.
-        let counts = |l: &&str| l.starts_with("processed ") || l.starts_with("verification time");
+        // The last lines count and say nothing of the fault.
+        let counts = |l: &&str| {
+            ["processed ", "verification time", "stack depth"].iter().any(|s| l.starts_with(s))
+        };
         let lines: Vec<&str> =
             self.0.lines().map(str::trim_end).filter(|l| !l.is_empty() && !counts(l)).collect();
         if lines.is_empty() {

@@ -351,22 +351,3 @@ impl Maps<'_> {
         self.take(name)?.ok_or_else(|| self.source.broken(format!("it has no map {name}")))
     }
 }
-
-/// Programs of this name that the kernel has now, whoever loaded them. For tests that look whether any
-/// is left behind.
-///
-/// # Errors
-/// This process may not ask.
-pub fn programs_named(name: &str) -> Result<usize, ProgramError> {
-    let mut found = 0;
-    for info in aya::programs::loaded_programs() {
-        match info {
-            Ok(info) => found += usize::from(info.name() == name.as_bytes()),
-            // It ended between its number and its description.
-            Err(ProgramError::SyscallError(e))
-                if e.io_error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(found)
-}

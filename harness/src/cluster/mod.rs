@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use cnibench_model::{
     CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProviderKind, Surroundings,
 };
-use cnibench_probes::stages::Scene;
+use cnibench_probes::{datapath::Counters, stages::Scene};
 use std::net::IpAddr;
 
 /// The shape of a cluster is the suite's to say.
@@ -137,6 +137,15 @@ pub trait Cluster: Send + Sync {
     async fn sights(&self, placement: Placement) -> Result<Scene, String> {
         let _ = placement;
         Err("latency probes are attached on the provider netns only".to_owned())
+    }
+
+    /// What eBPF programs of the cni counted on each node so far, by the node's number; of nodes
+    /// where such programs count.
+    ///
+    /// # Errors
+    /// The kernel's reason.
+    fn counted(&self) -> anyhow::Result<Vec<(u32, Counters)>> {
+        Ok(Vec::new())
     }
 
     /// What the cni's own pods cost since the last question, in this phase; at the first question

@@ -94,6 +94,18 @@ pub enum Side {
     Server,
 }
 
+/// How packets come into a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// Through the node's end of its veth pair, where it has one.
+    Port,
+    /// Straight into its namespace (bpf_redirect_peer): the node's end sends nothing, and the pod's
+    /// own end receives.
+    Direct,
+    /// By either; what it is, the proof tells.
+    Either,
+}
+
 /// One thing that must be true of a node's device while packets go from client to server and back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {

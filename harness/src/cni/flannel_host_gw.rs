@@ -4,8 +4,8 @@
 //! GetV6Route) and pkg/backend/route_network.go (handleSubnetEvents).
 
 use super::{
-    Claim, Cni, NodeAgent, NodeCtx, Param, Peer, PodCtx, PodNet, Profile, bridge, flannel,
-    params::min_mtu,
+    Claim, Cni, NodeAgent, NodeCtx, Param, Peer, PodCtx, PodNet, Policy, Profile, bridge, flannel,
+    params::min_mtu, policies,
 };
 use crate::{
     cluster::{IpFamily, netns::capabilities},
@@ -54,6 +54,10 @@ impl Cni for HostGw {
         lines
     }
 
+    fn policies(&self) -> Result<&'static str, String> {
+        Ok(policies::DESCRIPTION)
+    }
+
     async fn start(&self, node: Arc<NodeCtx>) -> anyhow::Result<Box<dyn NodeAgent>> {
         flannel::prepare(&node).await?;
         bridge::make_bridge(&node, self.mtu).await?;
@@ -91,5 +95,9 @@ impl NodeAgent for Agent {
 
     async fn add_pod(&mut self, pod: &PodCtx) -> anyhow::Result<PodNet> {
         bridge::add_pod(&self.node, pod, self.mtu).await
+    }
+
+    async fn set_policies(&mut self, pod: &PodCtx, wanted: &[Policy]) -> anyhow::Result<()> {
+        policies::set(&self.node, pod, wanted).await
     }
 }

@@ -10,8 +10,8 @@
 //! first large packets are lost to path MTU discovery. Here pods get an MTU that fits.
 
 use super::{
-    Claim, Cni, Facts, NodeAgent, NodeCtx, Param, Peer, PodCtx, PodNet, Profile, bridge, flannel,
-    params::min_mtu,
+    Claim, Cni, Facts, NodeAgent, NodeCtx, Param, Peer, PodCtx, PodNet, Policy, Profile, bridge,
+    flannel, params::min_mtu, policies,
 };
 use crate::{
     cluster::{ClusterError, IpFamily, netns::capabilities},
@@ -134,6 +134,10 @@ impl Cni for Vxlan {
         lines
     }
 
+    fn policies(&self) -> Result<&'static str, String> {
+        Ok(policies::DESCRIPTION)
+    }
+
     async fn start(&self, node: Arc<NodeCtx>) -> anyhow::Result<Box<dyn NodeAgent>> {
         flannel::prepare(&node).await?;
         let macs = flannel::families(self.family).map(|v4| (v4, random_mac())).collect();
@@ -233,6 +237,10 @@ impl NodeAgent for Agent {
 
     async fn add_pod(&mut self, pod: &PodCtx) -> anyhow::Result<PodNet> {
         bridge::add_pod(&self.node, pod, self.vxlan.mtu).await
+    }
+
+    async fn set_policies(&mut self, pod: &PodCtx, wanted: &[Policy]) -> anyhow::Result<()> {
+        policies::set(&self.node, pod, wanted).await
     }
 }
 

@@ -18,7 +18,7 @@ pub mod policies;
 pub mod wireguard_userspace;
 pub mod wrapping;
 
-pub use context::{Claim, Facts, NodeCtx, Peer, PodCtx, PodNet, Policy, Side};
+pub use context::{Claim, Entry, Facts, NodeCtx, Peer, PodCtx, PodNet, Policy, Side};
 pub use params::{Param, Settings};
 pub use wrapping::Wrapping;
 
@@ -122,10 +122,9 @@ pub trait Cni: Send + Sync {
         true
     }
 
-    /// True when packets to a pod are put straight into its namespace (bpf_redirect_peer): then the
-    /// node's end of its veth pair sends nothing, and the pod's own end receives.
-    fn enters_pods_directly(&self) -> bool {
-        false
+    /// How packets come into pods, for the path proof to hold it to.
+    fn entry(&self) -> Entry {
+        Entry::Port
     }
 
     /// How policies are enforced, in a few words, for the reader of a proof.

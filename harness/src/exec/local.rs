@@ -2,19 +2,38 @@
 
 use super::{Link, Process};
 use async_trait::async_trait;
-use std::{io, path::Path, process::Stdio};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::OnceLock,
+};
 use tokio::process::{Child, Command};
+
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Names the cnibench binary to start, once and before the first cluster. Programs other than
+/// cnibench itself (tests, for one) need this.
+pub fn set_program(path: PathBuf) {
+    // Naming it twice is harmless: the first one holds.
+    let _ = PROGRAM.set(path);
+}
+
+/// The cnibench binary to start.
+pub fn program() -> PathBuf {
+    // Not current_exe: a binary that was replaced meanwhile would be another one.
+    PROGRAM.get().cloned().unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
+}
 
 /// Starts `cnibench COMMAND --netns NETNS`.
 ///
 /// # Errors
 /// The system call's.
 pub fn start(command: &str, netns: &Path) -> io::Result<Link> {
-    // The running binary itself, also when its file was replaced since.
-    start_program(Path::new("/proc/self/exe"), command, netns)
+    start_program(&program(), command, netns)
 }
 
-/// The same with another cnibench: tests are programs of their own.
+/// The same with another cnibench.
 ///
 /// # Errors
 /// The system call's.

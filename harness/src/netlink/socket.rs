@@ -7,6 +7,7 @@
 use anyhow::{Context as _, bail};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_sys::{Socket, SocketAddr};
+use rustix::net::sockopt::set_socket_send_buffer_size_force;
 use std::{io, os::fd::RawFd};
 
 /// Length of `struct nlmsghdr`.
@@ -21,6 +22,8 @@ const ATTR_MSG: u16 = 1;
 /// Requests in one `send`: every one of them may be answered by an error, and all answers must
 /// fit into the receive buffer (each takes about 800 bytes of its 212,992).
 const PER_SEND: usize = 128;
+/// Bytes of a transaction that every socket has room for (net.core.wmem_default, less its own part).
+const USUAL_SEND: usize = 64 << 10;
 
 /// One request: type, flags (without REQUEST) and the bytes behind the header.
 #[derive(Debug, Clone)]

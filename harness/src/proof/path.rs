@@ -10,7 +10,7 @@ use super::{
     proof,
 };
 use crate::{
-    cni::{Claim, Side},
+    cni::{Claim, Entry, Side},
     netlink::{Link, Netns, Rtnl},
 };
 use anyhow::Context as _;
@@ -63,10 +63,9 @@ async fn look(scene: &Scene, way: &Way) -> anyhow::Result<Vec<Finding>> {
     let mut findings: Vec<Finding> = claims.iter().map(|claim| counted.judge(claim)).collect();
     let mut known = claims;
     for (side, pod) in [Side::Client, Side::Server].into_iter().zip(&pods) {
-        let (finding, port) = if scene.cni.enters_pods_directly() {
-            counted.entered(side, pod, &links(way.end(side)).await?)
-        } else {
-            counted.port(side, pod)
+        let (finding, port) = match scene.cni.entry() {
+            Entry::Port => counted.port(side, pod),
+            entry => counted.entered(side, entry, pod, &links(way.end(side)).await?),
         };
         findings.extend(finding);
         known.extend(port);
@@ -193,6 +192,7 @@ impl Counted<'_> {
     fn entered(
         &self,
         side: Side,
+        entry: Entry,
         before: &[Link],
         after: &[Link],
     ) -> (Option<Finding>, Option<Claim>) {
@@ -210,10 +210,15 @@ impl Counted<'_> {
         let given = received(after).saturating_sub(received(before));
         let line = self.line(side, device);
         let text = format!(
-            "{line} (the pod's port): {} received, {} sent; {given} put straight into the pod, of {EXCHANGES}",
+            "{line} (the pod's port): {} received, {} sent; {given} came into the pod, of {EXCHANGES}",
             rise.rx, rise.tx
         );
-        let finding = told(rise.only_received() && given >= EXCHANGES, text);
+        let as_claimed = match entry {
+            Entry::Direct => rise.only_received() && given >= EXCHANGES,
+            // The pod got them all, whichever way.
+            Entry::Either | Entry::Port => rise.rx >= EXCHANGES && given >= EXCHANGES,
+        };
+        let finding = told(as_claimed, text);
         (Some(finding), Some(Claim::Receives { side, device: device.to_owned() }))
     }
 

@@ -7,6 +7,8 @@
 )]
 
 mod conflist;
+mod ebpf;
+mod ebpf_object;
 mod faults;
 mod over_agents;
 mod ownership;

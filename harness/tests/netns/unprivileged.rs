@@ -1,7 +1,7 @@
 //! Without root: the same in a user namespace, and nothing of it on the host.
 
 use crate::support::{provider, topology, up};
-use cnibench::cluster::{IpFamily, netns::user_namespace};
+use cnibench::cluster::{ClusterError, IpFamily, Provider as _, netns::user_namespace};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt as _},
@@ -47,6 +47,12 @@ async fn child_measures_in_a_user_namespace() {
             "{proofs:#?}"
         );
         assert!(cluster.down().await.is_empty());
+    }
+    // eBPF takes privileges of the host: it says so, and nothing is made.
+    for spec in ["ebpf", "ebpf-vxlan"] {
+        let refused = provider.check(&spec.parse().unwrap(), &topology(2, 2, IpFamily::V4)).await;
+        let Err(ClusterError::Unsupported { reason, .. }) = refused else { panic!("{refused:?}") };
+        assert!(reason.contains("not permitted") && reason.contains("user namespace"), "{reason}");
     }
     // Where they are forbidden (here: inside this one), the way on is named.
     user_namespace::try_user_namespace().unwrap();

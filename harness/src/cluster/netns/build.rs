@@ -209,7 +209,14 @@ impl NetnsCluster {
             return Ok(());
         };
         let key = "bridge/bridge-nf-call-iptables";
-        let value = node.ctx.netns.run(move || Ok(sysctl::read(key).ok())).await?;
+        let look = move || {
+            let bridged = Rtnl::open()?.links()?.iter().any(|l| l.kind == "bridge");
+            Ok((bridged, sysctl::read(key).ok()))
+        };
+        let (bridged, value) = node.ctx.netns.run(look).await?;
+        if !bridged {
+            return Ok(());
+        }
         self.info.details.push(match value.as_deref() {
             Some("1") => "bridged packets pass nf_tables (bridge-nf-call-iptables 1)".to_owned(),
             _ => "bridged packets pass no nf_tables (the host has not loaded br_netfilter, as \

@@ -2,7 +2,7 @@
 
 use super::{addressing::Plan, spaces::Spaces};
 use crate::{
-    cluster::{Cluster, Ends, IpFamily, Place, Topology, owner::Owner},
+    cluster::{Cluster, Ends, IpFamily, Place, StateError, Topology, owner::Owner},
     cni::{Cni, NodeAgent, NodeCtx, PodCtx, PodNet},
     exec::{self, Link},
     netlink::Netns,
@@ -11,8 +11,8 @@ use crate::{
 };
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
-use cnibench_model::{CniInfo, Placement, Proof, ProofKind, ProofOutcome};
-use cnibench_probes::stages::Scene;
+use cnibench_model::{CniInfo, Placement, Proof, ProofKind, ProofOutcome, Surroundings};
+use cnibench_probes::{datapath::Counters, stages::Scene};
 use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 /// How long one step of taking down may take before it is given up and reported.
@@ -30,6 +30,8 @@ pub struct NetnsCluster {
     pub(super) underlay: Option<Netns>,
     /// Why the service of `pod-service` is not there, when it could not be programmed.
     pub(super) no_service: Option<String>,
+    /// Policies that the server's pod has now; None while they are changed, or after that failed.
+    pub(super) policies: Option<u32>,
     pub(super) spaces: Arc<Spaces>,
     /// Keeps the run's lock for as long as anything of it may be there.
     pub(super) _owner: Arc<Owner>,
@@ -199,6 +201,19 @@ impl Cluster for NetnsCluster {
         probe::netns::scene(station(&way.client, "client"), station(&way.server, "server"), nodes)
             .await
             .map_err(|e| format!("{e:#}"))
+    }
+
+    async fn surround(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
+        self.reach(wanted).await
+    }
+
+    fn counted(&self) -> anyhow::Result<Vec<(u32, Counters)>> {
+        let mut all = Vec::new();
+        for node in &self.nodes {
+            let counted = node.agent.as_ref().map(|agent| agent.counters()).transpose()?;
+            all.extend(counted.flatten().map(|counters| (node.ctx.index, counters)));
+        }
+        Ok(all)
     }
 
     async fn enter(&self, place: &Place) -> anyhow::Result<Link> {

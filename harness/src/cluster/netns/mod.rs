@@ -11,6 +11,7 @@ mod cluster;
 mod provider;
 mod service;
 mod spaces;
+mod surround;
 pub mod user_namespace;
 
 pub use super::owner::{CleanReport, Owner, RunId};

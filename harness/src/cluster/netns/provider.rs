@@ -88,6 +88,7 @@ impl Provider for NetnsProvider {
             nodes: Vec::new(),
             underlay: None,
             no_service: None,
+            policies: Some(0),
             spaces: Arc::new(Spaces::default()),
             _owner: self.owner.clone(),
         };

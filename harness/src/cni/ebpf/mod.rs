@@ -11,7 +11,8 @@ mod node;
 mod tunnel;
 
 use super::{
-    Claim, Cni, NodeAgent, NodeCtx, Param, Profile, Settings, bridge::host_device, params::min_mtu,
+    Claim, Cni, Entry, NodeAgent, NodeCtx, Param, Profile, Settings, bridge::host_device,
+    params::min_mtu,
 };
 use crate::cluster::{ClusterError, IpFamily, Topology, netns::capabilities};
 use async_trait::async_trait;
@@ -198,8 +199,8 @@ impl Cni for Ebpf {
         self.object.is_none()
     }
 
-    fn enters_pods_directly(&self) -> bool {
-        self.object.is_none()
+    fn entry(&self) -> Entry {
+        if self.object.is_none() { Entry::Direct } else { Entry::Either }
     }
 
     fn details(&self) -> Vec<String> {
@@ -237,6 +238,14 @@ impl Cni for Ebpf {
     }
 
     fn policies(&self) -> Result<&'static str, String> {
+        // The built-in object has its maps.
+        if let Some(file) = &self.object
+            && !self.load().map_err(|e| format!("{e:#}"))?.has_policies()
+        {
+            return Err(format!(
+                "{file} has no maps policies4 and policies6: it enforces no policies"
+            ));
+        }
         Ok(
             "an entry per policy in a prefix map (LPM), looked up for each packet; keeps no state of connections",
         )

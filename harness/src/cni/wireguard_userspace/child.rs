@@ -4,9 +4,8 @@ use super::protocol::{Join, Joined, Ready, Start};
 use anyhow::{Context, anyhow, bail};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    path::PathBuf,
     process::Stdio,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::{
@@ -23,19 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes of the end of standard error kept for messages.
 const STDERR_TAIL: usize = 2048;
 
-static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-
-/// Names the cnibench binary to start, once and before the first cluster. Programs other than
-/// cnibench itself (tests, for one) need this.
-pub fn set_program(path: PathBuf) {
-    // Naming it twice is harmless: the first one holds.
-    let _ = PROGRAM.set(path);
-}
-
-fn program() -> PathBuf {
-    // Not current_exe: a binary that was replaced meanwhile would be another one.
-    PROGRAM.get().cloned().unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
-}
+pub use crate::exec::local::set_program;
 
 /// A running WireGuard process. Dropping it kills it.
 #[derive(Debug)]
@@ -57,7 +44,7 @@ impl WireguardChild {
     /// # Errors
     /// What it said on standard error, or that it said nothing in time.
     pub async fn start(node: &str, netns: &str, order: &Start) -> anyhow::Result<(Self, Ready)> {
-        let program = program();
+        let program = crate::exec::local::program();
         let mut child = Command::new(&program)
             .args([SUBCOMMAND, "--node", netns])
             .stdin(Stdio::piped())

@@ -25,8 +25,8 @@ use self::{
     protocol::{Join, Key, PeerConfig, Start, Tunnel},
 };
 use super::{
-    Claim, Cni, Facts, NodeAgent, NodeCtx, Param, Peer, PodCtx, PodNet, Profile, Wrapping, bridge,
-    flannel, params::min_mtu,
+    Claim, Cni, Facts, NodeAgent, NodeCtx, Param, Peer, PodCtx, PodNet, Policy, Profile, Wrapping,
+    bridge, flannel, params::min_mtu, policies,
 };
 use crate::{
     cluster::{ClusterError, IpFamily, netns::capabilities},
@@ -165,6 +165,10 @@ impl Cni for WireguardUserspace {
         lines
     }
 
+    fn policies(&self) -> Result<&'static str, String> {
+        Ok(policies::DESCRIPTION)
+    }
+
     async fn start(&self, node: Arc<NodeCtx>) -> anyhow::Result<Box<dyn NodeAgent>> {
         flannel::prepare(&node).await?;
         let order = Start {
@@ -259,6 +263,10 @@ impl NodeAgent for Agent {
 
     async fn add_pod(&mut self, pod: &PodCtx) -> anyhow::Result<PodNet> {
         bridge::add_pod(&self.node, pod, self.cni.mtu.into()).await
+    }
+
+    async fn set_policies(&mut self, pod: &PodCtx, wanted: &[Policy]) -> anyhow::Result<()> {
+        policies::set(&self.node, pod, wanted).await
     }
 
     async fn check(&mut self) -> anyhow::Result<()> {
