@@ -1,8 +1,9 @@
 //! A cluster that was there or was made, with the pods of a run in it and the claims of its cni.
 
 use super::{
+    deployment::Deployment,
     footprint::Footprints,
-    pods::{Deployment, Pods},
+    pods::Pods,
     prove,
     surround::{Changer, State},
 };
@@ -19,6 +20,7 @@ use cnibench_model::{
 };
 use cnibench_workloads::protocol::Volley;
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::Mutex,
     time::{Duration, Instant},
@@ -38,6 +40,8 @@ pub struct KubeCluster {
     /// True when the cni's own pods are others than when their window began.
     replaced: bool,
     placements: Vec<Placement>,
+    /// Seats by the numbers of nodes in the plan.
+    seats: HashMap<u32, usize>,
     /// Policies are proved once, and again with the flow observer on.
     proved: Mutex<Option<bool>>,
 }
@@ -88,6 +92,7 @@ impl KubeCluster {
             footprints,
             replaced: false,
             placements,
+            seats: deployment.seats.by_number(),
             proved: Mutex::new(None),
         }
     }
@@ -170,7 +175,11 @@ impl Cluster for KubeCluster {
         if self.state.has_policies() {
             return Err("policies select one server, not those of all pairs".to_owned());
         }
-        let pair = (a as usize, b as usize);
+        let seat = |number| {
+            let seat = self.seats.get(&number).copied();
+            seat.ok_or_else(|| format!("this run uses no node {number}"))
+        };
+        let pair = (seat(a)?, seat(b)?);
         let host = host || self.host_network();
         let ends = self.pods.ends(placement, host, pair)?;
         let name = |node| self.pods.node_name(node).map(str::to_owned);

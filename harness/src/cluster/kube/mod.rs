@@ -7,6 +7,9 @@
 pub mod access;
 mod cluster;
 mod delivery;
+pub mod demand;
+pub mod deployment;
+mod ends;
 mod footprint;
 mod health;
 pub mod leftovers;
@@ -21,8 +24,10 @@ pub mod removal;
 pub mod rights;
 pub mod settle;
 pub mod surround;
+pub mod toleration;
 
 pub use access::Access;
 pub use cluster::KubeCluster;
+pub use demand::Demand;
 pub use options::Options;
 pub use provider::{INSTALLED, KubeconfigProvider};
