@@ -34,7 +34,9 @@ impl Arm {
     /// Takes the proofs, and once more where the way to the cluster was cut in between.
     async fn prove(&mut self) -> anyhow::Result<Vec<Proof>> {
         let proofs = self.cluster.prove().await;
-        if verdict(&proofs).is_some() && self.cluster.mend().await?.is_some() {
+        let shaky = verdict(&proofs).is_some()
+            || proofs.iter().any(|p| p.outcome == ProofOutcome::NotTaken);
+        if shaky && self.cluster.mend().await?.is_some() {
             return Ok(self.cluster.prove().await);
         }
         Ok(proofs)

@@ -125,7 +125,8 @@ impl KubeCluster {
             return Vec::new();
         }
         let proofs = prove::policies(&self.pods, &self.cni).await;
-        if proofs.iter().any(|p| p.outcome == ProofOutcome::Failed)
+        let again = |p: &Proof| matches!(p.outcome, ProofOutcome::Failed | ProofOutcome::NotTaken);
+        if proofs.iter().any(again)
             && let Ok(mut proved) = self.proved.lock()
         {
             *proved = None;

@@ -39,7 +39,7 @@ pub async fn whole(pods: &Pods, cni: &KubeCni, placements: &[Placement]) -> Vec<
             proofs
         }
         // A cluster that cannot be looked at is not one without claims.
-        Err(e) => vec![failed(cni, ProofKind::Connectivity, &e)],
+        Err(e) => vec![not_seen(cni, ProofKind::Connectivity, ProofOutcome::Failed, &e)],
     }
 }
 
@@ -47,15 +47,16 @@ pub async fn whole(pods: &Pods, cni: &KubeCni, placements: &[Placement]) -> Vec<
 pub async fn policies(pods: &Pods, cni: &KubeCni) -> Vec<Proof> {
     match try_policies(pods, cni).await {
         Ok(proofs) => proofs,
-        Err(e) => vec![failed(cni, ProofKind::Policy, &e)],
+        // Nothing was seen that stands against a claim.
+        Err(e) => vec![not_seen(cni, ProofKind::Policy, ProofOutcome::NotTaken, &e)],
     }
 }
 
-fn failed(cni: &KubeCni, kind: ProofKind, error: &anyhow::Error) -> Proof {
+fn not_seen(cni: &KubeCni, kind: ProofKind, outcome: ProofOutcome, error: &anyhow::Error) -> Proof {
     Proof {
         kind,
         cni: cni.spec.clone(),
-        outcome: ProofOutcome::Failed,
+        outcome,
         summary: format!("could not be taken: {error:#}"),
         evidence: Vec::new(),
     }
