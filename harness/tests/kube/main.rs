@@ -12,6 +12,7 @@ use cnibench::{
         access::Right,
         deployment::{Deployment, Seats},
         leftovers::{self, Whose},
+        logged::Logged,
         nodes::{self, Wanted},
         objects::Image,
         options::Pairs,
@@ -19,7 +20,9 @@ use cnibench::{
         ready::{self, Wait},
         removal::remove_namespace,
         rights::{self, Scope},
+        settle,
     },
+    cni::kubernetes::KubeCni,
     plan::{self, Arrangement, Plan, TrialOrder},
 };
 use cnibench_model::{CniSpec, Placement, ProviderKind};
@@ -406,6 +409,48 @@ async fn a_namespace_that_hangs_says_what_keeps_it() {
     assert!(error.contains("still Terminating"), "{error}");
     assert!(error.contains("pods. has 1 resource instances") && !error.contains("fine"), "{error}");
     assert_eq!(fake.count("DELETE", "/api/v1/namespaces/n"), 1);
+}
+
+#[tokio::test]
+async fn a_log_is_read_on_and_what_it_said_once_holds_though_it_is_rotated() {
+    let pod = |life: &str| {
+        json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "kube-flannel-x", "uid": "1"},
+            "spec": {"nodeName": "n", "containers": [{"name": "kube-flannel"}]},
+            "status": {"containerStatuses": [{"name": "kube-flannel", "image": "", "imageID": "",
+                "ready": true, "restartCount": 0, "containerID": life}]}})
+    };
+    let fake = Fake::default();
+    let (life, logs) = (Arc::new(Mutex::new("a".to_owned())), Arc::new(AtomicUsize::new(0)));
+    let (lives, asked) = (life.clone(), logs.clone());
+    let access = access(&fake, move |call| {
+        if !call.path.contains("/log?") {
+            let items = [pod(&lives.lock().unwrap())];
+            return ok(
+                &json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": items}),
+            );
+        }
+        let text = match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => "2026-11-23T10:00:01.5Z starting\n",
+            1 if call.path.contains("sinceTime=2026-11-23T10%3A00%3A01Z") => {
+                "2026-11-23T10:00:01.5Z starting\n2026-11-23T10:00:02.5Z Running backend.\n"
+            }
+            // Rotated: it begins in the middle.
+            _ => "2026-11-23T11:00:00.5Z a lease was renewed\n",
+        };
+        Some((200, text.as_bytes().to_vec()))
+    });
+    let profile = KubeCni::resolve(&CniSpec::named("flannel-vxlan")).unwrap().profile;
+    let logged = Logged::default();
+    let look = |patience| settle::at_rest(&access, &logged, &profile, None, patience);
+    look(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(logs.load(Ordering::SeqCst), 2);
+    look(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(logs.load(Ordering::SeqCst), 2, "nothing is left to be asked");
+    // One that was started again says it again.
+    *life.lock().unwrap() = "b".to_owned();
+    let error = look(Duration::ZERO).await.unwrap_err().to_string();
+    assert!(error.contains("n: its log does not say \"Running backend.\""), "{error}");
 }
 
 /// A cluster of 1,000 nodes in which every pod that is made is ready at once on the node that it asked

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     cluster::{
         Cluster, Ends, Place, StateError,
-        kube::{Access, KubeCluster, settle},
+        kube::{Access, KubeCluster, logged::Logged, settle},
     },
     cni::kubernetes::KubeCni,
     exec::Link,
@@ -22,6 +22,7 @@ use std::{path::PathBuf, time::Duration};
 pub(super) struct Ground {
     pub(super) tools: Tools,
     pub(super) access: Access,
+    pub(super) logged: Logged,
     pub(super) cni: KubeCni,
     pub(super) sources: CniSources,
     pub(super) config: Config,
@@ -48,13 +49,13 @@ impl Ground {
         let (access, facts) = (&self.access, &self.config.facts);
         install(access, &self.tools, &cni, &self.sources, facts, &self.kubeconfig).await?;
         settle::rolled_out(access, &cni.profile, self.patience).await?;
-        settle::settled(access, &cni.profile, self.nodes, self.patience).await?;
+        settle::settled(access, &self.logged, &cni.profile, self.nodes, self.patience).await?;
         self.cni = cni;
         Ok(true)
     }
 
     async fn at_rest(&self) -> anyhow::Result<()> {
-        settle::at_rest(&self.access, &self.cni.profile, None, self.patience).await
+        settle::at_rest(&self.access, &self.logged, &self.cni.profile, None, self.patience).await
     }
 }
 

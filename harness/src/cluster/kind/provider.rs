@@ -19,6 +19,7 @@ use crate::{
         kube::{
             Access, Demand, KubeCluster, Options,
             deployment::{Deployment, Ground as Terms, Seats},
+            logged::Logged,
             nodes,
             objects::Image,
             pods::Pods,
@@ -204,7 +205,7 @@ impl KindProvider {
         ground: &Ground,
         nodes: u32,
     ) -> anyhow::Result<Vec<String>> {
-        let Ground { access, cni, sources, config, .. } = ground;
+        let Ground { access, logged, cni, sources, config, .. } = ground;
         let mut clock = Clock::start(&cluster.name);
         let names = cluster.nodes().await?;
         let needed = &cni.profile.plugins;
@@ -221,7 +222,7 @@ impl KindProvider {
         let (archive, _) = self.image().await?;
         // The workload's image is loaded while the cni starts.
         let patience = Duration::from_secs_f64(self.options.ready_within);
-        let settled = settle::settled(access, &cni.profile, nodes as usize, patience);
+        let settled = settle::settled(access, logged, &cni.profile, nodes as usize, patience);
         tokio::try_join!(settled, cluster.load(&archive))?;
         clock.done("settling, and the workload image");
         let mut details = install::details(cni, sources);
@@ -361,6 +362,7 @@ impl Provider for KindProvider {
             let ground = Ground {
                 tools: self.maker.tools.clone(),
                 access: access.clone(),
+                logged: Logged::default(),
                 cni: cni.clone(),
                 sources,
                 config,
@@ -376,7 +378,8 @@ impl Provider for KindProvider {
             info.details.extend(details);
             clock.done("workload pods");
             // New pods make some cnis compile again.
-            settle::at_rest(&ground.access, &cni.profile, None, ground.patience).await?;
+            settle::at_rest(&ground.access, &ground.logged, &cni.profile, None, ground.patience)
+                .await?;
             clock.done("coming to rest");
             let mut inner = KubeCluster::new(pods, cni.clone(), info, &deployment);
             if self.maker.keep {

@@ -13,6 +13,7 @@ mod ends;
 mod footprint;
 mod health;
 pub mod leftovers;
+pub mod logged;
 pub mod nodes;
 pub mod objects;
 pub mod options;

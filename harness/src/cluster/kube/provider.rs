@@ -5,6 +5,7 @@ use super::{
     cluster::KubeCluster,
     demand::Demand,
     deployment::{Deployment, Ground, Seats},
+    logged::Logged,
     nodes::{self, NodeFacts},
     objects::Image,
     options::{Options, Pairs},
@@ -200,7 +201,9 @@ impl KubeconfigProvider {
         }
         profile.settled.log = None;
         let nodes = cluster.pods.pods.values().map(|p| p.node_name.clone()).collect();
-        match settle::at_rest(&self.access, &profile, Some(&nodes), SETTLED).await {
+        match settle::at_rest(&self.access, &Logged::default(), &profile, Some(&nodes), SETTLED)
+            .await
+        {
             Ok(()) => {}
             // Its pods may be none of this user's business.
             Err(e) if !self.options.privileged => {
