@@ -32,6 +32,11 @@ pub(super) struct Ground {
 }
 
 impl Ground {
+    /// Is the flow observer in the other state?
+    fn switches_hubble(&self, on: bool) -> bool {
+        self.cni.hubble != Some(on) && self.cni.with_hubble(on).is_some()
+    }
+
     /// Switches the flow observer, and waits until the cni is settled again; false when nothing was
     /// to be done.
     async fn switch_hubble(&mut self, on: bool) -> Result<bool, StateError> {
@@ -109,10 +114,13 @@ impl Cluster for KindMeasured {
     async fn surround(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
         let before = self.surroundings.take();
         // A case that does not say is measured with what the cni was asked for.
-        if let Some(on) = wanted.hubble.or(self.asked.hubble)
-            && self.ground.switch_hubble(on).await?
-        {
-            self.inner.switched(self.ground.cni.clone());
+        if let Some(on) = wanted.hubble.or(self.asked.hubble) {
+            if self.ground.switches_hubble(on) {
+                self.inner.switches().await;
+            }
+            if self.ground.switch_hubble(on).await? {
+                self.inner.switched(self.ground.cni.clone());
+            }
         }
         let proofs = self.inner.surround(wanted).await?;
         if before != Some(*wanted) {

@@ -80,9 +80,10 @@ impl KubeCluster {
     pub fn new(pods: Pods, cni: KubeCni, info: CniInfo, deployment: &Deployment) -> Self {
         let footprints = deployment.observers;
         let placements = deployment.placements.clone();
-        let agents = cni.profile.agent.clone().filter(|_| footprints);
+        let components = cni.profile.components.clone();
         let client = pods.access.client.clone();
-        let footprints = agents.map(|agents| Footprints::new(client, cni.spec.clone(), agents));
+        let footprints = (footprints && !components.is_empty())
+            .then(|| Footprints::new(client, cni.spec.clone(), components));
         Self {
             pods,
             cni,
@@ -100,6 +101,14 @@ impl KubeCluster {
     /// With something a reader of the record should know.
     pub fn note(&mut self, text: String) {
         self.notes.push(text);
+    }
+
+    /// The cni is about to be installed again.
+    pub async fn switches(&mut self) {
+        if let Some(footprints) = &mut self.footprints {
+            // What fails here fails at the end of the load, too, and is told there.
+            let _ = footprints.pause().await;
+        }
     }
 
     /// The cni was installed again with its flow observer switched.
@@ -200,7 +209,7 @@ impl Cluster for KubeCluster {
             && let Some(footprints) = &mut self.footprints
         {
             // What fails here fails at the end of the load, too, and is told there.
-            let _ = footprints.begin().await;
+            let _ = footprints.resume().await;
         }
         // What the proof sends must not meet other policies.
         if wanted.hubble == Some(true) && !self.state.has_policies() {

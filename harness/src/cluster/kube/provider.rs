@@ -183,6 +183,7 @@ impl KubeconfigProvider {
         if let Some(found) = family {
             profile.family.clone_from(&found.family);
             profile.agent.clone_from(&found.agent);
+            profile.components.clone_from(&found.components);
             profile.flows.clone_from(&found.flows);
             profile.description = format!(
                 "the CNI that the cluster has: {}'s agents were found, nothing more is claimed",
