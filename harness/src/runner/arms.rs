@@ -3,18 +3,23 @@
 use super::trial::{self, Broken, Slot, TrialError};
 use crate::{
     cluster::{Cluster, ClusterError, Ends, Place, Provider, StateError, Topology},
-    exec::{Agent, AgentError},
+    exec::{Agent, AgentError, Observer},
 };
 use cnibench_model::{
     Case, CellStatus, CniInfo, CniSpec, Footprint, NodePair, Phase, Proof, ProofKind, ProofOutcome,
     Surroundings, Trial,
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
+
+/// How long an observer may take to answer once its window is over.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// One cni's cluster and the agents that were started in it.
 pub struct Arm {
     cluster: Box<dyn Cluster>,
     agents: HashMap<Place, Agent>,
+    /// Observers of nodes by their places; none where one could not be started.
+    observers: HashMap<Place, Option<Observer>>,
 }
 
 impl Arm {
@@ -26,7 +31,7 @@ impl Arm {
         topology: &Topology,
     ) -> Result<(Self, Vec<Proof>), ClusterError> {
         let cluster = provider.up(index, cni, topology).await?;
-        let mut arm = Self { cluster, agents: HashMap::new() };
+        let mut arm = Self { cluster, agents: HashMap::new(), observers: HashMap::new() };
         let proofs = arm.prove().await?;
         Ok((arm, proofs))
     }
@@ -165,12 +170,18 @@ impl Arm {
                 (Ok(client), Ok(server)) => (client, server),
                 (Err(e), _) | (_, Err(e)) => return Err(e.into()),
             };
-            match trial::measure(case, asked.slot, &cast.ends, &mut client, &mut server).await {
+            let mut eyes = Eyes::open(cluster, cast.eyes).await;
+            let seen = &mut eyes.open;
+            match trial::measure(case, asked.slot, &cast.ends, &mut client, &mut server, seen).await
+            {
                 Ok(mut trial) => {
                     trial.nodes = cast.nodes.take();
-                    Ok((trial, (cast.ends.client, client), (cast.ends.server, server)))
+                    trial.warnings.append(&mut eyes.warnings);
+                    let agents = [(cast.ends.client, client), (cast.ends.server, server)];
+                    Ok((trial, agents, eyes.back().await))
                 }
                 Err(broken) => {
+                    eyes.stop(case).await;
                     // What state the pair is in is not known: the next trial starts with fresh agents.
                     client.stop().await;
                     server.stop().await;
@@ -181,8 +192,9 @@ impl Arm {
         let done = futures::future::join_all(running).await;
         done.into_iter()
             .map(|result| {
-                result.map(|(trial, client, server)| {
-                    self.agents.extend([client, server]);
+                result.map(|(trial, agents, observers)| {
+                    self.agents.extend(agents);
+                    self.observers.extend(observers);
                     trial
                 })
             })
@@ -202,13 +214,28 @@ impl Arm {
         let (ends, nodes) = found.map_err(TrialError::NotOffered)?;
         let client = Pooled(self.agents.remove(&ends.client));
         let server = Pooled(self.agents.remove(&ends.server));
-        Ok(Cast { ends, nodes, client, server })
+        let mut places: Vec<Place> = [&ends.client, &ends.server]
+            .into_iter()
+            .filter_map(|place| self.cluster.observer(place))
+            .collect();
+        places.dedup();
+        let eyes = places
+            .into_iter()
+            .map(|place| {
+                let known = self.observers.remove(&place);
+                (place, known)
+            })
+            .collect();
+        Ok(Cast { ends, nodes, client, server, eyes })
     }
 
     /// Drops agents that may be in the middle of something.
     pub async fn forget_agents(&mut self) {
         for (_, agent) in self.agents.drain() {
             agent.stop().await;
+        }
+        for observer in self.observers.drain().filter_map(|(_, observer)| observer) {
+            observer.stop().await;
         }
     }
 
@@ -235,6 +262,81 @@ struct Cast {
     nodes: Option<NodePair>,
     client: Pooled,
     server: Pooled,
+    /// Observers of both nodes: none where it was not tried yet to start one.
+    eyes: Vec<(Place, Option<Option<Observer>>)>,
+}
+
+/// The observers of a trial's nodes.
+struct Eyes {
+    /// One for each machine, in the order of their places.
+    open: Vec<Observer>,
+    places: Vec<Place>,
+    /// Those that are not used here.
+    others: HashMap<Place, Option<Observer>>,
+    warnings: Vec<String>,
+}
+
+impl Eyes {
+    /// Starts those that are not there. Of two on one machine (nodes of kind) one sees everything.
+    async fn open(cluster: &dyn Cluster, known: Vec<(Place, Option<Option<Observer>>)>) -> Self {
+        let mut eyes = Self {
+            open: Vec::new(),
+            places: Vec::new(),
+            others: HashMap::new(),
+            warnings: Vec::new(),
+        };
+        for (place, known) in known {
+            let observer = match known {
+                Some(observer) => observer,
+                None => match Self::start(cluster, &place).await {
+                    Ok(observer) => Some(observer),
+                    // Told once: without one a trial is no worse, and says what it does not see.
+                    Err(e) => {
+                        eyes.warnings.push(format!("no observer of the node: {e:#}"));
+                        None
+                    }
+                },
+            };
+            match observer {
+                Some(one) if eyes.open.iter().all(|o| o.machine() != one.machine()) => {
+                    eyes.open.push(one);
+                    eyes.places.push(place);
+                }
+                other => drop(eyes.others.insert(place, other)),
+            }
+        }
+        eyes
+    }
+
+    async fn start(cluster: &dyn Cluster, place: &Place) -> anyhow::Result<Observer> {
+        let link = cluster.observe(place).await?;
+        Ok(Observer::start(&place.label, link).await?)
+    }
+
+    /// For the next trial; those that did not answer are started again.
+    async fn back(self) -> HashMap<Place, Option<Observer>> {
+        let mut all = self.others;
+        for (place, observer) in self.places.into_iter().zip(self.open) {
+            if observer.is_answering() {
+                all.insert(place, Some(observer));
+            } else {
+                observer.stop().await;
+            }
+        }
+        all
+    }
+
+    async fn stop(mut self, case: &Case) {
+        // One that is killed in its window would look like a connection that was lost.
+        let limit = Duration::from_secs_f64(case.warmup_s + case.duration_s) + ANSWER;
+        for observer in self.open.iter_mut().filter(|o| !o.is_answering()) {
+            let _ = observer.measured_cpu(limit).await;
+        }
+        let others = self.others.into_values().flatten();
+        for observer in self.open.into_iter().chain(others) {
+            observer.stop().await;
+        }
+    }
 }
 
 /// An agent of an earlier trial, if there is one.

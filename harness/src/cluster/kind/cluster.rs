@@ -142,6 +142,14 @@ impl Cluster for KindMeasured {
         self.inner.enter(place).await
     }
 
+    fn observer(&self, place: &Place) -> Option<Place> {
+        self.inner.observer(place)
+    }
+
+    async fn observe(&self, observer: &Place) -> anyhow::Result<Link> {
+        self.inner.observe(observer).await
+    }
+
     async fn prove(&self) -> Vec<Proof> {
         self.inner.prove().await
     }

@@ -3,6 +3,7 @@
 use super::{
     deployment::Deployment,
     footprint::Footprints,
+    objects::Role,
     pods::Pods,
     prove,
     surround::{Changer, State},
@@ -238,6 +239,16 @@ impl Cluster for KubeCluster {
 
     async fn enter(&self, place: &Place) -> anyhow::Result<Link> {
         self.pods.start(&place.id, "agent").await
+    }
+
+    fn observer(&self, place: &Place) -> Option<Place> {
+        let node = self.pods.pods.get(&place.id)?.node;
+        let pod = self.pods.pod(node, Role::Observer).ok()?;
+        Some(Place { label: pod.role.describe(&pod.node_name), id: pod.role.name(node) })
+    }
+
+    async fn observe(&self, observer: &Place) -> anyhow::Result<Link> {
+        self.pods.start(&observer.id, "observe").await
     }
 
     async fn prove(&self) -> Vec<Proof> {
