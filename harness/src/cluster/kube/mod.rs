@@ -12,6 +12,7 @@ pub mod deployment;
 mod ends;
 mod footprint;
 mod health;
+pub mod hubble;
 pub mod leftovers;
 pub mod logged;
 pub mod nodes;

@@ -5,6 +5,7 @@ use super::{
     cluster::KubeCluster,
     demand::Demand,
     deployment::{Deployment, Ground, Seats},
+    hubble,
     logged::Logged,
     nodes::{self, NodeFacts},
     objects::Image,
@@ -222,6 +223,20 @@ impl KubeconfigProvider {
         Ok(())
     }
 
+    /// Is the flow observer on? Only asked where the run may look into the cni's pods, or a case needs it.
+    async fn look_for_hubble(&self, cluster: &mut KubeCluster) {
+        let may = self.demand.cni_pods(self.options.privileged);
+        if !may || cluster.cni.profile.flows.is_none() {
+            return;
+        }
+        let nodes = [0, 1].into_iter().filter_map(|n| cluster.pods.node_name(n).ok());
+        let nodes = nodes.map(str::to_owned).collect();
+        match hubble::is_on(&self.access, &cluster.cni.profile, &nodes).await {
+            Ok(on) => cluster.cni.hubble = Some(on),
+            Err(e) => cluster.note(format!("whether Hubble is on could not be asked: {e:#}")),
+        }
+    }
+
     /// A cni that was named must be the one that the cluster has.
     async fn is_there(&self, cni: &KubeCni) -> Result<(), ClusterError> {
         let Some(agent) = &cni.profile.agent else { return Ok(()) };
@@ -297,6 +312,7 @@ impl Provider for KubeconfigProvider {
         let info = KubeCluster::deploy(&mut pods, &deployment, &cni, begun).await?;
         let mut cluster = KubeCluster::new(pods, cni, info, &deployment);
         self.settle(&mut cluster).await?;
+        self.look_for_hubble(&mut cluster).await;
         Ok(Box::new(cluster))
     }
 

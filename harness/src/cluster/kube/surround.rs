@@ -85,10 +85,7 @@ impl Changer<'_> {
         if let Some(on) = wanted.hubble
             && self.hubble != Some(on)
         {
-            return Err(StateError::NotOffered(format!(
-                "{} has no Hubble that this run could switch (--provider kind with a cilium cni can)",
-                self.cni
-            )));
+            return Err(StateError::NotOffered(not_switched(self.cni, self.hubble)));
         }
         // What a case does not ask for is not there: the cases before it may have.
         let policies = wanted.policies.unwrap_or(0);
@@ -338,6 +335,19 @@ impl Changer<'_> {
             bail!("{client}: nothing changed within {} s", IN_FORCE.as_secs());
         }
         Ok(())
+    }
+}
+
+/// Why Hubble is not in the state that a case asks for.
+fn not_switched(cni: &CniSpec, hubble: Option<bool>) -> String {
+    match hubble {
+        Some(on) => format!(
+            "Hubble is {} in this cluster, which is not the run's to change (--provider kind with a cilium cni switches it)",
+            if on { "on" } else { "off" }
+        ),
+        None => format!(
+            "{cni}: no Hubble was found that this run could read (--provider kind with a cilium cni has one)"
+        ),
     }
 }
 
