@@ -4,39 +4,35 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod fake;
+mod matrix;
+mod rights;
 
 use cnibench::{
-    cluster::Provider as _,
     cluster::kube::{
-        Access, Demand, KubeconfigProvider, Options,
-        access::Right,
+        Access,
         deployment::{Deployment, Seats},
         leftovers::{self, Whose},
         logged::Logged,
         nodes::{self, Wanted},
         objects::Image,
-        options::Pairs,
         pods::{Pods, apply},
         ready::{self, Wait},
         removal::remove_namespace,
-        rights::{self, Scope},
         settle,
     },
     cni::kubernetes::KubeCni,
-    plan::{self, Arrangement, Plan, TrialOrder},
 };
-use cnibench_model::{CniSpec, Placement, ProviderKind};
-use fake::{Answer, Call, Fake, many_nodes, ok, recorded, refused};
+use cnibench_model::{CniSpec, Placement};
+use fake::{Answer, Call, Fake, ok, recorded, refused};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeSet,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 fn access(fake: &Fake, answer: impl Fn(&Call) -> Answer + Send + Sync + 'static) -> Access {
@@ -84,132 +80,6 @@ async fn without_the_right_to_list_nodes_the_scheduler_keeps_pods_apart() {
     let answer = |_: &Call| refused(403, "Forbidden", "nodes is forbidden");
     let found = nodes::choose(&access(&fake, answer), &Wanted::default(), 2).await.unwrap();
     assert_eq!(found, None);
-}
-
-/// The answer to "may I": yes for what a list of rights has, as RBAC would say it.
-fn reviewed(call: &Call, granted: &[Right]) -> Option<Answer> {
-    if !call.path.contains("selfsubjectaccessreviews") {
-        return None;
-    }
-    let asked = &call.body["spec"]["resourceAttributes"];
-    let everywhere = asked["namespace"].as_str().is_none_or(str::is_empty);
-    let allowed = granted.iter().any(|r| {
-        asked["group"].as_str().unwrap_or_default() == r.group
-            && asked["resource"] == r.resource
-            && asked["subresource"].as_str().unwrap_or_default() == r.subresource
-            && asked["verb"] == r.verb
-            && (r.cluster_wide || !everywhere)
-    });
-    Some(ok(&json!({
-        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
-        "metadata": {}, "spec": call.body["spec"], "status": {"allowed": allowed},
-    })))
-}
-
-/// Everything that a run can do.
-fn all_of(own_namespace: bool) -> Scope {
-    Scope {
-        own_namespace,
-        services: true,
-        policies: true,
-        matrix: true,
-        named_cni: true,
-        cni_pods: true,
-        clean: false,
-    }
-}
-
-#[tokio::test]
-async fn all_rights_that_lack_are_named_at_once() {
-    let fake = Fake::default();
-    let access = access(&fake, |call| reviewed(call, &[]).unwrap());
-    let scope = all_of(false);
-    let error = rights::check(&access, "bench", scope).await.unwrap_err().to_string();
-    for right in rights::needed(scope) {
-        assert!(error.contains(&right.to_string()), "{right}: {error}");
-    }
-    for text in [
-        "create pods in namespace bench (workload pods)",
-        "create pods/exec in namespace bench",
-        "get pods/log",
-        "list events",
-        "delete networkpolicies.networking.k8s.io in namespace bench",
-        "patch services",
-        "get nodes (",
-        "get nodes/proxy (",
-        "`cnibench rbac --namespace bench --matrix --cni-pods` prints",
-    ] {
-        assert!(error.contains(text), "{text}: {error}");
-    }
-    let asked = fake.count("POST", "selfsubjectaccessreviews");
-    assert_eq!(asked, rights::needed(scope).len());
-}
-
-#[tokio::test]
-async fn what_rbac_prints_is_enough_and_nothing_less_is() {
-    for bits in 0..64u32 {
-        let scope = Scope {
-            own_namespace: bits & 1 > 0,
-            services: bits & 2 > 0,
-            policies: bits & 4 > 0,
-            matrix: bits & 8 > 0,
-            named_cni: bits & 16 > 0,
-            cni_pods: bits & 32 > 0,
-            clean: false,
-        };
-        // In a namespace that is not there yet only a ClusterRole gives rights.
-        let given = |scope: Scope| -> Vec<Right> {
-            let all = rights::needed(scope.granted()).into_iter();
-            all.map(|r| Right { cluster_wide: r.cluster_wide || scope.own_namespace, ..r })
-                .collect()
-        };
-        let granted = given(scope);
-        let fake = Fake::default();
-        let whole = access(&fake, move |call| reviewed(call, &granted).unwrap());
-        rights::check(&whole, "bench", scope).await.unwrap();
-        for lacking in rights::needed(scope) {
-            let mut granted = given(scope);
-            granted.retain(|r| {
-                (r.resource, r.subresource, r.verb)
-                    != (lacking.resource, lacking.subresource, lacking.verb)
-            });
-            let part = access(&fake, move |call| reviewed(call, &granted).unwrap());
-            let error = rights::check(&part, "bench", scope).await.unwrap_err().to_string();
-            assert!(error.contains(&lacking.to_string()), "{scope:?}: {lacking}: {error}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_run_asks_for_its_own_rights_before_it_makes_anything() {
-    let fake = Fake::default();
-    let access = access(&fake, |call| {
-        let granted = rights::needed(Scope::default());
-        reviewed(call, &granted)
-            .unwrap_or_else(|| ok(&recorded(include_str!("answers/version.json"))))
-    });
-    let options = Options { namespace: Some("bench".to_owned()), ..Options::default() };
-    let make = |placements: Vec<Placement>, cni| {
-        let demand = Demand { placements, cni, host: true, ..Demand::default() };
-        KubeconfigProvider::with_access(
-            access.clone(),
-            options.clone(),
-            "abcdef".to_owned(),
-            demand,
-        )
-    };
-    // The baseline alone needs no policies.
-    make(vec![Placement::CrossNode], false).await.unwrap();
-    // `list` measures nothing.
-    make(Vec::new(), true).await.unwrap();
-    let error = make(vec![Placement::PodService], true).await.err().unwrap().to_string();
-    assert!(
-        error.contains("create networkpolicies") && error.contains("create services"),
-        "{error}"
-    );
-    assert!(!error.contains("create pods in") && !error.contains("nodes"), "{error}");
-    assert!(error.contains("`cnibench rbac --namespace bench`"), "{error}");
-    assert_eq!(fake.count("PATCH", ""), 0);
 }
 
 #[tokio::test]
@@ -451,134 +321,4 @@ async fn a_log_is_read_on_and_what_it_said_once_holds_though_it_is_rotated() {
     *life.lock().unwrap() = "b".to_owned();
     let error = look(Duration::ZERO).await.unwrap_err().to_string();
     assert!(error.contains("n: its log does not say \"Running backend.\""), "{error}");
-}
-
-/// A cluster of 1,000 nodes in which every pod that is made is ready at once on the node that it asked
-/// for. Commands cannot be run in it.
-fn thousand(call: &Call, list: &[u8], made: &Mutex<Vec<Value>>) -> Answer {
-    if call.path.contains("selfsubjectaccessreviews") {
-        return ok(&json!({
-            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
-            "metadata": {}, "spec": call.body["spec"], "status": {"allowed": true},
-        }));
-    }
-    if call.path.contains("/version") {
-        return ok(&recorded(include_str!("answers/version.json")));
-    }
-    if call.path.contains("/exec") {
-        return refused(400, "BadRequest", "no commands here");
-    }
-    if call.path.contains("watch=true") {
-        return Some((200, Vec::new()));
-    }
-    if call.path.contains("/pods") && call.method == "PATCH" {
-        let mut pod = call.body.clone();
-        let terms = &pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-            ["nodeSelectorTerms"];
-        pod["spec"]["nodeName"] = terms[0]["matchExpressions"][0]["values"][0].clone();
-        pod["status"] = json!({
-            "phase": "Running", "podIP": "10.0.0.1", "hostIP": "10.1.0.1",
-            "conditions": [{"type": "Ready", "status": "True"}],
-        });
-        made.lock().unwrap().push(pod.clone());
-        return ok(&pod);
-    }
-    if call.path.contains("/namespaces/cnibench-abcdef-0/pods") {
-        let items = made.lock().unwrap().clone();
-        return ok(&json!({
-            "apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": items,
-        }));
-    }
-    // No cni that is known.
-    if call.path.contains("/pods") {
-        return ok(&json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": []}));
-    }
-    match call.method.as_str() {
-        "PATCH" => ok(&call.body),
-        "DELETE" => {
-            ok(&json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))
-        }
-        // Gone as soon as it is deleted.
-        "GET" if call.path.contains("/namespaces/") => refused(404, "NotFound", "not found"),
-        _ => Some((200, list.to_vec())),
-    }
-}
-
-fn matrix_plan(matrix: plan::Matrix, cnis: &[CniSpec]) -> Plan {
-    let suite = cnibench_scenarios::Suite::parse(
-        "matrix.toml",
-        "name = \"m\"\n[[scenario]]\nworkloads = \"tcp_rr\"\nplacements = \"cross-node\"\ntrials = 1\n",
-    )
-    .unwrap();
-    let cases = cnibench_scenarios::expand(&suite, ProviderKind::Kubeconfig, cnis);
-    let arrangement = Arrangement {
-        matrix: Some(matrix),
-        host_rides: true,
-        ..Arrangement::simple(TrialOrder::Interleaved)
-    };
-    Plan::new(cases, &arrangement, 7)
-}
-
-fn cross_node(host: bool) -> Demand {
-    Demand { placements: vec![Placement::CrossNode], cni: true, host, ..Demand::default() }
-}
-
-#[tokio::test]
-async fn a_sample_of_pairs_makes_pods_on_its_nodes_alone() {
-    for host in [false, true] {
-        let fake = Fake::default();
-        let list = many_nodes(1000).to_string().into_bytes();
-        let made = Arc::new(Mutex::new(Vec::new()));
-        let noted = made.clone();
-        let access = access(&fake, move |call| thousand(call, &list, &noted));
-        let options =
-            Options { pairs: Some(Pairs::Some(10)), pairs_at_once: 4, ..Options::default() };
-        let run = "abcdef".to_owned();
-        let provider =
-            KubeconfigProvider::with_access(access, options, run, cross_node(host)).await.unwrap();
-        let matrix = provider.matrix().await.unwrap().unwrap();
-        let plan = matrix_plan(matrix, &[CniSpec::named("installed")]);
-        assert_eq!(plan.schedule.len(), 10);
-        provider.plan_for(&plan);
-        let topology = cnibench_model::Topology::default();
-        let up = provider.up(0, &CniSpec::named("installed"), &topology).await;
-        assert!(up.is_err(), "nothing can run here");
-        let made = made.lock().unwrap();
-        let of = |pod: &Value, key: &str| pod["metadata"][key].as_str().unwrap().to_owned();
-        let nodes: BTreeSet<String> =
-            made.iter().map(|p| p["spec"]["nodeName"].as_str().unwrap().to_owned()).collect();
-        // The nodes of the plan, which numbers those of the list.
-        let planned: BTreeSet<String> =
-            plan.nodes().iter().map(|n| format!("node-{n:04}")).collect();
-        assert_eq!(nodes, planned);
-        assert!(nodes.len() <= 20, "{}", nodes.len());
-        let twins = made.iter().filter(|p| of(p, "name").starts_with("host-")).count();
-        assert_eq!(twins, if host { nodes.len() } else { 0 });
-        // The pod that a policy denies is one more.
-        assert_eq!(made.len() - twins, nodes.len() + 1);
-        assert_eq!(fake.count("GET", "/api/v1/nodes"), 1, "plan and pods see the same list");
-        drop(made);
-        assert!(provider.sweep().await.is_empty());
-    }
-}
-
-#[tokio::test]
-async fn a_thousand_nodes_are_planned_quickly() {
-    let fake = Fake::default();
-    let list = many_nodes(1000).to_string().into_bytes();
-    let made = Mutex::new(Vec::new());
-    let access = access(&fake, move |call| thousand(call, &list, &made));
-    let options = Options { pairs: Some(Pairs::All), pairs_at_once: 500, ..Options::default() };
-    let provider =
-        KubeconfigProvider::with_access(access, options, "abcdef".to_owned(), cross_node(true))
-            .await
-            .unwrap();
-    let matrix = provider.matrix().await.unwrap().unwrap();
-    assert_eq!(matrix.nodes, 1000);
-    let begun = Instant::now();
-    let plan = matrix_plan(matrix, &[CniSpec::named("installed")]);
-    // Not a benchmark: only that nothing is quadratic in the pairs.
-    assert!(begun.elapsed() < Duration::from_secs(30));
-    assert_eq!(plan.schedule.len(), 499_500);
-    assert_eq!(plan.batches().count(), 999);
 }

@@ -27,6 +27,7 @@ pub mod rights;
 pub mod settle;
 pub mod surround;
 pub mod toleration;
+mod watch;
 
 pub use access::Access;
 pub use cluster::KubeCluster;
