@@ -148,9 +148,9 @@ const NETWORKING: &str = "networking.k8s.io";
 /// Every right that is ever used. Server-side apply is `patch`, and `create` where the object is not
 /// there yet.
 const TABLE: &[(When, Right)] = &[
+    (When::Always, right("", "pods", "", "create", PODS)),
     (When::Always, right("", "pods", "", "list", PODS)),
     (When::Always, right("", "pods", "", "watch", PODS)),
-    (When::Always, right("", "pods", "", "create", PODS)),
     (When::Always, right("", "pods", "", "patch", PODS)),
     (When::GivenNamespace, right("", "pods", "", "delete", REMOVAL)),
     (When::Always, right("", "pods", "log", "get", "the last lines of a pod that fails")),
