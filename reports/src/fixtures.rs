@@ -371,8 +371,10 @@ fn footprints(paths: &[Path]) -> Vec<Footprint> {
                         phase,
                         node: format!("worker{node}"),
                         pod: format!("kube-system/{}-{pod}-{node}", path.spec.name),
+                        component: None,
+                        stretch: 0,
                         window_s: 20.0,
-                        cpus: 0.004 * busy * part * (number as f64 + f64::from(node) / 2.0),
+                        cpus: Some(0.004 * busy * part * (number as f64 + f64::from(node) / 2.0)),
                         memory_bytes: ((60 + 8 * node as u64) << 20)
                             * if pod == "agent" { 4 } else { 1 }
                             / 4,

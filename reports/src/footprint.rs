@@ -7,7 +7,7 @@ use crate::{
     book::Book,
     units::{bytes, number, seconds},
 };
-use cnibench_model::{Footprint, Phase};
+use cnibench_model::{Footprint, LEAST_WINDOW_S, Phase};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The heads of the table's columns.
@@ -15,89 +15,147 @@ pub(crate) const HEADS: [&str; 6] =
     ["cni", "nodes", "CPUs, idle", "CPUs, under load", "memory, idle", "memory, under load"];
 
 /// What the table says of itself.
-pub(crate) const EXPLAINED: &str = "What the cni's own pods used on one node, all its pods there together: the mean over the nodes and, in brackets, the node with the most. CPUs are the mean of the window, memory is the working set at its end, both as the kubelet says. What the kernel does for packets is no pod's: it is in the CPU cost of each series.";
+pub(crate) const EXPLAINED: &str = "What the cni's own pods used on one node, all those there together: its agent, its operator where that runs, and kube-proxy where the cni leaves services to it. A cni of several components has a line for each, over the nodes that have it. The mean over the nodes and, in brackets, the node with the most. CPUs are the mean of the window, memory is the working set at its end, both as the kubelet says. What the kernel does for packets is no pod's: it is in the CPU cost of each series.";
 
-/// One cni.
+/// One cni, or one component of it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Row {
     /// The cells, in the order of [`HEADS`].
     pub cells: [String; 6],
-    /// Every pod, one line each.
+    /// Every pod, one line each; of a component none.
     pub pods: Vec<String>,
 }
 
 /// The use of one node.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Use {
-    cpus: f64,
+    /// None: no window was long enough.
+    cpus: Option<f64>,
     memory: f64,
 }
 
-/// A row for every cni with footprints, in the order of the columns.
+/// Rows for every cni with footprints, in the order of the columns: its sum, then its components.
 pub(crate) fn rows(book: &Book<'_>) -> Vec<Row> {
-    let row = |column: &crate::book::Column<'_>| {
+    let mut all = Vec::new();
+    for column in &book.columns {
         let own = column.record.footprints.iter().filter(|f| f.cni == *column.spec);
         let own: Vec<&Footprint> = own.collect();
-        let nodes: BTreeSet<&str> = own.iter().map(|f| f.node.as_str()).collect();
-        let (idle, load) = (by_node(&own, Phase::Idle), by_node(&own, Phase::Load));
-        let cpus = |u: &Use| u.cpus;
-        let memory = |u: &Use| u.memory;
-        let cpu_text = |v: f64| number(v, if v >= 1.0 { 2 } else { 3 });
-        let memory_text = |v: f64| bytes(v.round() as u64);
-        (!own.is_empty()).then(|| Row {
-            cells: [
-                column.label.clone(),
-                nodes.len().to_string(),
-                mean_and_most(&idle, cpus, cpu_text),
-                mean_and_most(&load, cpus, cpu_text),
-                mean_and_most(&idle, memory, memory_text),
-                mean_and_most(&load, memory, memory_text),
-            ],
-            pods: own.iter().map(|f| pod(f, cpu_text)).collect(),
-        })
+        if own.is_empty() {
+            continue;
+        }
+        let pods = own.iter().map(|f| pod(f)).collect();
+        all.push(Row { cells: cells(&column.label, &own), pods });
+        let mut components: Vec<&str> = Vec::new();
+        for component in own.iter().filter_map(|f| f.component.as_deref()) {
+            if !components.contains(&component) {
+                components.push(component);
+            }
+        }
+        for component in components.iter().filter(|_| components.len() > 1) {
+            let of = |f: &&&Footprint| f.component.as_deref() == Some(*component);
+            let part: Vec<&Footprint> = own.iter().filter(of).copied().collect();
+            let cells = cells(&format!("{}: {component}", column.label), &part);
+            all.push(Row { cells, pods: Vec::new() });
+        }
+    }
+    all
+}
+
+fn cells(label: &str, own: &[&Footprint]) -> [String; 6] {
+    let nodes: BTreeSet<&str> = own.iter().map(|f| f.node.as_str()).collect();
+    let memory_text = |v: f64| bytes(v.round() as u64);
+    let cell = |phase, of: fn(&Use) -> Option<f64>, text: fn(f64) -> String| {
+        let values: Option<Vec<f64>> = by_node(own, phase).iter().map(of).collect();
+        match values.filter(|values| !values.is_empty()) {
+            Some(values) => mean_and_most(&values, text),
+            None => format!("– ({})", why_not(own, phase)),
+        }
     };
-    book.columns.iter().filter_map(row).collect()
+    [
+        label.to_owned(),
+        nodes.len().to_string(),
+        cell(Phase::Idle, |u| u.cpus, cpu_text),
+        cell(Phase::Load, |u| u.cpus, cpu_text),
+        cell(Phase::Idle, |u| Some(u.memory), memory_text),
+        cell(Phase::Load, |u| Some(u.memory), memory_text),
+    ]
 }
 
-/// The sums of each node in a phase. Of a pod with several windows CPU is their mean by length, and
-/// memory that of the last.
+fn cpu_text(cpus: f64) -> String {
+    number(cpus, if cpus >= 1.0 { 2 } else { 3 })
+}
+
+/// Why there is no mean of a phase.
+fn why_not(own: &[&Footprint], phase: Phase) -> String {
+    let short = own.iter().filter(|f| f.phase == phase && f.cpus.is_none());
+    match short.map(|f| f.window_s).reduce(f64::min) {
+        None => "not taken".to_owned(),
+        Some(0.0) => "no two readings of the kubelet's".to_owned(),
+        Some(window_s) => {
+            format!("window of {}, less than {}", seconds(window_s), seconds(LEAST_WINDOW_S))
+        }
+    }
+}
+
+/// The sums of each node in a phase, by stretches: CPU is their mean by length, memory that of the
+/// last. Of a pod with several windows in one stretch the same holds.
 fn by_node(own: &[&Footprint], phase: Phase) -> Vec<Use> {
-    let mut pods: BTreeMap<(&str, &str), Vec<&Footprint>> = BTreeMap::new();
+    let mut nodes: BTreeMap<&str, BTreeMap<u32, BTreeMap<&str, Vec<&Footprint>>>> = BTreeMap::new();
     for footprint in own.iter().filter(|f| f.phase == phase) {
-        pods.entry((&footprint.node, &footprint.pod)).or_default().push(footprint);
+        let stretches = nodes.entry(&footprint.node).or_default();
+        let pods = stretches.entry(footprint.stretch).or_default();
+        pods.entry(&footprint.pod).or_default().push(footprint);
     }
-    let mut nodes: BTreeMap<&str, Use> = BTreeMap::new();
-    for ((node, _), windows) in pods {
-        let length: f64 = windows.iter().map(|w| w.window_s).sum();
-        let busy: f64 = windows.iter().map(|w| w.cpus * w.window_s).sum();
-        let plain = windows.iter().map(|w| w.cpus).sum::<f64>() / windows.len() as f64;
-        let sum = nodes.entry(node).or_default();
-        sum.cpus += if length > 0.0 { busy / length } else { plain };
-        sum.memory += windows.last().map_or(0.0, |w| w.memory_bytes as f64);
-    }
-    nodes.into_values().collect()
+    let node = |stretches: BTreeMap<u32, BTreeMap<&str, Vec<&Footprint>>>| {
+        let sums: Vec<(f64, Use)> = stretches.into_values().map(|pods| sum(&pods)).collect();
+        let known = sums.iter().filter_map(|(length, u)| Some((*length, u.cpus?)));
+        Use { cpus: mean(known), memory: sums.last().map_or(0.0, |(_, u)| u.memory) }
+    };
+    nodes.into_values().map(node).collect()
 }
 
-/// "0.021 (0.032)": mean and most; of one node its value alone, of none a dash.
-fn mean_and_most(nodes: &[Use], of: fn(&Use) -> f64, text: impl Fn(f64) -> String) -> String {
-    let values: Vec<f64> = nodes.iter().map(of).collect();
+/// What the pods of a node used together in one stretch, and how long it was. A pod whose windows are
+/// all too short leaves the sum unknown.
+fn sum(pods: &BTreeMap<&str, Vec<&Footprint>>) -> (f64, Use) {
+    let mut length = 0.0f64;
+    let (mut cpus, mut memory) = (Some(0.0), 0.0);
+    for windows in pods.values() {
+        length = length.max(windows.iter().map(|w| w.window_s).sum());
+        let own = mean(windows.iter().filter_map(|w| Some((w.window_s, w.cpus?))));
+        cpus = cpus.zip(own).map(|(sum, own)| sum + own);
+        memory += windows.last().map_or(0.0, |w| w.memory_bytes as f64);
+    }
+    (length, Use { cpus, memory })
+}
+
+/// The mean by length; none of nothing.
+fn mean(values: impl Iterator<Item = (f64, f64)>) -> Option<f64> {
+    let (length, sum) = values.fold((0.0, 0.0), |(l, s), (w, v)| (l + w, s + w * v));
+    (length > 0.0).then(|| sum / length)
+}
+
+/// "0.021 (0.032)": mean and most; of one node its value alone.
+fn mean_and_most(values: &[f64], text: fn(f64) -> String) -> String {
     let most = values.iter().copied().fold(0.0, f64::max);
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     match values.len() {
-        0 => "–".to_owned(),
         1 => text(mean),
         _ => format!("{} ({})", text(mean), text(most)),
     }
 }
 
-fn pod(f: &Footprint, cpus: impl Fn(f64) -> String) -> String {
+fn pod(f: &Footprint) -> String {
+    let component = f.component.as_ref().map(|c| format!("{c}, ")).unwrap_or_default();
+    let cpus = match f.cpus {
+        Some(cpus) => format!("{} CPUs over {}", cpu_text(cpus), seconds(f.window_s)),
+        None => format!("no mean of its CPUs over {}", seconds(f.window_s)),
+    };
+    let stretch = if f.stretch > 0 { format!(" ({})", f.stretch + 1) } else { String::new() };
     format!(
-        "{} on {}, {}: {} CPUs over {}, {}",
+        "{component}{} on {}, {}{stretch}: {cpus}, {}",
         f.pod,
         f.node,
         f.phase.name(),
-        cpus(f.cpus),
-        seconds(f.window_s),
         bytes(f.memory_bytes)
     )
 }
@@ -119,8 +177,10 @@ mod tests {
             phase,
             node: node.to_owned(),
             pod: format!("kube-system/{pod}"),
+            component: None,
+            stretch: 0,
             window_s,
-            cpus,
+            cpus: (window_s >= LEAST_WINDOW_S).then_some(cpus),
             memory_bytes: mib << 20,
         }
     }
@@ -153,7 +213,56 @@ mod tests {
         let names: Vec<String> =
             rows(&Book::new(&records)).into_iter().map(|r| r.cells[0].clone()).collect();
         assert_eq!(names, ["flannel-vxlan", "cilium", "cilium-wireguard"]);
-        let idle = of(vec![one("a", "x", Phase::Idle, 0.0, 0.5, 1)]);
-        assert_eq!(idle[0].cells[2..], ["0.500", "–", "1 MiB", "–"]);
+    }
+
+    #[test]
+    fn a_dash_comes_with_its_reason() {
+        let idle = of(vec![one("a", "x", Phase::Idle, 10.0, 0.5, 1)]);
+        assert_eq!(idle[0].cells[2..], ["0.500", "– (not taken)", "1 MiB", "– (not taken)"]);
+        let short = of(vec![
+            one("a", "x", Phase::Idle, 0.0, 0.5, 1),
+            one("a", "x", Phase::Load, 3.0, 0.5, 1),
+            one("a", "y", Phase::Load, 9.0, 0.5, 1),
+        ]);
+        assert_eq!(short[0].cells[2], "– (no two readings of the kubelet's)");
+        assert_eq!(short[0].cells[3], "– (window of 3 s, less than 5 s)");
+        assert_eq!(short[0].cells[5], "2 MiB");
+        assert!(short[0].pods[1].contains("no mean of its CPUs over 3 s"), "{:?}", short[0].pods);
+    }
+
+    #[test]
+    fn stretches_are_averaged_by_length_though_pods_were_replaced() {
+        let later = |f: Footprint| Footprint { stretch: 1, ..f };
+        let rows = of(vec![
+            one("a", "agent-old", Phase::Load, 10.0, 1.0, 100),
+            one("a", "proxy", Phase::Load, 10.0, 0.5, 20),
+            later(one("a", "agent-new", Phase::Load, 30.0, 2.0, 140)),
+            later(one("a", "proxy", Phase::Load, 30.0, 0.5, 20)),
+        ]);
+        assert_eq!(rows[0].cells[3], "2.25");
+        assert_eq!(rows[0].cells[5], "160 MiB");
+    }
+
+    #[test]
+    fn components_have_lines_of_their_own() {
+        let named = |f: Footprint, name: &str| Footprint { component: Some(name.to_owned()), ..f };
+        let rows = of(vec![
+            named(one("a", "agent-a", Phase::Idle, 10.0, 0.01, 100), "agent"),
+            named(one("b", "agent-b", Phase::Idle, 10.0, 0.03, 100), "agent"),
+            named(one("a", "proxy-a", Phase::Idle, 10.0, 0.02, 20), "kube-proxy"),
+        ]);
+        let seen: Vec<_> =
+            rows.iter().map(|r| [&*r.cells[0], &*r.cells[1], &*r.cells[2]]).collect();
+        assert_eq!(
+            seen,
+            [
+                ["ebpf", "2", "0.030 (0.030)"],
+                ["ebpf: agent", "2", "0.020 (0.030)"],
+                ["ebpf: kube-proxy", "1", "0.020"],
+            ]
+        );
+        assert!(rows[0].pods[2].starts_with("kube-proxy, kube-system/proxy-a on a"));
+        let one = of(vec![named(one("a", "x", Phase::Idle, 10.0, 0.5, 1), "agent")]);
+        assert_eq!(one.len(), 1);
     }
 }

@@ -17,6 +17,7 @@ mod hello;
 mod interfaces;
 pub mod meter;
 pub mod node_cpu;
+pub mod observed;
 mod options;
 pub mod outcome;
 mod payload;

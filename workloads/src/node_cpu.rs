@@ -13,6 +13,7 @@
 
 use crate::{clock, sys};
 use cnibench_model::{CpuTime, NodeCpu};
+use jiff::Timestamp;
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
@@ -142,6 +143,25 @@ pub struct CpuWindow {
     opened: u64,
     stat: Stat,
     process: (f64, f64),
+}
+
+/// Measures one window of `for_s` seconds that begins in `after_s`: when it opened by the wall clock, and
+/// the node's time in it.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn measure(after_s: f64, for_s: f64) -> io::Result<(Timestamp, NodeCpu)> {
+    let open = clock::now() + clock::nanos(after_s);
+    let mut window = CpuWindow::prepare()?;
+    clock::sleep_until(open.saturating_sub(window.lead()));
+    window.open(open)?;
+    let opened = window.opened;
+    clock::sleep_until(opened + clock::nanos(for_s));
+    let (_, node) = window.close()?;
+    // Both clocks are read next to each other: the wall clock may be set in between.
+    let at = clock::wall(opened)
+        .ok_or_else(|| Error::new(ErrorKind::InvalidData, "the wall clock cannot be read"))?;
+    Ok((at, node))
 }
 
 fn process() -> io::Result<(f64, f64)> {
@@ -293,6 +313,16 @@ mod tests {
         for broken in ["", "17 (x", "17 (x) S 2", "17 (x) S 2 0 0 0 -1 2097152 0"] {
             assert_eq!(kthread_ticks(broken), None, "{broken:?}");
         }
+    }
+
+    #[test]
+    fn a_window_begins_and_ends_when_it_was_asked_to() {
+        let asked = Timestamp::now();
+        let (opened, node) = measure(0.1, 0.2).unwrap();
+        let after = opened.duration_since(asked).as_secs_f64();
+        // A full machine may let it wait.
+        assert!((0.09..2.0).contains(&after), "{after}");
+        assert!(node.window_s >= 0.2 && node.window_s < 2.0, "{node:?}");
     }
 
     #[test]

@@ -26,6 +26,9 @@ impl Phase {
     }
 }
 
+/// Seconds of the shortest window that has a mean.
+pub const LEAST_WINDOW_S: f64 = 5.0;
+
 /// What one pod of a cni used over a window, as the node's kubelet says (stats/summary).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Footprint {
@@ -37,10 +40,19 @@ pub struct Footprint {
     pub node: String,
     /// The pod, namespace/name.
     pub pod: String,
-    /// Length of the window in seconds.
+    /// What the pod is to the cni ("agent", "operator", "kube-proxy"); none in records of before it was
+    /// kept, where every pod is an agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<String>,
+    /// Stretch of the phase, from 0: between two of them the cni's pods were replaced (Hubble was
+    /// switched). What the pods of a node use adds up within a stretch.
+    #[serde(default)]
+    pub stretch: u32,
+    /// Length of the window in seconds, between two readings of the kubelet's; 0 where it took no new one.
     pub window_s: f64,
-    /// CPUs used, the mean over the window (CPU-seconds per second).
-    pub cpus: f64,
+    /// CPUs used, the mean over the window (CPU-seconds per second); none where the window is shorter
+    /// than [`LEAST_WINDOW_S`], which is no mean of anything.
+    pub cpus: Option<f64>,
     /// Working set at the window's end, in bytes.
     pub memory_bytes: u64,
 }

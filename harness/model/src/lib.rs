@@ -21,7 +21,7 @@ pub mod workload;
 
 pub use case::{Case, CaseId, Placement, ProviderKind, SeriesKey};
 pub use environment::Environment;
-pub use footprint::{Footprint, Phase};
+pub use footprint::{Footprint, LEAST_WINDOW_S, Phase};
 pub use histogram::StoredHistogram;
 pub use journal::{JournalError, JournalLine};
 pub use metric::{Clock, Direction, Metric, Unit};

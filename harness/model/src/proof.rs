@@ -48,7 +48,8 @@ pub enum ProofOutcome {
     Failed,
     /// The cni does not do it and does not claim to (network policies under Flannel): a finding.
     NotEnforced,
-    /// It could not be looked at with the rights that the run was given; nothing rests on it.
+    /// It could not be looked at: with the rights that the run was given, or as things were; nothing
+    /// rests on it.
     NotTaken,
 }
 

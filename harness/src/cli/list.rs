@@ -144,7 +144,7 @@ fn cnis(args: &Args) -> Result<Outcome> {
                         sources: args.sources.clone(),
                         ..KindOptions::default()
                     },
-                    placements: Vec::new(),
+                    demand: kube::Demand::default(),
                 };
                 let chosen = Chosen::new(&asked, Arc::new(Owner::acquire()?)).await?;
                 chosen.provider().cnis().await

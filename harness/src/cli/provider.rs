@@ -7,11 +7,11 @@ use crate::{
         kube::{self, KubeconfigProvider},
         netns::{NetnsProvider, Owner},
     },
-    plan::{Arrangement, TrialOrder},
+    plan::{Arrangement, Plan, TrialOrder},
 };
 use anyhow::{Result, bail};
-use cnibench_model::{CniSpec, Placement, ProviderKind};
-use std::{sync::Arc, time::Duration};
+use cnibench_model::{CniSpec, ProviderKind};
+use std::sync::Arc;
 
 /// What brings the clusters of a run up.
 pub enum Chosen {
@@ -31,8 +31,8 @@ pub struct Asked<'a> {
     pub kube: &'a kube::Options,
     /// Options of the provider kind.
     pub kind_options: &'a KindOptions,
-    /// Placements that trials will use.
-    pub placements: Vec<Placement>,
+    /// What is to be measured.
+    pub demand: kube::Demand,
 }
 
 impl Chosen {
@@ -57,8 +57,8 @@ impl Chosen {
                 Ok(Self::Netns(NetnsProvider::new(owner)?))
             }
             ProviderKind::Kubeconfig => {
-                let placements = asked.placements.clone();
-                let provider = KubeconfigProvider::new(asked.kube.clone(), run, placements).await?;
+                let demand = asked.demand.clone();
+                let provider = KubeconfigProvider::new(asked.kube.clone(), run, demand).await?;
                 Ok(Self::Kubeconfig(Box::new(provider)))
             }
             ProviderKind::Kind => {
@@ -68,8 +68,7 @@ impl Chosen {
                     );
                 }
                 let (options, pods) = (asked.kind_options.clone(), asked.kube.clone());
-                let placements = asked.placements.clone();
-                let provider = KindProvider::new(owner, options, pods, placements)?;
+                let provider = KindProvider::new(owner, options, pods, asked.demand.clone())?;
                 Ok(Self::Kind(Box::new(provider)))
             }
             kind => bail!("provider {kind} is not in this release; netns, kind and kubeconfig are"),
@@ -125,12 +124,12 @@ impl Chosen {
         })
     }
 
-    /// Tells how long the run is planned to take.
-    pub fn plan_for(&self, time: Duration) {
+    /// Tells what is planned.
+    pub fn plan_for(&self, plan: &Plan) {
         match self {
             Self::Netns(_) => {}
-            Self::Kind(provider) => provider.plan_for(time),
-            Self::Kubeconfig(provider) => provider.plan_for(time),
+            Self::Kind(provider) => provider.plan_for(plan.estimate()),
+            Self::Kubeconfig(provider) => provider.plan_for(plan),
         }
     }
 }

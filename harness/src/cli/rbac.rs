@@ -14,7 +14,8 @@ pub struct Args {
     /// With the node-pair matrix (`run --pairs`).
     #[arg(long)]
     matrix: bool,
-    /// With what the cni's own pods cost, and what they say of themselves.
+    /// With what the cni's own pods cost and what they say of themselves (`run --privileged`, a cni that
+    /// is named, and its flow observer).
     #[arg(long)]
     cni_pods: bool,
     /// Who gets them: a service account as NAMESPACE/NAME, or a user's name.
@@ -23,11 +24,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    let scope = Scope {
-        own_namespace: args.namespace.is_none(),
-        matrix: args.matrix,
-        cni_pods: args.cni_pods,
-    };
+    let scope = Scope::printed(args.namespace.is_none(), args.matrix, args.cni_pods);
     let namespace = args.namespace.as_deref().unwrap_or("default");
     let all = rights::manifest(scope, namespace, &subject(&args.subject)?);
     let mut text = String::new();

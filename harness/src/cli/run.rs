@@ -115,15 +115,11 @@ pub fn run(args: Args) -> Result<Outcome> {
         let interrupt = Interrupt::listen()?;
         let owner = Arc::new(Owner::acquire()?);
         let run_id = owner.id().as_str().to_owned();
-        let mut placements: Vec<Placement> =
-            suite.scenarios.iter().flat_map(|s| s.placements.clone()).collect();
-        placements.sort();
-        placements.dedup();
         let asked_of = provider::Asked {
             kind: args.provider,
             kube: &args.kube,
             kind_options: &args.kind,
-            placements,
+            demand: kube::Demand::of(&suite, &asked),
         };
         let provider = Chosen::new(&asked_of, owner).await?;
         let prepared = prepare(&args, suite, &asked, &provider).await?;
@@ -213,7 +209,7 @@ async fn prepare(
     let seed = args.seed.unwrap_or_else(rand::random);
     let mut plan = Plan::new(cases, &chosen.arrangement(args.order).await?, seed);
     plan.probe_pairs = args.probes;
-    chosen.plan_for(plan.estimate());
+    chosen.plan_for(&plan);
     Ok(Prepared { plan, suite, skipped })
 }
 

@@ -170,6 +170,21 @@ pub trait Cluster: Send + Sync {
     /// Why it could not be started.
     async fn enter(&self, place: &Place) -> anyhow::Result<Link>;
 
+    /// The place that sees the whole node of another place, where there is one: CPU times of kernel
+    /// threads, which a place in its own PID namespace cannot see.
+    fn observer(&self, place: &Place) -> Option<Place> {
+        let _ = place;
+        None
+    }
+
+    /// Starts `cnibench observe` in a place that [`observer`](Self::observer) named.
+    ///
+    /// # Errors
+    /// Why it could not be started.
+    async fn observe(&self, observer: &Place) -> anyhow::Result<Link> {
+        Err(anyhow::anyhow!("{}: no observer of this cluster", observer.label))
+    }
+
     /// Proofs that hold for the cluster as a whole: connectivity between every pair of ends that
     /// placements use, path, MTU, encryption. Run before the first trial and after the last.
     async fn prove(&self) -> Vec<Proof>;

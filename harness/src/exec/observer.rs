@@ -6,7 +6,7 @@ use crate::{
     proof::sniffer::{Sightings, Watch},
 };
 use cnibench_model::NodeCpu;
-use cnibench_workloads::protocol::FaultKind;
+use cnibench_workloads::{observed::Observed, protocol::FaultKind};
 use std::time::Duration;
 
 /// How long one answer may take, over a slow API server too.
@@ -20,6 +20,8 @@ pub struct Observer {
     kernel: String,
     sees_kthreads: bool,
     devices: Vec<Device>,
+    /// A window was asked for, and did not come.
+    owes: bool,
 }
 
 impl Observer {
@@ -37,9 +39,14 @@ impl Observer {
                 sees_kthreads,
                 devices,
                 ..
-            } => Ok(Self { wire, machine, kernel, sees_kthreads, devices }),
+            } => Ok(Self { wire, machine, kernel, sees_kthreads, devices, owes: false }),
             other => Err(confused(&wire, &other)),
         }
+    }
+
+    /// False where an answer did not come: what it says next may be that.
+    pub fn is_answering(&self) -> bool {
+        !self.owes
     }
 
     /// Where it runs, for people.
@@ -100,6 +107,30 @@ impl Observer {
         }
     }
 
+    /// Begins to measure the node's CPU time over a window that opens in `after_s` and lasts `for_s`
+    /// seconds; [`Observer::measured_cpu`] gives it.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn measure_cpu(&mut self, after_s: f64, for_s: f64) -> Result<(), AgentError> {
+        self.owes = true;
+        self.wire.say(&Request::MeasureCpu { after_s, for_s }).await
+    }
+
+    /// Waits for the end of that window.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn measured_cpu(&mut self, patience: Duration) -> Result<Observed, AgentError> {
+        match hear(&mut self.wire, patience).await? {
+            Reply::CpuMeasured { opened, node } => {
+                self.owes = false;
+                Ok(Observed { opened, node })
+            }
+            other => Err(confused(&self.wire, &other)),
+        }
+    }
+
     /// Watches what enters a device and gives its name. Every frame is seen from when this returns.
     ///
     /// # Errors
@@ -130,7 +161,11 @@ impl Observer {
 
 async fn ask(wire: &mut Wire, request: &Request) -> Result<Reply, AgentError> {
     wire.say(request).await?;
-    match wire.hear(ANSWER).await? {
+    hear(wire, ANSWER).await
+}
+
+async fn hear(wire: &mut Wire, patience: Duration) -> Result<Reply, AgentError> {
+    match wire.hear(patience).await? {
         Reply::Fault { message } => Err(AgentError::Fault {
             place: wire.place().to_owned(),
             kind: FaultKind::System,

@@ -78,6 +78,11 @@ impl Eyes {
                 let (_, node) = window.close().context("CPU times")?;
                 Reply::Cpu { node }
             }
+            Request::MeasureCpu { after_s, for_s } => {
+                let (opened, node) =
+                    node_cpu::measure(after_s.max(0.0), for_s.max(0.0)).context("CPU times")?;
+                Reply::CpuMeasured { opened, node }
+            }
             Request::Sniff { device, watch } => {
                 if let Some(before) = self.sniffer.take() {
                     before.finish()?;
@@ -129,6 +134,13 @@ mod tests {
         };
         assert!(message.contains("no CPU window"), "{message}");
         assert!(node.window_s > 0.0 && !node.busy.is_empty());
+    }
+
+    #[test]
+    fn a_window_of_its_own_lasts_as_long_as_was_asked() {
+        let replies = ask("{\"op\":\"measure_cpu\",\"after_s\":0.05,\"for_s\":0.1}\n");
+        let [Reply::CpuMeasured { node, .. }] = replies.as_slice() else { panic!("{replies:?}") };
+        assert!(node.window_s >= 0.1 && !node.busy.is_empty(), "{node:?}");
     }
 
     #[test]

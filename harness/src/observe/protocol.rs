@@ -7,11 +7,12 @@ use crate::{
     proof::sniffer::{Sightings, Watch},
 };
 use cnibench_model::NodeCpu;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::IpAddr};
 
 /// Version of this protocol; both ends refuse another one.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// From the controller to the observer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,6 +26,13 @@ pub enum Request {
     OpenCpu,
     /// The node's CPU time since then: [`Reply::Cpu`].
     CloseCpu,
+    /// Measure the node's CPU time over a window of its own: [`Reply::CpuMeasured`] when it is over.
+    MeasureCpu {
+        /// Seconds until it begins.
+        after_s: f64,
+        /// Seconds that it lasts.
+        for_s: f64,
+    },
     /// Watch what enters a device: [`Reply::Sniffing`], from when on every frame is seen. A watch that
     /// was on is forgotten.
     Sniff {
@@ -85,6 +93,13 @@ pub enum Reply {
     /// Answer to [`Request::CloseCpu`].
     Cpu {
         /// The node's CPU time in the window.
+        node: NodeCpu,
+    },
+    /// Answer to [`Request::MeasureCpu`].
+    CpuMeasured {
+        /// When the window opened, by the node's wall clock.
+        opened: Timestamp,
+        /// The node's CPU time in it.
         node: NodeCpu,
     },
     /// Answer to [`Request::Sniff`].

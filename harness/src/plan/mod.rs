@@ -9,7 +9,7 @@ pub mod tournament;
 
 use cnibench_model::{Case, CniSpec, SeriesKey};
 use serde::Serialize;
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 pub use tournament::Matrix;
 
 /// Time of one trial beyond warm-up and window: both agents' handshake and the CPU snapshots.
@@ -120,6 +120,14 @@ impl Plan {
         self.schedule.chunk_by(|a, b| a.batch == b.batch)
     }
 
+    /// Nodes of the node-pair matrix by number, in the order in which they are used; empty where one pair
+    /// of nodes is measured.
+    pub fn nodes(&self) -> Vec<u32> {
+        let mut seen = HashSet::new();
+        let used = self.schedule.iter().filter_map(|s| s.pair).flat_map(|(a, b)| [a, b]);
+        used.filter(|node| seen.insert(*node)).collect()
+    }
+
     /// How long the whole run will take, set-up and report included.
     pub fn estimate(&self) -> Duration {
         let trials: f64 = self.batches().map(|b| Self::trial_s(&self.cases[b[0].case])).sum();
@@ -165,7 +173,7 @@ mod tests {
     use super::*;
     use cnibench_model::{CniSpec, ProviderKind};
     use cnibench_scenarios::{catalog, expand};
-    use std::collections::{BTreeMap, HashSet};
+    use std::collections::BTreeMap;
 
     fn plan(order: TrialOrder, seed: u64) -> Plan {
         let cnis: Vec<_> = ["host", "a", "b"].map(CniSpec::named).into();

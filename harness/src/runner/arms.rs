@@ -1,9 +1,12 @@
 //! The clusters of a run, one for each cni, with the agents in them.
 
-use super::trial::{self, Broken, Slot, TrialError};
+use super::{
+    eyes::Eyes,
+    trial::{self, Broken, Slot, TrialError},
+};
 use crate::{
     cluster::{Cluster, ClusterError, Ends, Place, Provider, StateError, Topology},
-    exec::{Agent, AgentError},
+    exec::{Agent, AgentError, Observer},
 };
 use cnibench_model::{
     Case, CellStatus, CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProofKind,
@@ -16,6 +19,8 @@ use std::collections::HashMap;
 pub struct Arm {
     cluster: Box<dyn Cluster>,
     agents: HashMap<Place, Agent>,
+    /// Observers of nodes by their places; none where one could not be started.
+    observers: HashMap<Place, Option<Observer>>,
 }
 
 impl Arm {
@@ -27,7 +32,7 @@ impl Arm {
         topology: &Topology,
     ) -> Result<(Self, Vec<Proof>), ClusterError> {
         let cluster = provider.up(index, cni, topology).await?;
-        let mut arm = Self { cluster, agents: HashMap::new() };
+        let mut arm = Self { cluster, agents: HashMap::new(), observers: HashMap::new() };
         let proofs = arm.prove().await?;
         Ok((arm, proofs))
     }
@@ -35,7 +40,9 @@ impl Arm {
     /// Takes the proofs, and once more where the way to the cluster was cut in between.
     async fn prove(&mut self) -> anyhow::Result<Vec<Proof>> {
         let proofs = self.cluster.prove().await;
-        if verdict(&proofs).is_some() && self.cluster.mend().await?.is_some() {
+        let shaky = verdict(&proofs).is_some()
+            || proofs.iter().any(|p| p.outcome == ProofOutcome::NotTaken);
+        if shaky && self.cluster.mend().await?.is_some() {
             return Ok(self.cluster.prove().await);
         }
         Ok(proofs)
@@ -169,12 +176,18 @@ impl Arm {
                 (Ok(client), Ok(server)) => (client, server),
                 (Err(e), _) | (_, Err(e)) => return Err(e.into()),
             };
-            match trial::measure(case, asked.slot, &cast.ends, &mut client, &mut server).await {
+            let mut eyes = Eyes::open(cluster, cast.eyes).await;
+            let seen = &mut eyes.open;
+            match trial::measure(case, asked.slot, &cast.ends, &mut client, &mut server, seen).await
+            {
                 Ok(mut trial) => {
                     trial.nodes = cast.nodes.take();
-                    Ok((trial, (cast.ends.client, client), (cast.ends.server, server)))
+                    trial.warnings.append(&mut eyes.warnings);
+                    let agents = [(cast.ends.client, client), (cast.ends.server, server)];
+                    Ok((trial, agents, eyes.back().await))
                 }
                 Err(broken) => {
+                    eyes.stop(case).await;
                     // What state the pair is in is not known: the next trial starts with fresh agents.
                     client.stop().await;
                     server.stop().await;
@@ -185,8 +198,9 @@ impl Arm {
         let done = futures::future::join_all(running).await;
         done.into_iter()
             .map(|result| {
-                result.map(|(trial, client, server)| {
-                    self.agents.extend([client, server]);
+                result.map(|(trial, agents, observers)| {
+                    self.agents.extend(agents);
+                    self.observers.extend(observers);
                     trial
                 })
             })
@@ -206,13 +220,28 @@ impl Arm {
         let (ends, nodes) = found.map_err(TrialError::NotOffered)?;
         let client = Pooled(self.agents.remove(&ends.client));
         let server = Pooled(self.agents.remove(&ends.server));
-        Ok(Cast { ends, nodes, client, server })
+        let mut places: Vec<Place> = [&ends.client, &ends.server]
+            .into_iter()
+            .filter_map(|place| self.cluster.observer(place))
+            .collect();
+        places.dedup();
+        let eyes = places
+            .into_iter()
+            .map(|place| {
+                let known = self.observers.remove(&place);
+                (place, known)
+            })
+            .collect();
+        Ok(Cast { ends, nodes, client, server, eyes })
     }
 
     /// Drops agents that may be in the middle of something.
     pub async fn forget_agents(&mut self) {
         for (_, agent) in self.agents.drain() {
             agent.stop().await;
+        }
+        for observer in self.observers.drain().filter_map(|(_, observer)| observer) {
+            observer.stop().await;
         }
     }
 
@@ -239,6 +268,8 @@ struct Cast {
     nodes: Option<NodePair>,
     client: Pooled,
     server: Pooled,
+    /// Observers of both nodes: none where it was not tried yet to start one.
+    eyes: Vec<(Place, Option<Option<Observer>>)>,
 }
 
 /// An agent of an earlier trial, if there is one.

@@ -4,6 +4,7 @@
 //! failed cells, the rest goes on. Knows no provider and no CNI; prints nothing (see [`progress`]).
 
 mod arms;
+mod eyes;
 mod probed;
 pub mod progress;
 mod trial;

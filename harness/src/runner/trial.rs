@@ -2,11 +2,11 @@
 
 use crate::{
     cluster::Ends,
-    exec::{Agent, AgentError},
+    exec::{Agent, AgentError, Observer},
 };
 use cnibench_model::{Case, Trial};
 use cnibench_workloads::{
-    cpus,
+    cpus, observed,
     outcome::combine,
     protocol::{FaultKind, Request, Task},
 };
@@ -77,6 +77,7 @@ pub async fn measure(
     ends: &Ends,
     client: &mut Agent,
     server: &mut Agent,
+    eyes: &mut [Observer],
 ) -> Result<Trial, Broken> {
     let (client_cpus, server_cpus) =
         cpus::assign(case.params.pinning, client.allowed(), server.allowed());
@@ -95,15 +96,31 @@ pub async fn measure(
     server.send(&Request::Serve { task: task.clone(), bind: ends.bind_addr, port }).await?;
     let port = server.listening(GRACE).await?;
     let target = SocketAddr::new(ends.server_addr, port);
+    let mut blind = Vec::new();
+    for eye in eyes.iter_mut() {
+        if let Err(e) = eye.measure_cpu(case.warmup_s, case.duration_s).await {
+            blind.push(unseen(&e));
+        }
+    }
     client.send(&Request::Drive { task: task.clone(), server: target }).await?;
     let limit = Duration::from_secs_f64(case.duration_s + case.warmup_s + PATIENCE_S) + GRACE;
     let (at_client, at_server) = tokio::join!(client.finished(limit), server.finished(limit));
-    let (at_client, at_server) = match (at_client, at_server) {
+    let (mut at_client, mut at_server) = match (at_client, at_server) {
         (Ok(c), Ok(s)) => (c, s),
         (Err(c), Err(s)) => return Err(both(c, s)),
         (Err(e), Ok(_)) | (Ok(_), Err(e)) => return Err(e.into()),
     };
-    let outcome = combine(&task, &at_client, &at_server);
+    for eye in eyes.iter_mut() {
+        match eye.measured_cpu(GRACE).await {
+            Ok(seen) => {
+                observed::observe(&mut at_client, &seen);
+                observed::observe(&mut at_server, &seen);
+            }
+            Err(e) => blind.push(unseen(&e)),
+        }
+    }
+    let mut outcome = combine(&task, &at_client, &at_server);
+    outcome.warnings.append(&mut blind);
     Ok(Trial {
         case: case.id.clone(),
         index: slot.index,
@@ -124,6 +141,11 @@ pub async fn measure(
         proofs: Vec::new(),
         warnings: outcome.warnings,
     })
+}
+
+/// A trial is no worse for it than one without an observer.
+fn unseen(error: &AgentError) -> String {
+    format!("no CPU times of the node's observer ({})", error.short())
 }
 
 /// Two errors of one trial: the one that says more comes first. An end that only saw its peer fall

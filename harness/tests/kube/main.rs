@@ -4,33 +4,35 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod fake;
+mod matrix;
+mod rights;
 
 use cnibench::{
     cluster::kube::{
-        Access, KubeconfigProvider, Options,
-        access::Right,
+        Access,
+        deployment::{Deployment, Seats},
         leftovers::{self, Whose},
+        logged::Logged,
         nodes::{self, Wanted},
         objects::Image,
-        options::Pairs,
-        pods::{Deployment, Pods, apply},
+        pods::{Pods, apply},
         ready::{self, Wait},
         removal::remove_namespace,
-        rights::{self, Scope},
+        settle,
     },
-    plan::{Arrangement, Plan, TrialOrder},
+    cni::kubernetes::KubeCni,
 };
-use cnibench_model::{CniSpec, Placement, ProviderKind};
-use fake::{Answer, Call, Fake, many_nodes, ok, recorded, refused};
+use cnibench_model::{CniSpec, Placement};
+use fake::{Answer, Call, Fake, ok, recorded, refused};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use serde_json::{Value, json};
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 fn access(fake: &Fake, answer: impl Fn(&Call) -> Answer + Send + Sync + 'static) -> Access {
@@ -45,10 +47,11 @@ fn deployment() -> Deployment {
         image: Image::Any("busybox".to_owned()),
         cpus: None,
         nodes: Wanted::default(),
-        every_node: false,
+        seats: Seats::Scheduler,
         placements: vec![Placement::CrossNode],
         host_network: false,
         host: true,
+        control: false,
         observers: false,
         net_admin: false,
         deadline: Duration::from_secs(600),
@@ -77,26 +80,6 @@ async fn without_the_right_to_list_nodes_the_scheduler_keeps_pods_apart() {
     let answer = |_: &Call| refused(403, "Forbidden", "nodes is forbidden");
     let found = nodes::choose(&access(&fake, answer), &Wanted::default(), 2).await.unwrap();
     assert_eq!(found, None);
-}
-
-#[tokio::test]
-async fn lacking_rights_are_named_with_what_needs_them() {
-    let fake = Fake::default();
-    let access = access(&fake, |call| {
-        let asked = &call.body["spec"]["resourceAttributes"];
-        let allowed = asked["resource"] != "namespaces";
-        ok(&json!({
-            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
-            "metadata": {}, "spec": call.body["spec"], "status": {"allowed": allowed},
-        }))
-    });
-    let scope = Scope { own_namespace: true, ..Scope::default() };
-    let error = rights::check(&access, "bench", scope).await.unwrap_err().to_string();
-    assert!(error.contains("create namespaces (a namespace of the run's own)"), "{error}");
-    assert!(error.contains("cnibench rbac"), "{error}");
-    rights::check(&access, "bench", Scope::default()).await.unwrap();
-    let exec = Right { resource: "pods", ..rights::needed(Scope::default())[0] };
-    assert!(access.may(&exec, Some("bench")).await.unwrap());
 }
 
 #[tokio::test]
@@ -299,45 +282,43 @@ async fn a_namespace_that_hangs_says_what_keeps_it() {
 }
 
 #[tokio::test]
-async fn a_thousand_nodes_are_planned_quickly() {
-    let fake = Fake::default();
-    let list = many_nodes(1000).to_string().into_bytes();
-    let access = access(&fake, move |call| {
-        if call.path.contains("selfsubjectaccessreviews") {
-            return ok(&json!({
-                "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
-                "metadata": {}, "spec": call.body["spec"], "status": {"allowed": true},
-            }));
-        }
-        if call.path.contains("/version") {
-            return ok(&recorded(include_str!("answers/version.json")));
-        }
-        Some((200, list.clone()))
-    });
-    let options = Options { pairs: Some(Pairs::All), pairs_at_once: 500, ..Options::default() };
-    let placements = vec![Placement::CrossNode];
-    let provider =
-        KubeconfigProvider::with_access(access, options, "abcdef".to_owned(), placements)
-            .await
-            .unwrap();
-    let matrix = provider.matrix().await.unwrap().unwrap();
-    assert_eq!(matrix.nodes, 1000);
-    let suite = cnibench_scenarios::Suite::parse(
-        "matrix.toml",
-        "name = \"m\"\n[[scenario]]\nworkloads = \"tcp_rr\"\nplacements = \"cross-node\"\ntrials = 1\n",
-    )
-    .unwrap();
-    let cnis = [CniSpec::named("installed")];
-    let cases = cnibench_scenarios::expand(&suite, ProviderKind::Kubeconfig, &cnis);
-    let arrangement = Arrangement {
-        matrix: Some(matrix),
-        host_rides: true,
-        ..Arrangement::simple(TrialOrder::Interleaved)
+async fn a_log_is_read_on_and_what_it_said_once_holds_though_it_is_rotated() {
+    let pod = |life: &str| {
+        json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "kube-flannel-x", "uid": "1"},
+            "spec": {"nodeName": "n", "containers": [{"name": "kube-flannel"}]},
+            "status": {"containerStatuses": [{"name": "kube-flannel", "image": "", "imageID": "",
+                "ready": true, "restartCount": 0, "containerID": life}]}})
     };
-    let begun = Instant::now();
-    let plan = Plan::new(cases, &arrangement, 7);
-    // Not a benchmark: only that nothing is quadratic in the pairs.
-    assert!(begun.elapsed() < Duration::from_secs(30));
-    assert_eq!(plan.schedule.len(), 499_500);
-    assert_eq!(plan.batches().count(), 999);
+    let fake = Fake::default();
+    let (life, logs) = (Arc::new(Mutex::new("a".to_owned())), Arc::new(AtomicUsize::new(0)));
+    let (lives, asked) = (life.clone(), logs.clone());
+    let access = access(&fake, move |call| {
+        if !call.path.contains("/log?") {
+            let items = [pod(&lives.lock().unwrap())];
+            return ok(
+                &json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": items}),
+            );
+        }
+        let text = match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => "2026-11-23T10:00:01.5Z starting\n",
+            1 if call.path.contains("sinceTime=2026-11-23T10%3A00%3A01Z") => {
+                "2026-11-23T10:00:01.5Z starting\n2026-11-23T10:00:02.5Z Running backend.\n"
+            }
+            // Rotated: it begins in the middle.
+            _ => "2026-11-23T11:00:00.5Z a lease was renewed\n",
+        };
+        Some((200, text.as_bytes().to_vec()))
+    });
+    let profile = KubeCni::resolve(&CniSpec::named("flannel-vxlan")).unwrap().profile;
+    let logged = Logged::default();
+    let look = |patience| settle::at_rest(&access, &logged, &profile, None, patience);
+    look(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(logs.load(Ordering::SeqCst), 2);
+    look(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(logs.load(Ordering::SeqCst), 2, "nothing is left to be asked");
+    // One that was started again says it again.
+    *life.lock().unwrap() = "b".to_owned();
+    let error = look(Duration::ZERO).await.unwrap_err().to_string();
+    assert!(error.contains("n: its log does not say \"Running backend.\""), "{error}");
 }

@@ -6,7 +6,7 @@ use crate::cluster::{
     kube::{
         Access,
         access::Right,
-        rights::{Scope, needed},
+        rights::{Scope, lacking, needed},
     },
 };
 use futures::future::join_all;
@@ -47,10 +47,9 @@ pub(super) async fn kubeconfig(args: &Args) -> Vec<Check> {
     if !answers {
         return checks;
     }
-    let base = Scope { own_namespace: true, ..Scope::default() };
-    let all = Scope { own_namespace: true, matrix: true, cni_pods: true };
-    let base = needed(base);
-    let more: Vec<Right> = needed(all).into_iter().filter(|r| !base.contains(r)).collect();
+    let base = needed(Scope::printed(true, false, false));
+    let all = needed(Scope::printed(true, true, true));
+    let more: Vec<Right> = all.into_iter().filter(|r| !base.contains(r)).collect();
     checks.push(Check::new(KUBECONFIG, "rights to measure", rights(&access, &base).await));
     checks.push(Check::new(KUBECONFIG, "rights to look closer", rights(&access, &more).await));
     checks
@@ -58,19 +57,10 @@ pub(super) async fn kubeconfig(args: &Args) -> Vec<Check> {
 
 /// Has this user all of these? Else which are missing, and what for.
 async fn rights(access: &Access, wanted: &[Right]) -> Result<String, String> {
-    // Those of a namespace are asked for the one that the context names: the run's own is not there yet.
-    let asked = wanted.iter().map(|right| {
-        let place = (!right.cluster_wide).then_some(access.namespace.as_str());
-        async move { (right, access.may(right, place).await) }
-    });
-    let mut lacking = Vec::new();
-    for (right, may) in join_all(asked).await {
-        match may {
-            Ok(true) => {}
-            Ok(false) => lacking.push(format!("{right} ({})", right.needed_for)),
-            Err(e) => return Err(format!("{e:#}")),
-        }
-    }
+    // Everywhere, for a namespace of the run's own, which is not there yet.
+    let lacking = lacking(access, None, wanted).await.map_err(|e| format!("{e:#}"))?;
+    let lacking: Vec<String> =
+        lacking.iter().map(|right| format!("{right} ({})", right.needed_for)).collect();
     if lacking.is_empty() {
         return Ok(format!("all {}", wanted.len()));
     }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     cluster::{
         Cluster, Ends, Place, StateError,
-        kube::{Access, KubeCluster, settle},
+        kube::{Access, KubeCluster, logged::Logged, settle},
     },
     cni::kubernetes::KubeCni,
     exec::Link,
@@ -22,6 +22,7 @@ use std::{path::PathBuf, time::Duration};
 pub(super) struct Ground {
     pub(super) tools: Tools,
     pub(super) access: Access,
+    pub(super) logged: Logged,
     pub(super) cni: KubeCni,
     pub(super) sources: CniSources,
     pub(super) config: Config,
@@ -31,6 +32,11 @@ pub(super) struct Ground {
 }
 
 impl Ground {
+    /// Is the flow observer in the other state?
+    fn switches_hubble(&self, on: bool) -> bool {
+        self.cni.hubble != Some(on) && self.cni.with_hubble(on).is_some()
+    }
+
     /// Switches the flow observer, and waits until the cni is settled again; false when nothing was
     /// to be done.
     async fn switch_hubble(&mut self, on: bool) -> Result<bool, StateError> {
@@ -48,13 +54,13 @@ impl Ground {
         let (access, facts) = (&self.access, &self.config.facts);
         install(access, &self.tools, &cni, &self.sources, facts, &self.kubeconfig).await?;
         settle::rolled_out(access, &cni.profile, self.patience).await?;
-        settle::settled(access, &cni.profile, self.nodes, self.patience).await?;
+        settle::settled(access, &self.logged, &cni.profile, self.nodes, self.patience).await?;
         self.cni = cni;
         Ok(true)
     }
 
     async fn at_rest(&self) -> anyhow::Result<()> {
-        settle::at_rest(&self.access, &self.cni.profile, None, self.patience).await
+        settle::at_rest(&self.access, &self.logged, &self.cni.profile, None, self.patience).await
     }
 }
 
@@ -108,10 +114,13 @@ impl Cluster for KindMeasured {
     async fn surround(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
         let before = self.surroundings.take();
         // A case that does not say is measured with what the cni was asked for.
-        if let Some(on) = wanted.hubble.or(self.asked.hubble)
-            && self.ground.switch_hubble(on).await?
-        {
-            self.inner.switched(self.ground.cni.clone());
+        if let Some(on) = wanted.hubble.or(self.asked.hubble) {
+            if self.ground.switches_hubble(on) {
+                self.inner.switches().await;
+            }
+            if self.ground.switch_hubble(on).await? {
+                self.inner.switched(self.ground.cni.clone());
+            }
         }
         let proofs = self.inner.surround(wanted).await?;
         if before != Some(*wanted) {
@@ -131,6 +140,14 @@ impl Cluster for KindMeasured {
 
     async fn enter(&self, place: &Place) -> anyhow::Result<Link> {
         self.inner.enter(place).await
+    }
+
+    fn observer(&self, place: &Place) -> Option<Place> {
+        self.inner.observer(place)
+    }
+
+    async fn observe(&self, observer: &Place) -> anyhow::Result<Link> {
+        self.inner.observe(observer).await
     }
 
     async fn prove(&self) -> Vec<Proof> {

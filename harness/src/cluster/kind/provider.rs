@@ -17,10 +17,12 @@ use crate::{
     cluster::{
         Cluster, ClusterError, CniOffer, Provider, Topology,
         kube::{
-            Access, KubeCluster, Options,
+            Access, Demand, KubeCluster, Options,
+            deployment::{Deployment, Ground as Terms, Seats},
+            logged::Logged,
+            nodes,
             objects::Image,
-            options::PodCpus,
-            pods::{Deployment, Pods},
+            pods::Pods,
             ready, settle,
         },
         netns::{capabilities, user_namespace::is_privileged},
@@ -30,7 +32,7 @@ use crate::{
 };
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
-use cnibench_model::{CniSpec, Placement, ProviderKind};
+use cnibench_model::{CniSpec, ProviderKind};
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -39,8 +41,6 @@ use std::{
 };
 use tokio::sync::OnceCell;
 
-/// What pods may take beyond the planned time before they end by themselves.
-const MARGIN: Duration = Duration::from_secs(30 * 60);
 /// Loading an archive of a node's image into Docker.
 const LOAD: Duration = Duration::from_secs(600);
 /// A question to docker.
@@ -52,7 +52,7 @@ pub struct KindProvider {
     options: KindOptions,
     pods: Options,
     sources: Sources,
-    placements: Vec<Placement>,
+    demand: Demand,
     /// How long the run is planned to take.
     planned: Mutex<Duration>,
     /// The workload image: its archive, which goes with this, and its name.
@@ -72,7 +72,7 @@ impl KindProvider {
         owner: Arc<Owner>,
         options: KindOptions,
         pods: Options,
-        placements: Vec<Placement>,
+        demand: Demand,
     ) -> anyhow::Result<Self> {
         let sources = read_sources(options.sources.as_deref())?;
         let tools = Tools::of(&sources);
@@ -89,7 +89,7 @@ impl KindProvider {
             options,
             pods,
             sources,
-            placements,
+            demand,
             planned: Mutex::new(Duration::ZERO),
             image: OnceCell::new(),
             asked: OnceCell::new(),
@@ -177,28 +177,25 @@ impl KindProvider {
         Ok((folder.path().join(ARCHIVE), name.clone()))
     }
 
-    fn deployment(&self, index: u32, cni: &KubeCni, image: String) -> Deployment {
-        let run = self.maker.owner.id().as_str().to_owned();
-        let planned = self.planned.lock().map_or(Duration::ZERO, |p| *p);
-        Deployment {
-            own_namespace: format!("cnibench-{run}-{index}"),
-            run,
-            namespace: self.pods.namespace.clone(),
+    async fn deployment(
+        &self,
+        index: u32,
+        cni: &KubeCni,
+        image: String,
+        access: &Access,
+    ) -> anyhow::Result<Deployment> {
+        let listed = nodes::choose(access, &self.pods.nodes(cni.profile.host_network), 2).await?;
+        let terms = Terms {
+            run: self.maker.owner.id().as_str().to_owned(),
+            index,
             image: Image::Own(image),
-            cpus: match self.pods.pod_cpus {
-                // Nobody else uses these nodes, and a quota would throttle.
-                None | Some(PodCpus::Unlimited) => None,
-                Some(PodCpus::Exactly(n)) => Some(n),
-            },
-            nodes: self.pods.nodes(cni.profile.host_network),
-            every_node: false,
-            placements: self.placements.clone(),
-            host_network: cni.profile.host_network,
-            host: true,
-            observers: true,
-            net_admin: true,
-            deadline: planned * 2 + MARGIN,
-        }
+            // Nobody else uses these nodes, and a quota would throttle.
+            cpus: None,
+            privileged: true,
+            planned: self.planned.lock().map_or(Duration::ZERO, |p| *p),
+        };
+        let seats = Seats::of(listed.as_deref(), None).map_err(|e| anyhow!(e))?;
+        Ok(Deployment::new(terms, &self.pods, &self.demand, &cni.profile, seats))
     }
 
     /// Everything between an empty cluster and one that can be measured.
@@ -208,7 +205,7 @@ impl KindProvider {
         ground: &Ground,
         nodes: u32,
     ) -> anyhow::Result<Vec<String>> {
-        let Ground { access, cni, sources, config, .. } = ground;
+        let Ground { access, logged, cni, sources, config, .. } = ground;
         let mut clock = Clock::start(&cluster.name);
         let names = cluster.nodes().await?;
         let needed = &cni.profile.plugins;
@@ -225,7 +222,7 @@ impl KindProvider {
         let (archive, _) = self.image().await?;
         // The workload's image is loaded while the cni starts.
         let patience = Duration::from_secs_f64(self.options.ready_within);
-        let settled = settle::settled(access, &cni.profile, nodes as usize, patience);
+        let settled = settle::settled(access, logged, &cni.profile, nodes as usize, patience);
         tokio::try_join!(settled, cluster.load(&archive))?;
         clock.done("settling, and the workload image");
         let mut details = install::details(cni, sources);
@@ -358,13 +355,14 @@ impl Provider for KindProvider {
         let mut clock = Clock::start(&name);
         let mut cluster = self.maker.create(index, &config).await?;
         clock.done("kind create cluster");
-        let deployment = self.deployment(index, &cni, self.image().await?.1);
+        let image = self.image().await?.1;
         let made = async {
             let access = Access::from_kubeconfig(Some(&cluster.kubeconfig), None).await?;
             let sources = self.sources.of(&cni.profile.name, &cni.profile.family);
             let ground = Ground {
                 tools: self.maker.tools.clone(),
                 access: access.clone(),
+                logged: Logged::default(),
                 cni: cni.clone(),
                 sources,
                 config,
@@ -374,12 +372,14 @@ impl Provider for KindProvider {
             };
             let details = self.fill(&cluster, &ground, topology.nodes).await?;
             let mut clock = Clock::start(&name);
+            let deployment = self.deployment(index, &cni, image, &access).await?;
             let mut pods = Pods::new(access, &deployment);
             let mut info = KubeCluster::deploy(&mut pods, &deployment, &cni, begun).await?;
             info.details.extend(details);
             clock.done("workload pods");
             // New pods make some cnis compile again.
-            settle::at_rest(&ground.access, &cni.profile, None, ground.patience).await?;
+            settle::at_rest(&ground.access, &ground.logged, &cni.profile, None, ground.patience)
+                .await?;
             clock.done("coming to rest");
             let mut inner = KubeCluster::new(pods, cni.clone(), info, &deployment);
             if self.maker.keep {

@@ -156,6 +156,14 @@ pub struct Right {
     pub needed_for: &'static str,
 }
 
+impl Right {
+    /// The same right, whatever it is needed for.
+    pub fn same(&self, other: &Self) -> bool {
+        let needed_for = self.needed_for;
+        *self == Self { needed_for, ..*other }
+    }
+}
+
 impl std::fmt::Display for Right {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.verb, self.resource)?;

@@ -1,8 +1,10 @@
 //! A cluster that was there or was made, with the pods of a run in it and the claims of its cni.
 
 use super::{
+    deployment::Deployment,
     footprint::Footprints,
-    pods::{Deployment, Pods},
+    objects::Role,
+    pods::Pods,
     prove,
     surround::{Changer, State},
 };
@@ -19,6 +21,7 @@ use cnibench_model::{
 };
 use cnibench_workloads::protocol::Volley;
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::Mutex,
     time::{Duration, Instant},
@@ -38,6 +41,8 @@ pub struct KubeCluster {
     /// True when the cni's own pods are others than when their window began.
     replaced: bool,
     placements: Vec<Placement>,
+    /// Seats by the numbers of nodes in the plan.
+    seats: HashMap<u32, usize>,
     /// Policies are proved once, and again with the flow observer on.
     proved: Mutex<Option<bool>>,
 }
@@ -76,9 +81,10 @@ impl KubeCluster {
     pub fn new(pods: Pods, cni: KubeCni, info: CniInfo, deployment: &Deployment) -> Self {
         let footprints = deployment.observers;
         let placements = deployment.placements.clone();
-        let agents = cni.profile.agent.clone().filter(|_| footprints);
+        let components = cni.profile.components.clone();
         let client = pods.access.client.clone();
-        let footprints = agents.map(|agents| Footprints::new(client, cni.spec.clone(), agents));
+        let footprints = (footprints && !components.is_empty())
+            .then(|| Footprints::new(client, cni.spec.clone(), components));
         Self {
             pods,
             cni,
@@ -88,6 +94,7 @@ impl KubeCluster {
             footprints,
             replaced: false,
             placements,
+            seats: deployment.seats.by_number(),
             proved: Mutex::new(None),
         }
     }
@@ -95,6 +102,14 @@ impl KubeCluster {
     /// With something a reader of the record should know.
     pub fn note(&mut self, text: String) {
         self.notes.push(text);
+    }
+
+    /// The cni is about to be installed again.
+    pub async fn switches(&mut self) {
+        if let Some(footprints) = &mut self.footprints {
+            // What fails here fails at the end of the load, too, and is told there.
+            let _ = footprints.pause().await;
+        }
     }
 
     /// The cni was installed again with its flow observer switched.
@@ -120,7 +135,8 @@ impl KubeCluster {
             return Vec::new();
         }
         let proofs = prove::policies(&self.pods, &self.cni).await;
-        if proofs.iter().any(|p| p.outcome == ProofOutcome::Failed)
+        let again = |p: &Proof| matches!(p.outcome, ProofOutcome::Failed | ProofOutcome::NotTaken);
+        if proofs.iter().any(again)
             && let Ok(mut proved) = self.proved.lock()
         {
             *proved = None;
@@ -170,7 +186,11 @@ impl Cluster for KubeCluster {
         if self.state.has_policies() {
             return Err("policies select one server, not those of all pairs".to_owned());
         }
-        let pair = (a as usize, b as usize);
+        let seat = |number| {
+            let seat = self.seats.get(&number).copied();
+            seat.ok_or_else(|| format!("this run uses no node {number}"))
+        };
+        let pair = (seat(a)?, seat(b)?);
         let host = host || self.host_network();
         let ends = self.pods.ends(placement, host, pair)?;
         let name = |node| self.pods.node_name(node).map(str::to_owned);
@@ -190,7 +210,7 @@ impl Cluster for KubeCluster {
             && let Some(footprints) = &mut self.footprints
         {
             // What fails here fails at the end of the load, too, and is told there.
-            let _ = footprints.begin().await;
+            let _ = footprints.resume().await;
         }
         // What the proof sends must not meet other policies.
         if wanted.hubble == Some(true) && !self.state.has_policies() {
@@ -219,6 +239,16 @@ impl Cluster for KubeCluster {
 
     async fn enter(&self, place: &Place) -> anyhow::Result<Link> {
         self.pods.start(&place.id, "agent").await
+    }
+
+    fn observer(&self, place: &Place) -> Option<Place> {
+        let node = self.pods.pods.get(&place.id)?.node;
+        let pod = self.pods.pod(node, Role::Observer).ok()?;
+        Some(Place { label: pod.role.describe(&pod.node_name), id: pod.role.name(node) })
+    }
+
+    async fn observe(&self, observer: &Place) -> anyhow::Result<Link> {
+        self.pods.start(&observer.id, "observe").await
     }
 
     async fn prove(&self) -> Vec<Proof> {

@@ -5,14 +5,14 @@
 //! of its readings, not between two questions.
 
 use super::{access::explain, ready};
-use crate::cni::kubernetes::AgentPods;
+use crate::cni::kubernetes::Component;
 use anyhow::{Context as _, anyhow};
-use cnibench_model::{CniSpec, Footprint, Phase};
+use cnibench_model::{CniSpec, Footprint, LEAST_WINDOW_S, Phase};
 use jiff::Timestamp;
 use kube::Client;
 use serde::Deserialize;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 
@@ -20,8 +20,6 @@ use std::{
 /// takes one about every 10 to 15 s.
 const IDLE: Duration = Duration::from_secs(20);
 const LONGEST: Duration = Duration::from_secs(45);
-/// Windows shorter than this are no mean of anything.
-const LEAST_S: f64 = 5.0;
 
 /// The parts of `/stats/summary` that are used (k8s.io/kubelet/pkg/apis/stats/v1alpha1).
 #[derive(Debug, Deserialize)]
@@ -58,8 +56,9 @@ struct Memory {
 }
 
 /// One reading of one pod.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Reading {
+    component: String,
     at: Timestamp,
     cpu_ns: u64,
     memory_bytes: u64,
@@ -72,14 +71,18 @@ type Readings = BTreeMap<(String, String), Reading>;
 pub struct Footprints {
     client: Client,
     cni: CniSpec,
-    agents: AgentPods,
+    components: Vec<Component>,
     before: Readings,
+    /// Stretches of the load that are over: the pods were replaced after each.
+    over: Vec<Footprint>,
+    stretch: u32,
 }
 
 impl Footprints {
     /// Of the pods of a cni; nothing is asked yet.
-    pub fn new(client: Client, cni: CniSpec, agents: AgentPods) -> Self {
-        Self { client, cni, agents, before: Readings::new() }
+    pub fn new(client: Client, cni: CniSpec, components: Vec<Component>) -> Self {
+        let before = Readings::new();
+        Self { client, cni, components, before, over: Vec::new(), stretch: 0 }
     }
 
     /// What they cost while nothing is measured: waits for a window of its own.
@@ -95,46 +98,59 @@ impl Footprints {
                 continue;
             }
             let now = self.read().await?;
-            let taken = between(&self.cni, Phase::Idle, &first, &now);
-            if taken.len() == now.len() || begun.elapsed() > LONGEST {
+            let taken = between(&self.cni, Phase::Idle, 0, &first, &now);
+            if taken.iter().all(|f| f.cpus.is_some()) || begun.elapsed() > LONGEST {
                 self.before = now;
                 return Ok(taken);
             }
         }
     }
 
-    /// What they cost since the idle window.
+    /// What they cost since the idle window, by stretches.
     ///
     /// # Errors
     /// As [`idle`](Self::idle).
     pub async fn load(&mut self) -> anyhow::Result<Vec<Footprint>> {
-        let now = self.read().await?;
-        let taken = between(&self.cni, Phase::Load, &self.before, &now);
-        self.before = now;
-        Ok(taken)
+        self.pause().await?;
+        self.stretch = 0;
+        Ok(std::mem::take(&mut self.over))
     }
 
-    /// Begins the window of the load anew: the cni's pods were replaced.
+    /// Ends a stretch of the load: the cni's pods are about to be replaced.
     ///
     /// # Errors
     /// As [`idle`](Self::idle).
-    pub async fn begin(&mut self) -> anyhow::Result<()> {
+    pub async fn pause(&mut self) -> anyhow::Result<()> {
+        let now = self.read().await?;
+        self.over.extend(between(&self.cni, Phase::Load, self.stretch, &self.before, &now));
+        self.before = now;
+        Ok(())
+    }
+
+    /// Begins the next stretch of the load: the cni's pods were replaced.
+    ///
+    /// # Errors
+    /// As [`idle`](Self::idle).
+    pub async fn resume(&mut self) -> anyhow::Result<()> {
         self.before = self.read().await?;
+        self.stretch += 1;
         Ok(())
     }
 
     async fn read(&self) -> anyhow::Result<Readings> {
-        let AgentPods { namespace, selector, .. } = &self.agents;
-        let pods = ready::list(&self.client, namespace, selector).await?;
-        let mut by_node: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for pod in pods {
-            let node = pod.spec.and_then(|s| s.node_name);
-            if let (Some(node), Some(name)) = (node, pod.metadata.name) {
-                by_node.entry(node).or_default().push(name);
+        // Of each node the pods, as namespace and name, and what they are.
+        let mut by_node: BTreeMap<String, HashMap<(String, String), String>> = BTreeMap::new();
+        for Component { name: component, namespace, selector } in &self.components {
+            for pod in ready::list(&self.client, namespace, selector).await? {
+                let node = pod.spec.and_then(|s| s.node_name);
+                if let (Some(node), Some(name)) = (node, pod.metadata.name) {
+                    let pods = by_node.entry(node).or_default();
+                    pods.insert((namespace.clone(), name), component.clone());
+                }
             }
         }
         let mut readings = Readings::new();
-        for (node, names) in by_node {
+        for (node, pods) in by_node {
             let path = format!("/api/v1/nodes/{node}/proxy/stats/summary?only_cpu_and_memory=true");
             let request = http::Request::get(path).body(Vec::new())?;
             let summary: Summary = self
@@ -143,7 +159,7 @@ impl Footprints {
                 .await
                 .map_err(|e| anyhow!(explain(&e)))
                 .with_context(|| format!("the kubelet of {node}"))?;
-            for (pod, reading) in of_pods(summary, namespace, &names) {
+            for (pod, reading) in of_pods(summary, &pods) {
                 readings.insert((node.clone(), pod), reading);
             }
         }
@@ -151,41 +167,51 @@ impl Footprints {
     }
 }
 
-fn of_pods(summary: Summary, namespace: &str, names: &[String]) -> Vec<(String, Reading)> {
-    summary
-        .pods
-        .into_iter()
-        .filter(|p| p.pod_ref.namespace == namespace && names.contains(&p.pod_ref.name))
-        .filter_map(|p| {
-            let cpu = p.cpu?;
-            let reading = Reading {
-                at: cpu.time,
-                cpu_ns: cpu.usage_core_nano_seconds?,
-                memory_bytes: p.memory?.working_set_bytes?,
-            };
-            Some((format!("{namespace}/{}", p.pod_ref.name), reading))
-        })
-        .collect()
+fn of_pods(summary: Summary, pods: &HashMap<(String, String), String>) -> Vec<(String, Reading)> {
+    let reading = |p: PodStats| {
+        let PodRef { name, namespace } = p.pod_ref;
+        let shown = format!("{namespace}/{name}");
+        let component = pods.get(&(namespace, name))?.clone();
+        let cpu = p.cpu?;
+        let reading = Reading {
+            component,
+            at: cpu.time,
+            cpu_ns: cpu.usage_core_nano_seconds?,
+            memory_bytes: p.memory?.working_set_bytes?,
+        };
+        Some((shown, reading))
+    };
+    summary.pods.into_iter().filter_map(reading).collect()
 }
 
-/// Of every pod that was there all the time: one that was restarted in between has a counter of its own.
-fn between(cni: &CniSpec, phase: Phase, before: &Readings, now: &Readings) -> Vec<Footprint> {
-    now.iter()
-        .filter_map(|((node, pod), now)| {
-            let before = before.get(&(node.clone(), pod.clone()))?;
+/// Of every pod that is there now. One that was not there before, or was restarted in between, has no
+/// window.
+fn between(
+    cni: &CniSpec,
+    phase: Phase,
+    stretch: u32,
+    before: &Readings,
+    now: &Readings,
+) -> Vec<Footprint> {
+    let of = |((node, pod), now): (&(String, String), &Reading)| {
+        let window = before.get(&(node.clone(), pod.clone())).and_then(|before| {
             let window_s = now.at.duration_since(before.at).as_secs_f64();
-            let cpu_ns = now.cpu_ns.checked_sub(before.cpu_ns)?;
-            (window_s >= LEAST_S).then(|| Footprint {
-                cni: cni.clone(),
-                phase,
-                node: node.clone(),
-                pod: pod.clone(),
-                window_s,
-                cpus: cpu_ns as f64 / 1e9 / window_s,
-                memory_bytes: now.memory_bytes,
-            })
-        })
-        .collect()
+            Some((window_s.max(0.0), now.cpu_ns.checked_sub(before.cpu_ns)? as f64 / 1e9))
+        });
+        let (window_s, busy_s) = window.unwrap_or_default();
+        Footprint {
+            cni: cni.clone(),
+            phase,
+            node: node.clone(),
+            pod: pod.clone(),
+            component: Some(now.component.clone()),
+            stretch,
+            window_s,
+            cpus: (window_s >= LEAST_WINDOW_S).then(|| busy_s / window_s),
+            memory_bytes: now.memory_bytes,
+        }
+    };
+    now.iter().map(of).collect()
 }
 
 #[cfg(test)]
@@ -206,8 +232,8 @@ mod tests {
     }
 
     fn readings(at: &str, cpu: u64) -> Readings {
-        let names = ["cilium-x".to_owned(), "cilium-y".to_owned()];
-        let of = of_pods(summary(at, cpu), "kube-system", &names);
+        let name = |pod: &str| (("kube-system".to_owned(), pod.to_owned()), "agent".to_owned());
+        let of = of_pods(summary(at, cpu), &["cilium-x", "cilium-y"].map(name).into());
         of.into_iter().map(|(pod, r)| (("w".to_owned(), pod), r)).collect()
     }
 
@@ -217,10 +243,19 @@ mod tests {
         assert_eq!(before.len(), 1, "a pod without numbers is none");
         let now = readings("2026-11-23T10:00:30Z", 2_000_000_000);
         let cni = CniSpec::named("cilium");
-        let taken = between(&cni, Phase::Idle, &before, &now);
-        assert_eq!((taken[0].window_s, taken[0].cpus), (20.0, 0.05));
+        let taken = between(&cni, Phase::Idle, 0, &before, &now);
+        assert_eq!((taken[0].window_s, taken[0].cpus), (20.0, Some(0.05)));
         assert_eq!(taken[0].pod, "kube-system/cilium-x");
-        assert!(between(&cni, Phase::Idle, &now, &now).is_empty(), "no new reading, no window");
-        assert!(between(&cni, Phase::Idle, &now, &before).is_empty(), "a counter that went back");
+        assert_eq!(taken[0].component.as_deref(), Some("agent"));
+        for (before, why) in [
+            (&now, "no new reading"),
+            (&readings("2026-11-23T10:00:10Z", 3_000_000_000), "a counter that went back"),
+            (&Readings::new(), "a pod that was not there"),
+            (&readings("2026-11-23T10:00:26Z", 1_900_000_000), "a window of 4 s"),
+        ] {
+            let taken = between(&cni, Phase::Load, 1, before, &now);
+            assert_eq!((taken[0].cpus, taken[0].stretch), (None, 1), "{why}");
+            assert_eq!(taken[0].memory_bytes, 100 << 20);
+        }
     }
 }

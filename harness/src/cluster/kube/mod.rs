@@ -7,9 +7,14 @@
 pub mod access;
 mod cluster;
 mod delivery;
+pub mod demand;
+pub mod deployment;
+mod ends;
 mod footprint;
 mod health;
+pub mod hubble;
 pub mod leftovers;
+pub mod logged;
 pub mod nodes;
 pub mod objects;
 pub mod options;
@@ -21,8 +26,11 @@ pub mod removal;
 pub mod rights;
 pub mod settle;
 pub mod surround;
+pub mod toleration;
+mod watch;
 
 pub use access::Access;
 pub use cluster::KubeCluster;
+pub use demand::Demand;
 pub use options::Options;
 pub use provider::{INSTALLED, KubeconfigProvider};

@@ -1,6 +1,9 @@
 //! Which nodes carry the pods of a run.
 
-use super::access::{Access, answer, explain, is_forbidden};
+use super::{
+    access::{Access, answer, explain, is_forbidden},
+    toleration::Toleration,
+};
 use anyhow::{anyhow, bail};
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use kube::{Api, api::ListParams};
@@ -20,8 +23,8 @@ pub struct NodeFacts {
 pub struct Wanted {
     /// Labels.
     pub selector: BTreeMap<String, String>,
-    /// Taints that are tolerated, as `key[=value][:effect]`.
-    pub tolerations: Vec<String>,
+    /// Taints that are tolerated.
+    pub tolerations: Vec<Toleration>,
     /// True where pods need no cni: nodes that are not ready for want of one are as good.
     pub without_cni: bool,
 }
@@ -108,26 +111,12 @@ fn unusable(node: &Node, wanted: &Wanted) -> Option<String> {
     let repels = |taint: &&Taint| {
         taint.effect != "PreferNoSchedule"
             && !(wanted.without_cni && taint.key.starts_with("node.kubernetes.io/"))
-            && !wanted.tolerations.iter().any(|t| tolerates(t, taint))
+            && !wanted.tolerations.iter().any(|t| t.tolerates(taint))
     };
     let taint = spec.taints.iter().flatten().find(repels)?;
     let value = taint.value.as_deref().map(|v| format!("={v}")).unwrap_or_default();
     let (key, effect) = (&taint.key, &taint.effect);
     Some(format!("tainted {key}{value}:{effect}, which --toleration {key}{value} tolerates"))
-}
-
-fn tolerates(toleration: &str, taint: &Taint) -> bool {
-    let (rest, effect) = match toleration.split_once(':') {
-        Some((rest, effect)) => (rest, Some(effect)),
-        None => (toleration, None),
-    };
-    let (key, value) = match rest.split_once('=') {
-        Some((key, value)) => (key, Some(value)),
-        None => (rest, None),
-    };
-    key == taint.key
-        && effect.is_none_or(|e| e == taint.effect)
-        && value.is_none_or(|v| Some(v) == taint.value.as_deref())
 }
 
 #[cfg(test)]
@@ -160,7 +149,7 @@ mod tests {
         assert_eq!(unfit[0], ("c".to_owned(), "not ready: no cni".to_owned()));
         assert_eq!(unfit[1].1, "tainted gpu=yes:NoSchedule, which --toleration gpu=yes tolerates");
         for text in ["gpu", "gpu=yes", "gpu=yes:NoSchedule", "gpu:NoSchedule"] {
-            let wanted = Wanted { tolerations: vec![text.to_owned()], ..Wanted::default() };
+            let wanted = Wanted { tolerations: vec![text.parse().unwrap()], ..Wanted::default() };
             assert_eq!(sort(&nodes, &wanted).0.len(), 3, "{text}");
         }
         let wanted = Wanted { without_cni: true, ..Wanted::default() };

@@ -3,6 +3,7 @@
 //! Everything bears the run's labels, so that it can be found and removed by them, and a deadline
 //! after which pods end by themselves.
 
+use super::toleration::Toleration;
 use crate::cluster::owner;
 use cnibench_model::Placement;
 use jiff::{SignedDuration, Timestamp};
@@ -94,7 +95,8 @@ impl Role {
 pub enum Seat {
     /// On the node with this value of `kubernetes.io/hostname`.
     On(String),
-    /// On any node that has none of this run's pods of another seat number.
+    /// On any node that has none of this run's pods of another seat number: the node of the pods of the
+    /// same one, where there are any.
     Apart,
 }
 
@@ -112,8 +114,8 @@ pub struct Common {
     pub cpus: Option<u32>,
     /// Further labels that a node must have.
     pub node_selector: BTreeMap<String, String>,
-    /// Taints that are tolerated, as `key[=value][:effect]`.
-    pub tolerations: Vec<String>,
+    /// Taints that are tolerated.
+    pub tolerations: Vec<Toleration>,
     /// Workload pods run as root with CAP_NET_ADMIN and nothing else, so that they may use every
     /// congestion control and large socket buffers.
     pub net_admin: bool,
@@ -264,40 +266,19 @@ impl Common {
                         {"key": "cnibench/seat", "operator": "NotIn", "values": [node.to_string()]},
                     ]},
                 }]},
-                "podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
-                    "weight": 100,
-                    "podAffinityTerm": {
-                        "topologyKey": hostname,
-                        "labelSelector": {"matchLabels": {
-                            RUN_LABEL: self.run, "cnibench/seat": node.to_string(),
-                        }},
-                    },
+                // The first pod of a seat matches its own term, and goes anywhere.
+                "podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
+                    "topologyKey": hostname,
+                    "labelSelector": {"matchLabels": {
+                        RUN_LABEL: self.run, "cnibench/seat": node.to_string(),
+                    }},
                 }]},
             }),
         }
     }
 
     fn tolerations(&self, host_network: bool) -> Value {
-        let mut all: Vec<Value> = self
-            .tolerations
-            .iter()
-            .map(|text| {
-                let (rest, effect) = match text.split_once(':') {
-                    Some((rest, effect)) => (rest, Some(effect)),
-                    None => (text.as_str(), None),
-                };
-                let mut toleration = match rest.split_once('=') {
-                    Some((key, value)) => {
-                        json!({"key": key, "operator": "Equal", "value": value})
-                    }
-                    None => json!({"key": rest, "operator": "Exists"}),
-                };
-                if let Some(effect) = effect {
-                    toleration["effect"] = json!(effect);
-                }
-                toleration
-            })
-            .collect();
+        let mut all: Vec<Value> = self.tolerations.iter().map(Toleration::json).collect();
         if host_network {
             // They need no cni: a node without one is as good.
             all.push(json!({"key": "node.kubernetes.io/not-ready", "operator": "Exists"}));
@@ -370,7 +351,13 @@ pub fn filler_name(n: u32) -> String {
 }
 
 /// The pods that these placements need on `nodes` nodes: the first two carry the ends.
-pub fn roles(placements: &[Placement], host: bool, observers: bool) -> Vec<(usize, Role)> {
+/// `host`: with the baseline beside them; `control`: with host-network pods for proofs.
+pub fn roles(
+    placements: &[Placement],
+    host: bool,
+    observers: bool,
+    control: bool,
+) -> Vec<(usize, Role)> {
     let mut all = std::collections::BTreeSet::new();
     for placement in placements {
         let needed: &[(usize, Role)] = match placement {
@@ -388,10 +375,12 @@ pub fn roles(placements: &[Placement], host: bool, observers: bool) -> Vec<(usiz
             }
         }
     }
-    // Proofs need a pair of pods, one that a policy denies, and the hosts as a control.
+    // Proofs need a pair of pods, and one that a policy denies.
     all.extend([(0, Role::Pod(0)), (0, Role::Pod(1)), (1, Role::Pod(0))]);
     if observers {
         all.extend([(0, Role::Observer), (1, Role::Observer)]);
+    }
+    if control {
         all.extend([(0, Role::Host(0)), (1, Role::Host(0))]);
     }
     all.into_iter().collect()
@@ -412,7 +401,7 @@ mod tests {
             image: Image::Own("cnibench.local/agent:1".to_owned()),
             cpus: Some(1),
             node_selector: BTreeMap::from([("pool".to_owned(), "bench".to_owned())]),
-            tolerations: vec!["dedicated=bench:NoSchedule".to_owned(), "spot".to_owned()],
+            tolerations: ["dedicated=bench:NoSchedule", "spot"].map(|t| t.parse().unwrap()).into(),
             net_admin: false,
             deadline_s: 600,
             marks: Marks::of_this_host(Duration::from_secs(600)),
@@ -475,10 +464,28 @@ mod tests {
     }
 
     #[test]
+    fn without_named_nodes_pods_of_a_seat_must_be_together_and_others_apart() {
+        let value = common().pod(Role::Pod(1), 0, &Seat::Apart);
+        let pod: Pod = serde_json::from_value(value).unwrap();
+        let affinity = pod.spec.unwrap().affinity.unwrap();
+        let together = affinity.pod_affinity.unwrap();
+        assert_eq!(together.preferred_during_scheduling_ignored_during_execution, None);
+        let together = together.required_during_scheduling_ignored_during_execution.unwrap();
+        assert_eq!(together[0].topology_key, "kubernetes.io/hostname");
+        let labels = together[0].label_selector.clone().unwrap().match_labels.unwrap();
+        let own = pod.metadata.labels.unwrap();
+        assert!(labels.iter().all(|(k, v)| own.get(k) == Some(v)), "the first finds itself");
+        let apart = affinity.pod_anti_affinity.unwrap();
+        let apart = apart.required_during_scheduling_ignored_during_execution.unwrap();
+        let expressions = apart[0].label_selector.clone().unwrap().match_expressions.unwrap();
+        assert_eq!(expressions[1].operator, "NotIn");
+    }
+
+    #[test]
     fn only_the_pods_that_are_needed_are_made() {
-        let cross = roles(&[Placement::CrossNode], false, false);
+        let cross = roles(&[Placement::CrossNode], false, false, false);
         assert_eq!(cross, [(0, Role::Pod(0)), (0, Role::Pod(1)), (1, Role::Pod(0))]);
-        let all = roles(Placement::ALL, true, true);
+        let all = roles(Placement::ALL, true, true, false);
         assert!(all.contains(&(0, Role::Host(1))) && all.contains(&(1, Role::Observer)));
     }
 }

@@ -1,6 +1,6 @@
 //! What the command line says of the pods of a run in a cluster.
 
-use super::nodes::Wanted;
+use super::{nodes::Wanted, toleration::Toleration};
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// Options of the providers kind and kubeconfig.
@@ -21,7 +21,7 @@ pub struct Options {
     pub node_selector: Vec<(String, String)>,
     /// A taint that the pods tolerate; may be given several times.
     #[arg(long = "toleration", value_name = "KEY[=VALUE][:EFFECT]")]
-    pub tolerations: Vec<String>,
+    pub tolerations: Vec<Toleration>,
     /// Image of the workload pods: any small one with sh, cat, chmod, mv and sleep, into which the
     /// binary travels (kubeconfig only: kind loads an image of its own).
     #[arg(long, value_name = "IMAGE")]

@@ -3,14 +3,11 @@
 use super::{
     access::{Access, POD_SECURITY, answer, explain, is_forbidden, is_unreachable},
     delivery,
-    nodes::{self, NodeFacts},
-    objects::{
-        self, CONTAINER, Common, Image, MANAGER, Marks, RUN_LABEL, Role, SERVICE_PORT, Seat,
-    },
+    deployment::{Deployment, Seats},
+    objects::{CONTAINER, Common, Image, MANAGER, Marks, RUN_LABEL, Role, Seat},
     ready::Wait,
 };
 use crate::{
-    cluster::{Ends, Place},
     exec::{
         Link,
         pod::{Container, Cuts},
@@ -47,37 +44,6 @@ pub const AT_ONCE: usize = 16;
 const PODS_READY: Duration = Duration::from_secs(120);
 /// How long an API server that goes away while something is made is waited for.
 const OUTAGE: Duration = Duration::from_secs(60);
-
-/// What is to be deployed.
-#[derive(Debug, Clone)]
-pub struct Deployment {
-    /// The run's id.
-    pub run: String,
-    /// Namespace of the user's, which stays; none: one of our own is made.
-    pub namespace: Option<String>,
-    /// The name of our own.
-    pub own_namespace: String,
-    /// Where the binary comes from.
-    pub image: Image,
-    /// CPUs of each pod, requested and at most.
-    pub cpus: Option<u32>,
-    /// Which nodes.
-    pub nodes: nodes::Wanted,
-    /// True to use every node, false for the first two.
-    pub every_node: bool,
-    /// Placements that trials will use.
-    pub placements: Vec<Placement>,
-    /// True when the cni is the baseline itself: host-network pods alone.
-    pub host_network: bool,
-    /// True when host-network pods are wanted as a baseline beside the cni's.
-    pub host: bool,
-    /// True when privileged observers may be made.
-    pub observers: bool,
-    /// True when workload pods may have CAP_NET_ADMIN.
-    pub net_admin: bool,
-    /// When pods end by themselves.
-    pub deadline: Duration,
-}
 
 /// Must the host-network pods be there?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,34 +146,12 @@ impl Pods {
     /// # Errors
     /// What could not be made or does not come up, and why.
     pub async fn deploy(&mut self, deployment: &Deployment) -> anyhow::Result<()> {
-        let found = nodes::choose(&self.access, &deployment.nodes, 2).await?;
-        let used = match (&found, deployment.every_node) {
-            (Some(nodes), true) => nodes.len(),
-            (None, true) => bail!(
-                "the node-pair matrix needs the right to list nodes (`cnibench rbac --matrix`)"
-            ),
-            _ => 2,
-        };
         if self.own_namespace {
             self.make_namespace().await?;
         }
-        let mut wanted = if deployment.host_network {
-            (0..used).map(|node| (node, Role::Host(0))).chain([(0, Role::Host(1))]).collect()
-        } else {
-            objects::roles(&deployment.placements, deployment.host, deployment.observers)
-        };
-        if deployment.every_node && !deployment.host_network {
-            wanted.extend((2..used).map(|node| (node, Role::Pod(0))));
-            if deployment.host {
-                wanted.extend((2..used).map(|node| (node, Role::Host(0))));
-            }
-        }
-        let baseline = if deployment.host_network || deployment.observers {
-            Baseline::Needed
-        } else {
-            Baseline::Wanted
-        };
-        self.make_pods(wanted, found.as_deref(), baseline).await?;
+        let baseline =
+            if deployment.needs_host_network() { Baseline::Needed } else { Baseline::Wanted };
+        self.make_pods(deployment.pods(), &deployment.seats, baseline).await?;
         if deployment.placements.contains(&Placement::PodService) && !deployment.host_network {
             self.service = Ok(self.make_service("service", &Role::Pod(0).name(1)).await?);
         }
@@ -238,14 +182,14 @@ impl Pods {
     async fn make_pods(
         &mut self,
         mut wanted: Vec<(usize, Role)>,
-        nodes: Option<&[NodeFacts]>,
+        seats: &Seats,
         baseline: Baseline,
     ) -> anyhow::Result<()> {
         let common = &self.common;
         let api: Api<Pod> = self.api();
         let made = stream::iter(wanted.clone()).map(|(node, role)| {
-            let seat = match nodes {
-                Some(nodes) => Seat::On(nodes[node].hostname.clone()),
+            let seat = match seats.node(node) {
+                Some(node) => Seat::On(node.hostname.clone()),
                 None => Seat::Apart,
             };
             let (api, name, value) = (api.clone(), role.name(node), common.pod(role, node, &seat));
@@ -355,47 +299,6 @@ impl Pods {
             _ => format!("this run made no pod {name}"),
         })
     }
-
-    /// The ends of a placement between two nodes of the run; `host`: between host-network pods.
-    ///
-    /// # Errors
-    /// A sentence for the skipped cell.
-    pub fn ends(
-        &self,
-        placement: Placement,
-        host: bool,
-        (a, b): (usize, usize),
-    ) -> Result<Ends, String> {
-        let (client, server) = match placement {
-            Placement::PodService if host => {
-                return Err("a service leads to pods, and the baseline has none".to_owned());
-            }
-            Placement::SameNode if host => (self.pod(a, Role::Host(0)), self.pod(a, Role::Host(1))),
-            Placement::SameNode => (self.pod(a, Role::Pod(0)), self.pod(a, Role::Pod(1))),
-            Placement::HostHost => (self.pod(a, Role::Host(0)), self.pod(b, Role::Host(0))),
-            _ if host => (self.pod(a, Role::Host(0)), self.pod(b, Role::Host(0))),
-            Placement::CrossNode | Placement::PodService => {
-                (self.pod(a, Role::Pod(0)), self.pod(b, Role::Pod(0)))
-            }
-            Placement::HostPod => (self.pod(a, Role::Host(0)), self.pod(b, Role::Pod(0))),
-        };
-        let (client, server) = (client?, server?);
-        let (server_addr, port) = match placement {
-            Placement::PodService => (self.service.clone()?, Some(SERVICE_PORT)),
-            _ => (server.ip, None),
-        };
-        Ok(Ends {
-            client: place(client),
-            server: place(server),
-            server_addr,
-            bind_addr: server.ip,
-            port,
-        })
-    }
-}
-
-fn place(pod: &PodFacts) -> Place {
-    Place { label: pod.role.describe(&pod.node_name), id: pod.role.name(pod.node) }
 }
 
 fn facts(pod: &Pod, node: usize, role: Role) -> anyhow::Result<PodFacts> {

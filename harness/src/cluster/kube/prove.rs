@@ -14,7 +14,7 @@ use crate::{
     exec::{Agent, Observer, pod::Container},
     proof::agents::{self, Cast, Claims, PATIENCE, Stage, Status, Watched, Way, flows, policy},
 };
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use async_trait::async_trait;
 use cnibench_model::{Placement, Proof, ProofKind, ProofOutcome};
 use jiff::Timestamp;
@@ -39,7 +39,7 @@ pub async fn whole(pods: &Pods, cni: &KubeCni, placements: &[Placement]) -> Vec<
             proofs
         }
         // A cluster that cannot be looked at is not one without claims.
-        Err(e) => vec![failed(cni, ProofKind::Connectivity, &e)],
+        Err(e) => vec![not_seen(cni, ProofKind::Connectivity, ProofOutcome::Failed, &e)],
     }
 }
 
@@ -47,15 +47,16 @@ pub async fn whole(pods: &Pods, cni: &KubeCni, placements: &[Placement]) -> Vec<
 pub async fn policies(pods: &Pods, cni: &KubeCni) -> Vec<Proof> {
     match try_policies(pods, cni).await {
         Ok(proofs) => proofs,
-        Err(e) => vec![failed(cni, ProofKind::Policy, &e)],
+        // Nothing was seen that stands against a claim.
+        Err(e) => vec![not_seen(cni, ProofKind::Policy, ProofOutcome::NotTaken, &e)],
     }
 }
 
-fn failed(cni: &KubeCni, kind: ProofKind, error: &anyhow::Error) -> Proof {
+fn not_seen(cni: &KubeCni, kind: ProofKind, outcome: ProofOutcome, error: &anyhow::Error) -> Proof {
     Proof {
         kind,
         cni: cni.spec.clone(),
-        outcome: ProofOutcome::Failed,
+        outcome,
         summary: format!("could not be taken: {error:#}"),
         evidence: Vec::new(),
     }
@@ -130,7 +131,7 @@ async fn end(stage: Stage) {
         .await;
 }
 
-/// What the cni says of its encryption, on every node.
+/// What the cni says of its encryption, on the nodes of the proofs.
 async fn status(pods: &Pods, cni: &KubeCni) -> Vec<Status> {
     let check = cni.profile.encryption.as_ref().and_then(|e| e.status.as_ref());
     let (Some(check), Some(agent)) = (check, &cni.profile.agent) else { return Vec::new() };
@@ -138,7 +139,7 @@ async fn status(pods: &Pods, cni: &KubeCni) -> Vec<Status> {
         Ok(containers) => containers,
         Err(e) => {
             return vec![Status {
-                node: "every node".to_owned(),
+                node: "its nodes".to_owned(),
                 command: check.command.join(" "),
                 output: Err(format!("{e:#}")),
                 expected: Some(check.says.clone()),
@@ -161,12 +162,13 @@ async fn status(pods: &Pods, cni: &KubeCni) -> Vec<Status> {
     all
 }
 
-/// The cni's own pods, by node.
+/// The cni's own pods on the nodes of the proofs, by node.
 async fn containers(pods: &Pods, agent: &AgentPods) -> anyhow::Result<Vec<(String, Container)>> {
     let client = &pods.access.client;
     let found = ready::list(client, &agent.namespace, &agent.selector).await?;
+    let nodes: Vec<&str> = [0, 1].into_iter().filter_map(|n| pods.node_name(n).ok()).collect();
     let container = |pod: k8s_openapi::api::core::v1::Pod| {
-        let node = pod.spec?.node_name?;
+        let node = pod.spec?.node_name.filter(|n| nodes.contains(&n.as_str()))?;
         Some((
             node,
             Container {
@@ -204,9 +206,14 @@ async fn try_policies(pods: &Pods, cni: &KubeCni) -> anyhow::Result<Vec<Proof>> 
     if let (Some(sent), Some(log), Some(agent), Some(true)) =
         (&findings.counted, &cni.profile.flows, &cni.profile.agent, cni.hubble)
     {
-        let containers = containers(pods, agent).await.context("the cni's flow log")?;
-        let mut log = Log { containers, observe: &log.observe };
-        proofs.push(flows::prove(&cni.spec, sent, &mut log).await);
+        proofs.push(match containers(pods, agent).await {
+            Ok(containers) => {
+                let mut log = Log { containers, observe: &log.observe };
+                flows::prove(&cni.spec, sent, &mut log).await
+            }
+            // The policy proof stands without it.
+            Err(e) => not_seen(cni, ProofKind::Flows, ProofOutcome::NotTaken, &e),
+        });
     }
     Ok(proofs)
 }

@@ -3,10 +3,14 @@
 use super::{
     access::Access,
     cluster::KubeCluster,
-    nodes,
+    demand::Demand,
+    deployment::{Deployment, Ground, Seats},
+    hubble,
+    logged::Logged,
+    nodes::{self, NodeFacts},
     objects::Image,
-    options::{Options, Pairs, PodCpus},
-    pods::{Deployment, Pods},
+    options::{Options, Pairs},
+    pods::Pods,
     ready,
     rights::{self, Scope},
     settle,
@@ -14,15 +18,16 @@ use super::{
 use crate::{
     cluster::{Cluster, ClusterError, CniOffer, Provider, Topology},
     cni::kubernetes::{self, KubeCni, KubeProfile},
-    plan::Matrix,
+    plan::{Matrix, Plan},
 };
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
-use cnibench_model::{CniSpec, Placement, ProviderKind};
+use cnibench_model::{CniSpec, ProviderKind};
 use std::{
     sync::Mutex,
     time::{Duration, Instant},
 };
+use tokio::sync::OnceCell;
 
 /// The image of workload pods where the user names none: small, and with a shell.
 const DEFAULT_IMAGE: &str = "busybox:1.37";
@@ -30,19 +35,28 @@ const DEFAULT_IMAGE: &str = "busybox:1.37";
 pub const INSTALLED: &str = "installed";
 /// How long a cni that is there may take to be settled.
 const SETTLED: Duration = Duration::from_secs(120);
-/// What pods may take beyond the planned time before they end by themselves.
-const MARGIN: Duration = Duration::from_secs(30 * 60);
 
 /// Measures in the cluster of a kubeconfig.
 pub struct KubeconfigProvider {
     access: Access,
     options: Options,
     run: String,
-    placements: Vec<Placement>,
-    /// How long the run is planned to take.
-    planned: Mutex<Duration>,
+    demand: Demand,
+    /// Nodes that can be used, listed once: the plan names them by number. None without the right to.
+    listed: OnceCell<Option<Vec<NodeFacts>>>,
+    /// What is planned.
+    planned: Mutex<Planned>,
     /// Twins of all pods that were made: those that nobody removed are swept.
     made: Mutex<Vec<Pods>>,
+}
+
+/// What the plan says of the pods.
+#[derive(Debug, Clone, Default)]
+struct Planned {
+    /// How long the run will take.
+    time: Duration,
+    /// Nodes by number, in the order in which they are used; empty where it uses one pair only.
+    nodes: Vec<u32>,
 }
 
 impl KubeconfigProvider {
@@ -50,14 +64,10 @@ impl KubeconfigProvider {
     ///
     /// # Errors
     /// No kubeconfig, no answer, or which rights lack.
-    pub async fn new(
-        options: Options,
-        run: String,
-        placements: Vec<Placement>,
-    ) -> anyhow::Result<Self> {
+    pub async fn new(options: Options, run: String, demand: Demand) -> anyhow::Result<Self> {
         let (file, context) = (options.kubeconfig.as_deref(), options.context.as_deref());
         let access = Access::from_kubeconfig(file, context).await?;
-        Self::with_access(access, options, run, placements).await
+        Self::with_access(access, options, run, demand).await
     }
 
     /// The same where the way to the server is known.
@@ -68,31 +78,37 @@ impl KubeconfigProvider {
         access: Access,
         options: Options,
         run: String,
-        placements: Vec<Placement>,
+        demand: Demand,
     ) -> anyhow::Result<Self> {
         access.version().await?;
-        let scope = Scope {
-            own_namespace: options.namespace.is_none(),
-            matrix: options.pairs.is_some(),
-            cni_pods: false,
-        };
-        let namespace = options.namespace.clone().unwrap_or_else(|| access.namespace.clone());
-        rights::check(&access, &namespace, scope).await?;
+        if !demand.is_nothing() {
+            let namespace = options.namespace.as_deref().unwrap_or(&access.namespace);
+            rights::check(&access, namespace, Scope::of(&options, &demand)).await?;
+        }
         Ok(Self {
             access,
             options,
             run,
-            placements,
-            planned: Mutex::new(Duration::ZERO),
+            demand,
+            listed: OnceCell::new(),
+            planned: Mutex::default(),
             made: Mutex::new(Vec::new()),
         })
     }
 
-    /// Tells how long the run will take, which decides when its pods end by themselves.
-    pub fn plan_for(&self, time: Duration) {
+    /// Tells what is planned, which decides on which nodes pods are made and when they end by
+    /// themselves.
+    pub fn plan_for(&self, plan: &Plan) {
         if let Ok(mut planned) = self.planned.lock() {
-            *planned = time;
+            *planned = Planned { time: plan.estimate(), nodes: plan.nodes() };
         }
+    }
+
+    /// The nodes that can be used, the same list for plan and pods.
+    async fn nodes(&self) -> anyhow::Result<Option<&[NodeFacts]>> {
+        let wanted = self.options.nodes(!self.demand.cni);
+        let list = || nodes::choose(&self.access, &wanted, 2);
+        Ok(self.listed.get_or_try_init(list).await?.as_deref())
     }
 
     /// The node-pair matrix that was asked for, if it was.
@@ -101,8 +117,8 @@ impl KubeconfigProvider {
     /// Nodes cannot be listed, or there are fewer than two.
     pub async fn matrix(&self) -> anyhow::Result<Option<Matrix>> {
         let Some(pairs) = self.options.pairs else { return Ok(None) };
-        let nodes = nodes::choose(&self.access, &self.options.nodes(false), 2).await?;
-        let nodes = nodes.context("the node-pair matrix needs the right to list nodes")?;
+        let nodes =
+            self.nodes().await?.context("the node-pair matrix needs the right to list nodes")?;
         Ok(Some(Matrix {
             nodes: nodes.len() as u32,
             pairs: match pairs {
@@ -113,29 +129,21 @@ impl KubeconfigProvider {
         }))
     }
 
-    fn deployment(&self, index: u32, cni: &KubeCni, topology: &Topology) -> Deployment {
-        let _ = topology;
+    async fn deployment(&self, index: u32, cni: &KubeCni) -> anyhow::Result<Deployment> {
         let image = self.options.workload_image.clone();
-        let planned = self.planned.lock().map_or(Duration::ZERO, |p| *p);
-        Deployment {
+        let planned = self.planned.lock().map(|p| p.clone()).unwrap_or_default();
+        let matrix = self.options.pairs.map(|_| planned.nodes.as_slice());
+        let seats = Seats::of(self.nodes().await?, matrix)
+            .map_err(|e| anyhow!("cluster {}: {e}", self.access.name))?;
+        let ground = Ground {
             run: self.run.clone(),
-            namespace: self.options.namespace.clone(),
-            own_namespace: format!("cnibench-{}-{index}", self.run),
+            index,
             image: Image::Any(image.unwrap_or_else(|| DEFAULT_IMAGE.to_owned())),
-            cpus: match self.options.pod_cpus {
-                None => Some(1),
-                Some(PodCpus::Exactly(n)) => Some(n),
-                Some(PodCpus::Unlimited) => None,
-            },
-            nodes: self.options.nodes(cni.profile.host_network),
-            every_node: self.options.pairs.is_some(),
-            placements: self.placements.clone(),
-            host_network: cni.profile.host_network,
-            host: true,
-            observers: self.options.privileged,
-            net_admin: self.options.privileged,
-            deadline: planned * 2 + MARGIN,
-        }
+            cpus: Some(1),
+            privileged: self.options.privileged,
+            planned: planned.time,
+        };
+        Ok(Deployment::new(ground, &self.options, &self.demand, &cni.profile, seats))
     }
 
     /// Whose pods are there? Of the families that are known, the first whose agents are found.
@@ -176,6 +184,7 @@ impl KubeconfigProvider {
         if let Some(found) = family {
             profile.family.clone_from(&found.family);
             profile.agent.clone_from(&found.agent);
+            profile.components.clone_from(&found.components);
             profile.flows.clone_from(&found.flows);
             profile.description = format!(
                 "the CNI that the cluster has: {}'s agents were found, nothing more is claimed",
@@ -194,7 +203,9 @@ impl KubeconfigProvider {
         }
         profile.settled.log = None;
         let nodes = cluster.pods.pods.values().map(|p| p.node_name.clone()).collect();
-        match settle::at_rest(&self.access, &profile, Some(&nodes), SETTLED).await {
+        match settle::at_rest(&self.access, &Logged::default(), &profile, Some(&nodes), SETTLED)
+            .await
+        {
             Ok(()) => {}
             // Its pods may be none of this user's business.
             Err(e) if !self.options.privileged => {
@@ -210,6 +221,20 @@ impl KubeconfigProvider {
             ));
         }
         Ok(())
+    }
+
+    /// Is the flow observer on? Only asked where the run may look into the cni's pods, or a case needs it.
+    async fn look_for_hubble(&self, cluster: &mut KubeCluster) {
+        let may = self.demand.cni_pods(self.options.privileged);
+        if !may || cluster.cni.profile.flows.is_none() {
+            return;
+        }
+        let nodes = [0, 1].into_iter().filter_map(|n| cluster.pods.node_name(n).ok());
+        let nodes = nodes.map(str::to_owned).collect();
+        match hubble::is_on(&self.access, &cluster.cni.profile, &nodes).await {
+            Ok(on) => cluster.cni.hubble = Some(on),
+            Err(e) => cluster.note(format!("whether Hubble is on could not be asked: {e:#}")),
+        }
     }
 
     /// A cni that was named must be the one that the cluster has.
@@ -274,11 +299,11 @@ impl Provider for KubeconfigProvider {
         &self,
         index: u32,
         cni: &CniSpec,
-        topology: &Topology,
+        _topology: &Topology,
     ) -> Result<Box<dyn Cluster>, ClusterError> {
         let begun = Instant::now();
         let cni = self.resolve(cni).await?;
-        let deployment = self.deployment(index, &cni, topology);
+        let deployment = self.deployment(index, &cni).await?;
         let mut pods = Pods::new(self.access.clone(), &deployment);
         // The run may be given up here, or while the cluster is proved: then nobody else knows it.
         if let Ok(mut made) = self.made.lock() {
@@ -287,6 +312,7 @@ impl Provider for KubeconfigProvider {
         let info = KubeCluster::deploy(&mut pods, &deployment, &cni, begun).await?;
         let mut cluster = KubeCluster::new(pods, cni, info, &deployment);
         self.settle(&mut cluster).await?;
+        self.look_for_hubble(&mut cluster).await;
         Ok(Box::new(cluster))
     }
 

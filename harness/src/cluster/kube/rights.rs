@@ -1,18 +1,118 @@
-//! The rights that a run needs in a cluster: asked before anything is made, printed by `rbac`.
+//! The rights that a run needs in a cluster: one table, of which a run asks its part before anything is
+//! made, and `rbac` prints the part that such runs need.
+//!
+//! Knows no objects; called by the provider kubeconfig, `cnibench rbac` and `cnibench doctor`.
 
-use super::access::{Access, Right};
+use super::{
+    access::{Access, Right},
+    demand::Demand,
+    options::Options,
+};
 use anyhow::bail;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
-/// What a run is going to do.
+/// Questions to the API server at a time.
+const AT_ONCE: usize = 16;
+
+/// What is going to be done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// It makes a namespace of its own.
+    /// A namespace of the run's own is made.
     pub own_namespace: bool,
-    /// It measures the node-pair matrix.
+    /// Services are made: the placement pod-service, or services as surroundings.
+    pub services: bool,
+    /// Network policies are made: a cni is measured, whose policies are tried.
+    pub policies: bool,
+    /// The node-pair matrix is measured.
     pub matrix: bool,
-    /// It reads what the cni's own pods cost, their logs and status.
+    /// A cni is named, whose pods must be there.
+    pub named_cni: bool,
+    /// What the cni's own pods cost, their status and their flow log are read.
     pub cni_pods: bool,
+    /// What dead runs left is removed.
+    pub clean: bool,
+}
+
+impl Scope {
+    /// What a run does.
+    pub fn of(options: &Options, demand: &Demand) -> Self {
+        Self {
+            own_namespace: options.namespace.is_none(),
+            services: demand.cni && demand.services(),
+            policies: demand.cni,
+            matrix: options.pairs.is_some(),
+            named_cni: demand.named_cni,
+            cni_pods: demand.cni && demand.cni_pods(options.privileged),
+            clean: false,
+        }
+    }
+
+    /// What `cnibench rbac` prints with these options: enough for every suite.
+    pub fn printed(own_namespace: bool, matrix: bool, cni_pods: bool) -> Self {
+        Self {
+            own_namespace,
+            services: true,
+            policies: true,
+            matrix,
+            named_cni: cni_pods,
+            cni_pods,
+            clean: true,
+        }
+    }
+
+    /// What the command of [`Scope::command`] prints.
+    pub fn granted(self) -> Self {
+        Self::printed(self.own_namespace, self.matrix, self.named_cni || self.cni_pods)
+    }
+
+    /// The command that prints the rights to do this.
+    pub fn command(self, namespace: &str) -> String {
+        let mut text = "cnibench rbac".to_owned();
+        let granted = self.granted();
+        if !granted.own_namespace {
+            text += &format!(" --namespace {namespace}");
+        }
+        if granted.matrix {
+            text += " --matrix";
+        }
+        if granted.cni_pods {
+            text += " --cni-pods";
+        }
+        text
+    }
+
+    fn needs(self, when: When) -> bool {
+        match when {
+            When::Always => true,
+            When::OwnNamespace => self.own_namespace,
+            When::GivenNamespace => !self.own_namespace,
+            When::Services => self.services,
+            When::Policies => self.policies,
+            When::Matrix => self.matrix,
+            When::FindCni => self.named_cni || self.cni_pods,
+            When::CniPods => self.cni_pods,
+            When::Clean => self.clean,
+            When::CleanNamespaces => self.clean && self.own_namespace,
+        }
+    }
+}
+
+/// What makes a right needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    Always,
+    OwnNamespace,
+    /// Removal goes object by object.
+    GivenNamespace,
+    Services,
+    Policies,
+    Matrix,
+    FindCni,
+    CniPods,
+    /// Removal of what was left, of whatever kind.
+    Clean,
+    CleanNamespaces,
 }
 
 const fn right(
@@ -25,105 +125,120 @@ const fn right(
     Right { group, resource, subresource, verb, cluster_wide: false, needed_for }
 }
 
-const fn cluster_wide(right: Right) -> Right {
-    Right { cluster_wide: true, ..right }
+const fn cluster_wide(
+    resource: &'static str,
+    subresource: &'static str,
+    verb: &'static str,
+    needed_for: &'static str,
+) -> Right {
+    Right { cluster_wide: true, ..right("", resource, subresource, verb, needed_for) }
 }
 
 const PODS: &str = "workload pods";
+const CHANNEL: &str = "the control channel, which is the exec API alone";
 const SERVICES: &str = "the placement pod-service, and services at scale";
 const POLICIES: &str = "the policy proof, and policies at scale";
+const REMOVAL: &str = "taking everything down in a namespace that stays";
+const LEFT: &str = "`cnibench clean`";
+const OWN: &str = "a namespace of the run's own";
+const SILENT: &str = "what is said of a node that is silent";
+const STATUS: &str = "the cni's own status commands and flow log";
+const NETWORKING: &str = "networking.k8s.io";
 
-/// What every run needs in its namespace.
-const BASE: &[Right] = &[
-    right("", "pods", "", "get", PODS),
-    right("", "pods", "", "list", PODS),
-    right("", "pods", "", "watch", PODS),
-    right("", "pods", "", "create", PODS),
-    right("", "pods", "", "patch", PODS),
-    right("", "pods", "", "delete", PODS),
-    right("", "pods", "log", "get", "the last lines of a pod that fails"),
-    right("", "pods", "exec", "create", "the control channel, which is the exec API alone"),
-    right("", "pods", "exec", "get", "the control channel, which is the exec API alone"),
-    right("", "events", "", "list", "why a pod does not start"),
-    right("", "services", "", "list", SERVICES),
-    right("", "services", "", "create", SERVICES),
-    right("", "services", "", "patch", SERVICES),
-    right("", "services", "", "delete", SERVICES),
-    right("networking.k8s.io", "networkpolicies", "", "list", POLICIES),
-    right("networking.k8s.io", "networkpolicies", "", "create", POLICIES),
-    right("networking.k8s.io", "networkpolicies", "", "patch", POLICIES),
-    right("networking.k8s.io", "networkpolicies", "", "delete", POLICIES),
+/// Every right that is ever used. Server-side apply is `patch`, and `create` where the object is not
+/// there yet.
+const TABLE: &[(When, Right)] = &[
+    (When::Always, right("", "pods", "", "create", PODS)),
+    (When::Always, right("", "pods", "", "list", PODS)),
+    (When::Always, right("", "pods", "", "watch", PODS)),
+    (When::Always, right("", "pods", "", "patch", PODS)),
+    (When::GivenNamespace, right("", "pods", "", "delete", REMOVAL)),
+    (When::Always, right("", "pods", "log", "get", "the last lines of a pod that fails")),
+    (When::Always, right("", "pods", "exec", "create", CHANNEL)),
+    (When::Always, right("", "pods", "exec", "get", CHANNEL)),
+    (When::Always, right("", "events", "", "list", "why a pod does not start")),
+    (When::GivenNamespace, right("", "services", "", "list", REMOVAL)),
+    (When::Services, right("", "services", "", "create", SERVICES)),
+    (When::Services, right("", "services", "", "patch", SERVICES)),
+    (When::Services, right("", "services", "", "delete", SERVICES)),
+    (When::GivenNamespace, right(NETWORKING, "networkpolicies", "", "list", REMOVAL)),
+    (When::Policies, right(NETWORKING, "networkpolicies", "", "create", POLICIES)),
+    (When::Policies, right(NETWORKING, "networkpolicies", "", "patch", POLICIES)),
+    (When::Policies, right(NETWORKING, "networkpolicies", "", "delete", POLICIES)),
+    (When::Clean, right("", "pods", "", "delete", LEFT)),
+    (When::Clean, right("", "services", "", "delete", LEFT)),
+    (When::Clean, right(NETWORKING, "networkpolicies", "", "delete", LEFT)),
+    (When::OwnNamespace, cluster_wide("namespaces", "", "get", OWN)),
+    (When::OwnNamespace, cluster_wide("namespaces", "", "create", OWN)),
+    (When::OwnNamespace, cluster_wide("namespaces", "", "patch", OWN)),
+    (When::OwnNamespace, cluster_wide("namespaces", "", "delete", OWN)),
+    (When::CleanNamespaces, cluster_wide("namespaces", "", "list", LEFT)),
+    (When::Matrix, cluster_wide("nodes", "", "list", "putting pods on every node")),
+    (When::Matrix, cluster_wide("nodes", "", "get", SILENT)),
+    (When::FindCni, cluster_wide("pods", "", "list", "finding the cni's own pods")),
+    (When::CniPods, cluster_wide("pods", "exec", "create", STATUS)),
+    (When::CniPods, cluster_wide("pods", "exec", "get", STATUS)),
+    (When::CniPods, cluster_wide("nodes", "", "list", "naming nodes")),
+    (When::CniPods, cluster_wide("nodes", "", "get", SILENT)),
+    (
+        When::CniPods,
+        cluster_wide("nodes", "proxy", "get", "what the cni's pods cost (kubelet's stats)"),
+    ),
 ];
 
-const NAMESPACE: &[Right] = &[
-    cluster_wide(right("", "namespaces", "", "get", "a namespace of the run's own")),
-    cluster_wide(right("", "namespaces", "", "list", "`cnibench clean`")),
-    cluster_wide(right("", "namespaces", "", "create", "a namespace of the run's own")),
-    cluster_wide(right("", "namespaces", "", "patch", "a namespace of the run's own")),
-    cluster_wide(right("", "namespaces", "", "delete", "a namespace of the run's own")),
-];
-
-const MATRIX: &[Right] =
-    &[cluster_wide(right("", "nodes", "", "list", "putting pods on every node"))];
-
-const CNI_PODS: &[Right] = &[
-    cluster_wide(right("", "nodes", "", "list", "naming nodes")),
-    cluster_wide(right("", "nodes", "proxy", "get", "what the cni's pods cost (kubelet's stats)")),
-    cluster_wide(right("", "pods", "", "list", "finding the cni's own pods")),
-    cluster_wide(right("", "pods", "log", "get", "the cni's own logs")),
-    cluster_wide(right("", "pods", "exec", "create", "the cni's own status commands")),
-    cluster_wide(right("", "pods", "exec", "get", "the cni's own status commands")),
-];
-
-/// The rights of a scope.
+/// The rights of a scope, each once.
 pub fn needed(scope: Scope) -> Vec<Right> {
-    let mut all = BASE.to_vec();
-    let more: [(bool, &[Right]); 3] =
-        [(scope.own_namespace, NAMESPACE), (scope.matrix, MATRIX), (scope.cni_pods, CNI_PODS)];
-    for (wanted, rights) in more {
-        if wanted {
-            all.extend(rights);
+    let mut all: Vec<Right> = Vec::new();
+    for (when, right) in TABLE {
+        if scope.needs(*when) && !all.iter().any(|r| r.same(right)) {
+            all.push(*right);
         }
     }
     all
 }
 
-/// Asks the server for the rights without which nothing can be measured.
+/// Those of these rights that this user has not. `namespace`: where those are asked that a Role can
+/// give; none: everywhere, for a namespace that is not there yet.
 ///
 /// # Errors
-/// The rights that lack, each with what needs it.
-pub async fn check(access: &Access, namespace: &str, scope: Scope) -> anyhow::Result<()> {
-    // One verb stands for the others of its resource: who may create pods may list them.
-    let asked = needed(Scope { cni_pods: false, ..scope }).into_iter().filter(|r| {
-        r.verb == "create" && matches!(r.resource, "pods" | "namespaces")
-            || r.cluster_wide && r.resource == "nodes"
+/// When the server cannot be asked.
+pub async fn lacking(
+    access: &Access,
+    namespace: Option<&str>,
+    rights: &[Right],
+) -> anyhow::Result<Vec<Right>> {
+    let asked = stream::iter(rights.to_vec()).map(|right| async move {
+        let place = namespace.filter(|_| !right.cluster_wide);
+        let may = access.may(&right, place).await?;
+        anyhow::Ok((!may).then_some(right))
     });
-    let mut lacking = Vec::new();
-    for right in asked {
-        let place = (!right.cluster_wide).then_some(namespace);
-        if !access.may(&right, place).await? {
-            let place = match place {
-                Some(namespace) if !scope.own_namespace => format!(" in namespace {namespace}"),
-                _ => String::new(),
-            };
-            lacking.push(format!("{right}{place} ({})", right.needed_for));
-        }
+    let answers: Vec<Option<Right>> = asked.buffered(AT_ONCE).try_collect().await?;
+    Ok(answers.into_iter().flatten().collect())
+}
+
+/// Asks the server for every right that a run will use.
+///
+/// # Errors
+/// All the rights that lack, each with what needs it, and the command that prints them.
+pub async fn check(access: &Access, namespace: &str, scope: Scope) -> anyhow::Result<()> {
+    let given = (!scope.own_namespace).then_some(namespace);
+    let lacking = lacking(access, given, &needed(scope)).await?;
+    if lacking.is_empty() {
+        return Ok(());
     }
-    if !lacking.is_empty() {
-        let mut rbac = "cnibench rbac".to_owned();
-        if !scope.own_namespace {
-            rbac += &format!(" --namespace {namespace}");
-        }
-        if scope.matrix {
-            rbac += " --matrix";
-        }
-        bail!(
-            "cluster {}: this user has no right to {}; `{rbac}` prints what this run needs",
-            access.name,
-            lacking.join(", ")
-        );
-    }
-    Ok(())
+    let each = lacking.iter().map(|right| {
+        let place = match given.filter(|_| !right.cluster_wide) {
+            Some(namespace) => format!(" in namespace {namespace}"),
+            None => String::new(),
+        };
+        format!("{right}{place} ({})", right.needed_for)
+    });
+    bail!(
+        "cluster {}: this user has no right to {}; `{}` prints what this run needs",
+        access.name,
+        each.collect::<Vec<_>>().join(", "),
+        scope.command(namespace)
+    );
 }
 
 /// The manifest of the rights of a scope, for `subject`: a Role in `namespace` and, where a Role
@@ -193,7 +308,7 @@ mod tests {
 
     #[test]
     fn an_unprivileged_run_in_a_namespace_needs_no_cluster_role() {
-        let all = manifest(Scope::default(), "bench", &subject());
+        let all = manifest(Scope::printed(false, false, false), "bench", &subject());
         let kinds: Vec<_> = all.iter().map(|v| v["kind"].as_str().unwrap()).collect();
         assert_eq!(kinds, ["Role", "RoleBinding"]);
         let role: Role = serde_json::from_value(all[0].clone()).unwrap();
@@ -206,13 +321,51 @@ mod tests {
 
     #[test]
     fn more_is_asked_for_more() {
-        let scope = Scope { matrix: true, ..Scope::default() };
-        let all = manifest(scope, "bench", &subject());
+        let all = manifest(Scope::printed(false, true, false), "bench", &subject());
         assert_eq!(all.len(), 4);
         let role: ClusterRole = serde_json::from_value(all[2].clone()).unwrap();
         assert_eq!(role.rules.unwrap().len(), 1);
-        let own = Scope { own_namespace: true, ..Scope::default() };
-        let all = manifest(own, "bench", &subject());
+        let all = manifest(Scope::printed(true, false, false), "bench", &subject());
         assert_eq!(all.len(), 2, "no Role in a namespace that is not there yet");
+    }
+
+    /// Every scope that a run can have.
+    fn runs() -> impl Iterator<Item = Scope> {
+        (0..64u32).map(|bits| Scope {
+            own_namespace: bits & 1 > 0,
+            services: bits & 2 > 0,
+            policies: bits & 4 > 0,
+            matrix: bits & 8 > 0,
+            named_cni: bits & 16 > 0,
+            cni_pods: bits & 32 > 0,
+            clean: false,
+        })
+    }
+
+    #[test]
+    fn what_is_printed_covers_what_is_asked() {
+        for run in runs() {
+            let printed = needed(run.granted());
+            for right in needed(run) {
+                assert!(printed.iter().any(|p| p.same(&right)), "{run:?}: {right}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_right_of_the_table_is_asked_by_some_run_but_those_of_a_clean_up() {
+        for (when, right) in TABLE {
+            let asked = runs().any(|run| needed(run).iter().any(|r| r.same(right)));
+            let only_clean = matches!(when, When::CleanNamespaces);
+            assert!(asked != only_clean, "{when:?}: {right}");
+        }
+    }
+
+    #[test]
+    fn the_command_has_the_options_that_are_needed() {
+        let run = Scope { matrix: true, named_cni: true, ..Scope::default() };
+        assert_eq!(run.command("bench"), "cnibench rbac --namespace bench --matrix --cni-pods");
+        let own = Scope { own_namespace: true, ..Scope::default() };
+        assert_eq!(own.command("bench"), "cnibench rbac");
     }
 }

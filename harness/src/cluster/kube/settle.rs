@@ -6,21 +6,19 @@
 use super::{
     Access,
     access::explain,
+    logged::Logged,
     ready::{Wait, list},
 };
 use crate::{
     cni::kubernetes::{AgentPods, Check, KubeProfile, Settled},
     exec::pod::Container,
 };
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
     core::v1::{Node, Pod},
 };
-use kube::{
-    Api,
-    api::{ListParams, LogParams},
-};
+use kube::{Api, api::ListParams};
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
@@ -39,6 +37,7 @@ const SHOWN: usize = 300;
 /// What is not there after `patience`, with causes.
 pub async fn settled(
     access: &Access,
+    logged: &Logged,
     profile: &KubeProfile,
     nodes: usize,
     patience: Duration,
@@ -62,23 +61,26 @@ pub async fn settled(
     }
     // That it holds is asked for once pods are there, which set some cnis to work again.
     let Some(agent) = &profile.agent else { return Ok(()) };
-    agents_settled(access, agent, &profile.settled, None, Duration::ZERO, left()).await
+    let look = Look { access, logged, agent, settled: &profile.settled };
+    look.until_settled(None, Duration::ZERO, left()).await
 }
 
-/// Waits until the log and the commands of every agent (of these nodes, if any are named) say that it is settled, for as long in a row as
-/// the profile asks for. For a cni whose pods are Ready, after pods or policies were made.
+/// Waits until the log and the commands of every agent (of these nodes, if any are named) say that it is
+/// settled, for as long in a row as the profile asks for. For a cni whose pods are Ready, after pods or policies were made.
 ///
 /// # Errors
 /// What is not as it should be after `patience`.
 pub async fn at_rest(
     access: &Access,
+    logged: &Logged,
     profile: &KubeProfile,
     nodes: Option<&BTreeSet<String>>,
     patience: Duration,
 ) -> anyhow::Result<()> {
     let Some(agent) = &profile.agent else { return Ok(()) };
     let hold = Duration::from_secs(profile.settled.hold_s.into());
-    agents_settled(access, agent, &profile.settled, nodes, hold, patience).await
+    let look = Look { access, logged, agent, settled: &profile.settled };
+    look.until_settled(nodes, hold, patience).await
 }
 
 /// Waits until a change of the cni's DaemonSet has reached its pods on every node.
@@ -162,95 +164,76 @@ fn unready(nodes: &[Node], count: usize) -> Vec<String> {
     why
 }
 
-async fn agents_settled(
-    access: &Access,
-    agent: &AgentPods,
-    settled: &Settled,
-    nodes: Option<&BTreeSet<String>>,
-    hold: Duration,
-    patience: Duration,
-) -> anyhow::Result<()> {
-    let begun = Instant::now();
-    let mut since: Option<Instant> = None;
-    loop {
-        let listed = list(&access.client, &agent.namespace, &agent.selector).await;
-        let (mut pods, mut why) = match listed {
-            Ok(pods) if pods.is_empty() => (pods, vec!["it has no pods".to_owned()]),
-            Ok(pods) => (pods, Vec::new()),
-            Err(e) => (Vec::new(), vec![format!("{e:#}")]),
-        };
-        if let Some(nodes) = nodes {
-            let on = |p: &Pod| p.spec.as_ref().and_then(|s| s.node_name.clone());
-            pods.retain(|p| on(p).is_some_and(|node| nodes.contains(&node)));
-        }
-        let looks = pods.iter().map(|pod| async move {
-            let reason = unsettled(access, agent, settled, pod).await?;
-            let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref());
-            Some(format!("{}: {reason}", node.unwrap_or_default()))
-        });
-        why.extend(futures::future::join_all(looks).await.into_iter().flatten());
-        if why.is_empty() {
-            if since.get_or_insert_with(Instant::now).elapsed() >= hold {
-                return Ok(());
-            }
-        } else if begun.elapsed() >= patience {
-            bail!(
-                "Ready, but not settled after {} s: {}",
-                begun.elapsed().as_secs(),
-                why.join("; ")
-            );
-        } else {
-            since = None;
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
+/// What is looked at, and what for.
+struct Look<'a> {
+    access: &'a Access,
+    logged: &'a Logged,
+    agent: &'a AgentPods,
+    settled: &'a Settled,
 }
 
-/// Why an agent is not settled, or None.
-async fn unsettled(
-    access: &Access,
-    agent: &AgentPods,
-    settled: &Settled,
-    pod: &Pod,
-) -> Option<String> {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    if let Some(text) = &settled.log {
-        match log(access, agent, name).await {
-            Ok(log) => {
-                if let Some(reason) = unlogged(&log, text, &settled.trouble) {
-                    return Some(reason);
+impl Look<'_> {
+    async fn until_settled(
+        &self,
+        nodes: Option<&BTreeSet<String>>,
+        hold: Duration,
+        patience: Duration,
+    ) -> anyhow::Result<()> {
+        let Self { access, agent, .. } = self;
+        let begun = Instant::now();
+        let mut since: Option<Instant> = None;
+        loop {
+            let listed = list(&access.client, &agent.namespace, &agent.selector).await;
+            let (mut pods, mut why) = match listed {
+                Ok(pods) if pods.is_empty() => (pods, vec!["it has no pods".to_owned()]),
+                Ok(pods) => (pods, Vec::new()),
+                Err(e) => (Vec::new(), vec![format!("{e:#}")]),
+            };
+            if let Some(nodes) = nodes {
+                let on = |p: &Pod| p.spec.as_ref().and_then(|s| s.node_name.clone());
+                pods.retain(|p| on(p).is_some_and(|node| nodes.contains(&node)));
+            }
+            let looks = pods.iter().map(|pod| async move {
+                let reason = self.unsettled(pod).await?;
+                let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref());
+                Some(format!("{}: {reason}", node.unwrap_or_default()))
+            });
+            why.extend(futures::future::join_all(looks).await.into_iter().flatten());
+            if why.is_empty() {
+                if since.get_or_insert_with(Instant::now).elapsed() >= hold {
+                    return Ok(());
                 }
+            } else if begun.elapsed() >= patience {
+                bail!(
+                    "Ready, but not settled after {} s: {}",
+                    begun.elapsed().as_secs(),
+                    why.join("; ")
+                );
+            } else {
+                since = None;
             }
-            Err(e) => return Some(format!("{e:#}")),
+            tokio::time::sleep(PAUSE).await;
         }
     }
-    for check in &settled.checks {
-        if let Err(e) = says(access, agent, name, check).await {
-            return Some(format!("{e:#}"));
-        }
-    }
-    None
-}
 
-/// Why a log does not show that its agent is settled, or None.
-fn unlogged(log: &str, text: &str, trouble: &[String]) -> Option<String> {
-    if log.contains(text) {
-        return None;
-    }
-    let said = log.lines().rev().find(|line| trouble.iter().any(|t| line.contains(t.as_str())));
-    Some(match said {
-        Some(line) => format!("its log says {:?}", shorten(line)),
-        None => {
-            let last = log.lines().next_back().map(shorten).unwrap_or_default();
-            format!("its log does not say {text:?} and ends {last:?}")
+    /// Why an agent is not settled, or None.
+    async fn unsettled(&self, pod: &Pod) -> Option<String> {
+        let Self { access, logged, agent, settled } = self;
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        if let Some(text) = &settled.log {
+            match logged.lacks(access, agent, pod, text, &settled.trouble).await {
+                Ok(None) => {}
+                Ok(reason) => return reason,
+                Err(e) => return Some(format!("{e:#}")),
+            }
         }
-    })
-}
-
-async fn log(access: &Access, agent: &AgentPods, pod: &str) -> anyhow::Result<String> {
-    let api: Api<Pod> = Api::namespaced(access.client.clone(), &agent.namespace);
-    let params = LogParams { container: Some(agent.container.clone()), ..LogParams::default() };
-    api.logs(pod, &params).await.map_err(|e| anyhow!("its log: {}", explain(&e)))
+        for check in &settled.checks {
+            if let Err(e) = says(access, agent, name, check).await {
+                return Some(format!("{e:#}"));
+            }
+        }
+        None
+    }
 }
 
 /// Runs a command in an agent's container and holds its output to a text; gives the output.
@@ -289,7 +272,7 @@ fn unwanted<'a>(output: &'a str, lacks: &[String]) -> Option<&'a str> {
     output.lines().map(str::trim).find(|line| lacks.iter().any(|l| line.contains(l.as_str())))
 }
 
-fn shorten(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),
@@ -299,21 +282,6 @@ fn shorten(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_log_says_why_its_agent_does_not_settle() {
-        let trouble = ["Failed to initialize datapath".to_owned()];
-        let why = |log: &str| unlogged(log, "Finished regenerating", &trouble);
-        assert_eq!(why("a\nlevel=info msg=\"Finished regenerating restored\"\n"), None);
-        let text =
-            why("a\nmsg=\"Failed to initialize datapath, retrying later\" x=1\nb\n").unwrap();
-        assert!(text.contains("its log says") && text.contains("retrying later"), "{text}");
-        let text = why("first\nlast\n").unwrap();
-        assert!(
-            text.contains("does not say \"Finished regenerating\" and ends \"last\""),
-            "{text}"
-        );
-    }
 
     #[test]
     fn nodes_that_are_not_ready_say_why() {

@@ -5,32 +5,22 @@
 //! admitted flow is looked for among all. In force means seen from the pods, not said by the API.
 
 use super::{
-    objects::{Role, SERVICE_PORT, filler_name},
+    objects::{Role, filler_name},
     pods::{AT_ONCE, Pods, apply},
     removal::remove_named,
+    watch::{INTERVAL_MS, Watch},
 };
-use crate::{
-    cluster::StateError,
-    exec::{Agent, AgentError, ProbeEvent},
-    tell::counted,
-};
-use anyhow::{Context as _, anyhow, bail};
+use crate::{cluster::StateError, tell::counted};
+use anyhow::{Context as _, bail};
 use cnibench_model::{CniSpec, Proof, ProofKind, ProofOutcome, Surroundings};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::{core::v1::Service, networking::v1::NetworkPolicy};
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// How long a cni may take to put policies or services in force.
 const IN_FORCE: Duration = Duration::from_secs(60);
 /// How long one that claims nothing may take before it is said not to enforce them.
 const NOT_ENFORCED: Duration = Duration::from_secs(10);
-/// How long a state must hold to count.
-const HOLDS: Duration = Duration::from_secs(1);
-/// Between two tries of a probe, in milliseconds.
-const INTERVAL_MS: u32 = 2;
 /// The policy that admits the measured client.
 const ADMIT: &str = "admit";
 
@@ -86,10 +76,7 @@ impl Changer<'_> {
         if let Some(on) = wanted.hubble
             && self.hubble != Some(on)
         {
-            return Err(StateError::NotOffered(format!(
-                "{} has no Hubble that this run could switch (--provider kind with a cilium cni can)",
-                self.cni
-            )));
+            return Err(StateError::NotOffered(not_switched(self.cni, self.hubble)));
         }
         // What a case does not ask for is not there: the cases before it may have.
         let policies = wanted.policies.unwrap_or(0);
@@ -349,6 +336,19 @@ fn policies(count: u32) -> String {
     format!("{count} {}", if count == 1 { "policy" } else { "policies" })
 }
 
+/// Why Hubble is not in the state that a case asks for.
+fn not_switched(cni: &CniSpec, hubble: Option<bool>) -> String {
+    match hubble {
+        Some(on) => format!(
+            "Hubble is {} in this cluster, which is not the run's to change (--provider kind with a cilium cni switches it)",
+            if on { "on" } else { "off" }
+        ),
+        None => format!(
+            "{cni}: no Hubble was found that this run could read (--provider kind with a cilium cni has one)"
+        ),
+    }
+}
+
 fn ms(later: Instant, earlier: Instant) -> f64 {
     later.saturating_duration_since(earlier).as_secs_f64() * 1e3
 }
@@ -365,68 +365,15 @@ where
     }
 }
 
-/// A probe from one pod to the server's, and the echo that answers it.
-struct Watch {
-    server: Agent,
-    client: Agent,
-    now: Option<(bool, Instant)>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Watch {
-    async fn start(pods: &Pods, client: &str) -> anyhow::Result<Self> {
-        Self::of(pods, client, None).await
-    }
-
-    /// To an address of a service, or to the server's pod itself.
-    async fn of(
-        pods: &Pods,
-        client: &str,
-        service: Option<std::net::IpAddr>,
-    ) -> anyhow::Result<Self> {
-        let to = pods.pod(1, Role::Pod(0)).map_err(|e| anyhow!(e))?;
-        let name = to.role.name(to.node);
-        let mut server = Agent::start(&name, pods.start(&name, "agent").await?).await?;
-        let mut client = Agent::start(client, pods.start(client, "agent").await?).await?;
-        // Behind a service the port is fixed; beside it another watch may run.
-        let port = server.echo(to.ip, if service.is_some() { SERVICE_PORT } else { 0 }).await?;
-        let target = SocketAddr::new(service.unwrap_or(to.ip), port);
-        client.probe(target, false, INTERVAL_MS, 3_600.0).await?;
-        Ok(Self { server, client, now: None })
-    }
-
-    /// When the path came to be in this state, waiting for it if need be; none: not within `patience`.
-    async fn turns(
-        &mut self,
-        reachable: bool,
-        patience: Duration,
-    ) -> anyhow::Result<Option<Instant>> {
-        let begun = Instant::now();
-        loop {
-            // A state counts once it has held: a machine that stalls for a moment looks blocked, too.
-            let holds = self.now.filter(|(state, _)| *state == reachable);
-            let left = match holds {
-                Some(_) => HOLDS,
-                None => patience.saturating_sub(begun.elapsed()),
-            };
-            if left.is_zero() {
-                return Ok(None);
-            }
-            match self.client.probed(left).await {
-                Ok(ProbeEvent::Turned { reachable, at }) => {
-                    self.now = Some((reachable, at.into_std()));
-                }
-                Ok(ProbeEvent::Ended { .. }) => bail!("the probe ended"),
-                Err(AgentError::Silent { .. }) => return Ok(holds.map(|(_, at)| at)),
-                Err(e) => return Err(e.into()),
-            }
-        }
-    }
-
-    async fn end(mut self) {
-        // Both end with their input; what they counted is of no interest here.
-        let _ = self.client.end_probe().await;
-        self.client.stop().await;
-        let _ = self.server.echoed().await;
-        self.server.stop().await;
+    #[test]
+    fn hubble_that_is_not_ours_is_said_to_be_so() {
+        let cni = CniSpec::named("installed");
+        let text = not_switched(&cni, Some(true));
+        assert!(text.contains("Hubble is on in this cluster") && text.contains("not the run's"));
+        assert!(not_switched(&cni, None).contains("no Hubble was found"));
     }
 }

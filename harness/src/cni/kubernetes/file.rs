@@ -1,8 +1,9 @@
 //! The file format of a profile: reading and checking it, with the line of what is wrong.
 
 use super::{
-    AgentPods, Chart, Check, EncryptionClaim, Flows, Install, InstallFrom, KernelFeature,
-    KubeProfile, MtuValue, PathClaims, Replace, Secret, SetValues, Settled, values::nested,
+    AgentPods, Chart, Check, Component, EncryptionClaim, Flows, Install, InstallFrom,
+    KernelFeature, KubeProfile, MtuValue, PathClaims, Replace, Secret, SetValues, Settled,
+    values::nested,
 };
 use crate::cni::Wrapping;
 use cnibench_scenarios::SuiteError;
@@ -65,6 +66,9 @@ struct Raw {
     kind: Option<Spanned<String>>,
     install: Option<Spanned<RawInstall>>,
     agent: Option<RawAgent>,
+    /// Without any the agent alone is counted.
+    #[serde(default)]
+    component: Vec<Component>,
     #[serde(default)]
     settled: RawSettled,
     #[serde(default)]
@@ -233,6 +237,14 @@ pub fn parse(file: &str, text: &str, files: &Files<'_>) -> Result<KubeProfile, S
             "a flow observer is switched by values of the chart, and there is no chart",
         ));
     }
+    let components = match (raw.component, &raw.agent) {
+        (none, Some(agent)) if none.is_empty() => vec![Component {
+            name: "agent".to_owned(),
+            namespace: agent.namespace.clone(),
+            selector: agent.selector.clone(),
+        }],
+        (components, _) => components,
+    };
     Ok(KubeProfile {
         name: name.clone(),
         family: raw.family,
@@ -250,6 +262,7 @@ pub fn parse(file: &str, text: &str, files: &Files<'_>) -> Result<KubeProfile, S
             selector,
             container,
         }),
+        components,
         settled: settled(&source, raw.settled)?,
         path: PathClaims { carries: raw.path.carries, silent: raw.path.silent },
         encryption: raw.encryption.map(|e| encryption(&source, e)).transpose()?,
@@ -398,6 +411,27 @@ mod tests {
         assert_eq!(install.from, InstallFrom::Manifest(dir.path().join("m.yaml")));
         assert_eq!(install.namespace, "kube-system");
         assert!(profile.kind.contains("disableDefaultCNI: true"));
+    }
+
+    #[test]
+    fn what_is_counted_is_named_or_the_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = |rest: &str| -> Vec<String> {
+            let profile = parse("x", &format!("{HEAD}{rest}"), &Files::In(dir.path())).unwrap();
+            profile.components.into_iter().map(|c| c.name).collect()
+        };
+        let agent = "[agent]\nnamespace = \"n\"\nselector = \"a=b\"\ncontainer = \"c\"\n";
+        assert_eq!(names(""), [""; 0]);
+        assert_eq!(names(agent), ["agent"]);
+        let operator = format!(
+            "{agent}[[component]]\nname = \"operator\"\nnamespace = \"n\"\nselector = \"o\"\n"
+        );
+        assert_eq!(names(&operator), ["operator"]);
+        for profile in crate::cni::kubernetes::embedded().unwrap() {
+            let proxy = profile.components.iter().any(|c| c.name == "kube-proxy");
+            let has_proxy = !profile.kind.contains("kubeProxyMode: none");
+            assert_eq!(proxy, has_proxy && !profile.host_network, "{}", profile.name);
+        }
     }
 
     #[test]

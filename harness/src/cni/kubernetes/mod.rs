@@ -45,6 +45,8 @@ pub struct KubeProfile {
     pub install: Option<Install>,
     /// Its own pods, one on every node.
     pub agent: Option<AgentPods>,
+    /// The pods whose cost is counted as the cni's, by what they are.
+    pub components: Vec<Component>,
     /// When it is settled, beyond being Ready.
     pub settled: Settled,
     /// Which devices of a node carry pods' traffic to other nodes.
@@ -139,6 +141,18 @@ pub struct AgentPods {
     pub selector: String,
     /// The container that is the agent.
     pub container: String,
+}
+
+/// Pods of a cni of one purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Component {
+    /// What they are: "agent", "operator", "kube-proxy".
+    pub name: String,
+    /// Their namespace.
+    pub namespace: String,
+    /// Their labels, as a selector.
+    pub selector: String,
 }
 
 /// When a cni is settled: all of it must hold in every agent pod.

@@ -101,18 +101,37 @@ pub async fn prove(scene: Scene<'_>) -> Findings {
         Err(e) => Err(e),
     };
     let left = switch.remove().await;
-    let (outcome, summary) = match (ended, &left) {
-        (Err(e), _) => (ProofOutcome::Failed, format!("{e:#}")),
-        (Ok(_), Err(e)) => (ProofOutcome::Failed, format!("the policy was left behind: {e:#}")),
-        (Ok(End::Enforced(summary)), Ok(())) => (ProofOutcome::Passed, summary),
-        (Ok(End::Ignored(summary)), Ok(())) if enforces => {
-            (ProofOutcome::Failed, format!("{summary}, though the cni claims to enforce policies"))
-        }
-        (Ok(End::Ignored(summary)), Ok(())) => (ProofOutcome::NotEnforced, summary),
-    };
+    let in_force = found.enforced_after.is_some();
+    let (outcome, summary) = judge(ended, left, enforces, in_force);
     let Found { evidence, enforced_after, restored_after, counted } = found;
     let proof = Proof { kind: ProofKind::Policy, cni: spec.clone(), outcome, summary, evidence };
     Findings { proof, enforced_after, restored_after, counted }
+}
+
+/// What came of it: a proof fails only where evidence stands against what the cni claims, or where a
+/// policy that is in force was left behind, under which everything after it would be measured.
+fn judge(
+    ended: anyhow::Result<End>,
+    left: anyhow::Result<()>,
+    claims: bool,
+    in_force: bool,
+) -> (ProofOutcome, String) {
+    if let Err(e) = left
+        && (claims || in_force)
+    {
+        return (ProofOutcome::Failed, format!("the policy was left behind: {e:#}"));
+    }
+    match ended {
+        Ok(End::Enforced(summary)) => (ProofOutcome::Passed, summary),
+        Ok(End::Ignored(summary)) if claims => {
+            (ProofOutcome::Failed, format!("{summary}, though the cni claims to enforce policies"))
+        }
+        Ok(End::Contradicted(summary)) if claims => (ProofOutcome::Failed, summary),
+        Ok(End::Ignored(summary) | End::Contradicted(summary)) => {
+            (ProofOutcome::NotEnforced, summary)
+        }
+        Err(e) => (ProofOutcome::NotTaken, format!("could not be taken: {e:#}")),
+    }
 }
 
 #[derive(Default)]
@@ -126,7 +145,10 @@ struct Found {
 /// How a proof that could be taken ended, with its sentence.
 enum End {
     Enforced(String),
+    /// What it forbids passes.
     Ignored(String),
+    /// It does something, and not what it says.
+    Contradicted(String),
 }
 
 struct Client<'a> {
@@ -169,19 +191,25 @@ impl Run<'_> {
             )));
         };
         self.found.enforced_after = Some(blocked);
-        ensure!(
-            arrived == (0, 0),
-            "the policy leaks: {} of {} datagrams and {} of {} connections of the denied client arrived",
-            arrived.0,
-            counted.denied.sent,
-            arrived.1,
-            counted.denied.connects
-        );
+        if arrived != (0, 0) {
+            return Ok(End::Contradicted(format!(
+                "the policy leaks: {} of {} datagrams and {} of {} connections of the denied client arrived",
+                arrived.0, counted.denied.sent, arrived.1, counted.denied.connects
+            )));
+        }
+        let whole = counted.arrived(&allowed);
+        let sent = (u64::from(counted.allowed.sent), u64::from(counted.allowed.connects));
+        if whole != sent {
+            return Ok(End::Contradicted(format!(
+                "of the allowed client {} of {} datagrams and {} of {} connections arrived",
+                whole.0, sent.0, whole.1, sent.1
+            )));
+        }
         let Some(restored) = self.turn(Turn::Remove, switch).await? else {
-            bail!(
+            return Ok(End::Contradicted(format!(
                 "{} s after the policy was removed the denied client is still not answered",
                 DEADLINE.as_secs()
-            );
+            )));
         };
         self.found.restored_after = Some(restored);
         let summary = format!(
@@ -274,8 +302,8 @@ impl Run<'_> {
         Ok(changed.showed)
     }
 
-    /// Counts what each client sends and what of it arrives. When the policy is in force, the allowed
-    /// client's must arrive whole.
+    /// Counts what each client sends and what of it arrives; when the policy is in force, again where
+    /// the allowed client's did not arrive whole.
     async fn count(
         &mut self,
         allowed: &BTreeSet<IpAddr>,
@@ -303,17 +331,9 @@ impl Run<'_> {
             }
             ensure!(counts.denied.sent > 0, "the denied client's own kernel sends nothing");
             let sent = (u64::from(counts.allowed.sent), u64::from(counts.allowed.connects));
-            if !in_force || part != (0, 0) || whole == sent {
+            if !in_force || part != (0, 0) || whole == sent || attempt == ATTEMPTS {
                 return Ok(counts);
             }
-            ensure!(
-                attempt < ATTEMPTS,
-                "of the allowed client {} of {} datagrams and {} of {} connections arrived",
-                whole.0,
-                sent.0,
-                whole.1,
-                sent.1
-            );
         }
     }
 
@@ -417,4 +437,37 @@ fn list(addrs: &BTreeSet<IpAddr>) -> String {
 
 fn ms(time: Duration) -> String {
     format!("{:.0} ms", time.as_secs_f64() * 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_fails_only_against_a_claim() {
+        let of =
+            |end: fn(String) -> End, claims| judge(Ok(end("x".into())), Ok(()), claims, true).0;
+        assert_eq!(of(End::Enforced, false), ProofOutcome::Passed);
+        for end in [End::Ignored as fn(String) -> End, End::Contradicted] {
+            assert_eq!(of(end, true), ProofOutcome::Failed);
+            assert_eq!(of(end, false), ProofOutcome::NotEnforced);
+        }
+        for claims in [true, false] {
+            let (outcome, text) = judge(Err(anyhow::anyhow!("no agent")), Ok(()), claims, false);
+            assert_eq!(outcome, ProofOutcome::NotTaken);
+            assert!(text.contains("could not be taken: no agent"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_policy_in_force_that_stays_is_a_fault() {
+        let left = |claims, in_force| {
+            let ended = Ok(End::Ignored("x".into()));
+            judge(ended, Err(anyhow::anyhow!("no")), claims, in_force)
+        };
+        assert_eq!(left(true, false).0, ProofOutcome::Failed);
+        assert_eq!(left(false, true).0, ProofOutcome::Failed);
+        assert!(left(false, true).1.contains("left behind"));
+        assert_eq!(left(false, false).0, ProofOutcome::NotEnforced);
+    }
 }
