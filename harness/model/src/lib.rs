@@ -10,6 +10,7 @@ pub mod histogram;
 pub mod journal;
 pub mod metric;
 pub mod nearest;
+pub mod pairing;
 pub mod proof;
 pub mod record;
 pub mod spec;
@@ -24,6 +25,7 @@ pub use footprint::{Footprint, Phase};
 pub use histogram::StoredHistogram;
 pub use journal::{JournalError, JournalLine};
 pub use metric::{Clock, Direction, Metric, Unit};
+pub use pairing::{PairArm, PairOrder, PairSlot, Pairing};
 pub use proof::{Proof, ProofKind, ProofOutcome};
 pub use record::{
     Cell, CellStatus, CniInfo, Header, Record, RecordError, SCHEMA_VERSION, SkippedCni,

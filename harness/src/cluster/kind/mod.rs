@@ -18,10 +18,11 @@ pub mod options;
 pub mod plugins;
 mod provider;
 pub mod removal;
+mod room;
 pub mod sources;
 pub mod tools;
 
-pub use options::KindOptions;
+pub use options::{KindOptions, RebuildOptions};
 pub use provider::{KindProvider, read_sources};
 pub use sources::{CniSources, Sources};
 pub use tools::{Tool, Tools};

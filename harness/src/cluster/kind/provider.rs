@@ -11,7 +11,7 @@ use super::{
     leftovers::Registry,
     lifecycle::{KindCluster, Maker},
     options::KindOptions,
-    plugins,
+    plugins, room,
 };
 use crate::{
     cluster::{
@@ -106,7 +106,13 @@ impl KindProvider {
 
     /// Clusters up at a time.
     pub fn at_once(&self) -> usize {
-        self.options.parallel_clusters as usize
+        self.options.parallel_clusters.unwrap_or(1) as usize
+    }
+
+    /// Clusters up at a time where two arms are measured in pairs: both, unless the user said how many
+    /// or this machine has no room for them.
+    pub fn at_once_in_pairs(&self) -> usize {
+        self.options.parallel_clusters.map_or_else(room::clusters, |n| n as usize)
     }
 
     /// How often every cluster is made.
@@ -295,7 +301,7 @@ fn ignored(cni: &KubeCni, sources: &CniSources) -> Result<(), ClusterError> {
 }
 
 /// Do the nodes share this machine's kernel?
-fn docker_is_local() -> bool {
+pub(super) fn docker_is_local() -> bool {
     std::env::var("DOCKER_HOST").map_or(true, |host| host.is_empty() || host.starts_with("unix://"))
 }
 

@@ -24,5 +24,5 @@ pub mod surround;
 
 pub use access::Access;
 pub use cluster::KubeCluster;
-pub use options::Options;
+pub use options::{MatrixOptions, Options};
 pub use provider::{INSTALLED, KubeconfigProvider};

@@ -113,6 +113,12 @@ impl KubeconfigProvider {
         }))
     }
 
+    /// Sets of pods there can be at a time; none: any number. In a namespace that exists their names
+    /// would collide.
+    pub fn at_once_in_pairs(&self) -> Option<usize> {
+        self.options.namespace.as_ref().map(|_| 1)
+    }
+
     fn deployment(&self, index: u32, cni: &KubeCni, topology: &Topology) -> Deployment {
         let _ = topology;
         let image = self.options.workload_image.clone();
