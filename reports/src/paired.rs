@@ -120,7 +120,8 @@ impl PairedRow {
         let parts: Option<Vec<_>> = texts.iter().map(|t| t.split_once(' ')).collect();
         match parts.as_deref() {
             Some([(_, unit), ..]) if parts.iter().flatten().all(|(_, u)| u == unit) => {
-                let figures: Vec<&str> = parts.iter().flatten().map(|(figure, _)| *figure).collect();
+                let figures: Vec<&str> =
+                    parts.iter().flatten().map(|(figure, _)| *figure).collect();
                 format!("{} {unit}", figures.join(", "))
             }
             _ => texts.join("; "),

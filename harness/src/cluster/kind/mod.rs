@@ -7,6 +7,7 @@ pub mod apply;
 mod cluster;
 pub mod command;
 pub mod config;
+pub mod daemon;
 pub mod documents;
 #[cfg(test)]
 mod fake;
