@@ -90,6 +90,9 @@ impl Chosen {
     /// # Errors
     /// Why not.
     pub fn check_together(&self, cnis: &[CniSpec]) -> Result<()> {
+        if let Self::Kind(provider) = self {
+            provider.check_sources(cnis)?;
+        }
         // A cni beside itself is one.
         let own: BTreeSet<String> =
             cnis.iter().filter(|c| c.name != "host").map(|c| c.first().to_string()).collect();

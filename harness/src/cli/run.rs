@@ -235,8 +235,8 @@ async fn prepare(measure: &Measure, suite: Suite, chosen: &Chosen) -> Result<Pre
                 cnis.push(cni.clone());
             }
         }
-        chosen.check_together(&cnis)?;
     }
+    chosen.check_together(&cnis)?;
     let cases = expand(&suite, args.provider, &cnis);
     let seed = args.seed.unwrap_or_else(rand::random);
     let arrangement = match &measure.design {

@@ -123,10 +123,11 @@ pub trait Cluster: Send + Sync {
             return Ok(Vec::new());
         }
         let what: Vec<&str> = wanted.named().into_iter().map(|(key, _)| key).collect();
-        Err(StateError::NotOffered(format!(
-            "{}: needs a Kubernetes cluster (--provider kind or kubeconfig)",
-            what.join(", ")
-        )))
+        let needs = match wanted.hubble {
+            Some(_) => "a cluster whose cni can be installed anew (--provider kind)",
+            None => "a Kubernetes cluster (--provider kind or kubeconfig)",
+        };
+        Err(StateError::NotOffered(format!("{}: needs {needs}", what.join(", "))))
     }
 
     /// What the cni's own pods cost since the last question, in this phase; at the first question

@@ -104,6 +104,16 @@ impl KindProvider {
         }
     }
 
+    /// Has every cni of the sources file a cni of this name?
+    ///
+    /// # Errors
+    /// The line of one that is neither built in nor the name of one of these.
+    pub fn check_sources(&self, cnis: &[CniSpec]) -> anyhow::Result<()> {
+        let resolved: Vec<KubeCni> = cnis.iter().filter_map(|c| KubeCni::resolve(c).ok()).collect();
+        let names: Vec<&str> = resolved.iter().map(|c| c.profile.name.as_str()).collect();
+        Ok(self.sources.check_names(&names)?)
+    }
+
     /// Clusters up at a time.
     pub fn at_once(&self) -> usize {
         self.options.parallel_clusters.unwrap_or(1) as usize
