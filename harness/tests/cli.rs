@@ -111,6 +111,37 @@ fn the_provider_kind_says_what_is_wrong_before_anything_is_made() {
 }
 
 #[test]
+fn pairs_are_planned_before_anything_is_made() {
+    let (code, _, stderr) = cnibench(&["ab", "--baseline", "host"]);
+    assert!(code == 2 && stderr.contains("--candidate"), "{stderr}");
+    let arms = ["ab", "--baseline", "host", "--candidate"];
+    let ab = |more: &[&'static str]| [&arms[..], more].concat();
+    refused(&ab(&["flanel-vxlan"]), &["did you mean \"flannel-vxlan\"?"]);
+    refused(&ab(&["host", "--pairs", "0"]), &["--pairs"]);
+    refused(&ab(&["host", "--keep"]), &["--keep means nothing to the provider netns"]);
+    let kind = [
+        "cilium",
+        "--provider",
+        "kind",
+        "--pairs",
+        "2",
+        "--rebuilds",
+        "2",
+        "--workload-image",
+        "x",
+    ];
+    refused(&ab(&kind), &["--workload-image means nothing to the provider kind"]);
+    let json = ["host", "--dry-run", "--format", "json", "--pairs", "4", "--workload", "tcp_rr"];
+    let (code, stdout, stderr) = cnibench(&ab(&json));
+    assert_eq!(code, 0, "{stderr}");
+    let told: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let plan = &told["plan"];
+    assert_eq!(plan["schedule"].as_array().unwrap().len(), 2 * 3 * 4);
+    assert_eq!(plan["pairing"]["candidate"], "host#2");
+    assert_eq!(plan["cases"][0]["duration_s"], 0.5);
+}
+
+#[test]
 fn lists_are_tables_for_people_and_json_for_programs() {
     for (what, known) in [
         ("suites", "quick"),

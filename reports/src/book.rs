@@ -295,8 +295,12 @@ impl<'a> Book<'a> {
     }
 }
 
-/// The record's cnis with its baseline first: `host`, else the first of the plan.
+/// The record's cnis with its baseline first: of two arms in pairs the one that was named, else `host`,
+/// else the first of the plan.
 fn column_order(record: &Record) -> Vec<&CniSpec> {
+    if let Some(pairing) = &record.header.pairing {
+        return vec![&pairing.baseline, &pairing.candidate];
+    }
     let mut order: Vec<&CniSpec> = Vec::new();
     for case in &record.header.cases {
         if !order.contains(&&case.cni) {

@@ -4,7 +4,7 @@
 //! needs no rights: a report is made from a [`cnibench_model::Record`] on any machine.
 //!
 //! [`render`] writes the files, [`terminal_summary`] is the table at the end of a run, and
-//! [`matrix::matrix`] is what both show, for machines.
+//! [`matrix::matrix`] is what both show, for machines; [`paired`] is the same of two arms in pairs.
 
 mod book;
 mod curves;
@@ -19,6 +19,7 @@ pub mod matrix;
 mod meaning;
 mod natural;
 mod page;
+mod paired;
 mod pairs;
 mod proofs;
 mod render;
@@ -33,5 +34,6 @@ mod warnings;
 mod words;
 
 pub use files::ReportError;
+pub use paired::{Paired, PairedRow, paired};
 pub use render::{Format, Rendered, render};
 pub use terminal::terminal_summary;

@@ -7,6 +7,7 @@ use crate::{
     facts, footprint,
     matrix::{Against, Content, End, Matrix, MatrixCell},
     page::end_name,
+    paired::{CHANGE_HEADS, Paired, paired},
     proofs, sentences,
     stats::Effect,
 };
@@ -53,6 +54,7 @@ pub(crate) fn markdown(book: &Book<'_>, matrix: &Matrix) -> String {
     }
     out.push('\n');
     table(&mut out, matrix);
+    book.records.iter().filter_map(paired).for_each(|pairs| in_pairs(&mut out, &pairs));
     let missing = missing(matrix);
     if !missing.is_empty() {
         let _ = writeln!(out, "### Failed and skipped\n");
@@ -105,6 +107,25 @@ fn table(out: &mut String, matrix: &Matrix) {
             false => "",
         }
     );
+}
+
+fn in_pairs(out: &mut String, table: &Paired) {
+    let arms = [&table.pairing.baseline, &table.pairing.candidate];
+    let arms = arms.map(|arm| plain(&arm.to_string()));
+    let _ = writeln!(out, "### In pairs\n\n{}\n", plain(&table.explained()));
+    let heads = arms.iter().map(String::as_str).chain(CHANGE_HEADS);
+    let _ = writeln!(out, "| case | metric | {} |", heads.collect::<Vec<_>>().join(" | "));
+    let _ = writeln!(out, "|---|---|--:|--:|---|---|");
+    for rows in table.rows.chunk_by(|a, b| a.series == b.series) {
+        for (number, row) in rows.iter().enumerate() {
+            let title = if number == 0 { plain(&row.title) } else { String::new() };
+            let metric = format!("{}, {}", row.line.metric.label(), row.line.unit);
+            let cells = row.values().into_iter().chain([row.change(), row.by_rebuild()]);
+            let cells: Vec<String> = cells.map(|c| plain(&c)).collect();
+            let _ = writeln!(out, "| {title} | {} | {} |", plain(&metric), cells.join(" | "));
+        }
+    }
+    out.push('\n');
 }
 
 fn footprint_table(out: &mut String, book: &Book<'_>) {
@@ -202,6 +223,17 @@ mod tests {
     #[test]
     fn a_run_on_real_clusters() {
         insta::assert_snapshot!(of(&[crate::fixtures::policies()]));
+    }
+
+    #[test]
+    fn two_arms_in_pairs() {
+        let text = of(&[crate::fixtures::in_pairs(3, 6, 1.0)]);
+        let table = &text[text.find("### In pairs").unwrap()..];
+        assert!(
+            table.contains("| case | metric | host | flannel-vxlan | change (95 % interval) |")
+        );
+        let p50 = table.lines().find(|l| l.contains("latency p50")).unwrap();
+        assert!(p50.contains("% slower (") && p50.ends_with(" % slower |"), "{p50}");
     }
 
     #[test]

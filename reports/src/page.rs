@@ -12,12 +12,15 @@ use crate::{
     },
     footprint,
     matrix::{Against, Content, End, Matrix, MatrixCell, MatrixLine, Over, tint},
-    meaning, proofs, sentences,
+    meaning,
+    paired::{CHANGE_HEADS, Paired, PairedRow, paired},
+    proofs, sentences,
     units::counted,
     warnings::{self, Warning},
 };
 use askama::Template;
-use cnibench_model::{ProofOutcome, Workload};
+use cnibench_model::{Pairing, ProofOutcome, Workload};
+use std::collections::BTreeMap;
 
 /// Sentences shown unfolded.
 const SENTENCES: usize = 10;
@@ -49,6 +52,8 @@ struct Page<'a> {
     baseline: String,
     columns: Vec<Head<'a>>,
     rows: Vec<RowView<'a>>,
+    pairs: Vec<PairsView>,
+    change_heads: [&'static str; 2],
     sections: Vec<Section>,
     curves: Vec<FigureView>,
     warnings: Vec<Warning>,
@@ -83,6 +88,22 @@ struct LineView<'a> {
     label: &'static str,
     unit: &'a str,
     cells: Vec<CellView>,
+}
+
+/// Two arms in pairs.
+struct PairsView {
+    arms: [String; 2],
+    explained: String,
+    series: Vec<(String, Vec<PairView>)>,
+}
+
+struct PairView {
+    label: &'static str,
+    unit: String,
+    values: [String; 2],
+    change: String,
+    by_rebuild: String,
+    tint: String,
 }
 
 #[derive(Default)]
@@ -178,6 +199,8 @@ pub(crate) fn page(
         baseline: if host { "the host".to_owned() } else { "the baseline".to_owned() },
         columns: columns.collect(),
         rows: rows(matrix),
+        pairs: book.records.iter().filter_map(paired).map(|table| pairs_view(&table)).collect(),
+        change_heads: CHANGE_HEADS,
         sections: sections(book, figures, beside, &warnings),
         curves: figures_at(figures, beside, Place::Curves),
         warnings,
@@ -234,6 +257,29 @@ fn rows(matrix: &Matrix) -> Vec<RowView<'_>> {
         }
     };
     matrix.rows.iter().enumerate().map(view).collect()
+}
+
+fn pairs_view(table: &Paired) -> PairsView {
+    let view = |row: &PairedRow| {
+        let against = row.line.cells.get(1).and_then(MatrixCell::value).map(|v| &v.against);
+        let paint = against.and_then(|against| tint_paint(tint(&row.line, against)));
+        PairView {
+            label: row.line.metric.label(),
+            unit: row.line.unit.clone(),
+            values: row.values(),
+            change: tight(&row.change()),
+            by_rebuild: tight(&row.by_rebuild()),
+            tint: paint.map(variable).unwrap_or_default(),
+        }
+    };
+    let series = table.rows.chunk_by(|a, b| a.series == b.series);
+    let series = series.map(|rows| (rows[0].title.clone(), rows.iter().map(view).collect()));
+    let Pairing { baseline, candidate, .. } = &table.pairing;
+    PairsView {
+        arms: [baseline.to_string(), candidate.to_string()],
+        explained: table.explained(),
+        series: series.collect(),
+    }
 }
 
 fn end_anchor(row: usize, column: usize) -> String {

@@ -4,10 +4,11 @@
 //! cell. Called by the command.
 
 use crate::{
-    book::Book,
+    book::{Book, ellipsis},
     footprint,
     matrix::{Against, Content, End, Matrix, MatrixCell, MatrixRow, from_book},
     page::end_name,
+    paired::{CHANGE_HEADS, Paired, paired},
     proofs,
     stats::Effect,
 };
@@ -22,6 +23,8 @@ use tabled::{
     },
 };
 
+/// Most characters of an arm's name in the head of its column.
+const ARM: usize = 28;
 /// Width assumed where the output is no terminal.
 const DEFAULT_WIDTH: usize = 120;
 
@@ -42,10 +45,17 @@ pub fn terminal_summary(record: &Record, width: Option<usize>) -> String {
         });
         out.push_str("\nmedian of trials (95 % interval), change against ");
         let host = book.columns.iter().all(|c| book.columns[c.baseline].is_host());
-        out.push_str(if host { "the host\n" } else { "the first cni\n" });
+        out.push_str(match (host, &record.header.pairing) {
+            (true, _) => "the host\n",
+            (false, Some(_)) => "the baseline\n",
+            (false, None) => "the first cni\n",
+        });
         if matrix.rows.iter().any(|r| r.pairs.is_some()) {
             out.push_str("over node pairs: median and interval of the pairs' own medians\n");
         }
+    }
+    if let Some(table) = paired(record) {
+        out.push_str(&in_pairs(&table, width));
     }
     for remark in &matrix.remarks {
         out.push_str(&format!("note: {}\n", printable(remark)));
@@ -179,6 +189,42 @@ fn texts(cell: &MatrixCell) -> [String; 3] {
     }
 }
 
+/// Two arms in pairs: every case and metric.
+fn in_pairs(table: &Paired, width: usize) -> String {
+    let mut builder = Builder::default();
+    let arms = [&table.pairing.baseline, &table.pairing.candidate];
+    let arms = arms.map(|arm| printable(&ellipsis(&arm.to_string(), ARM)));
+    let heads = ["metric".to_owned()].into_iter().chain(arms);
+    builder.push_record(heads.chain(CHANGE_HEADS.map(str::to_owned)));
+    let mut headings = Vec::new();
+    for rows in table.rows.chunk_by(|a, b| a.series == b.series) {
+        headings.push(builder.count_records());
+        builder.push_record(
+            [rows[0].title.clone()].into_iter().chain(std::iter::repeat_n(String::new(), 4)),
+        );
+        for row in rows {
+            let unit = match row.line.unit.is_empty() {
+                true => String::new(),
+                false => format!(", {}", row.line.unit),
+            };
+            let metric = format!("{}{unit}", row.line.metric.label());
+            let cells = [metric].into_iter().chain(row.values());
+            let cells = cells.chain([row.change(), row.by_rebuild()]);
+            builder.push_record(cells.map(|c| printable(&c)));
+        }
+    }
+    let mut out = builder.build();
+    out.with(Style::rounded()).modify(Columns::new(1..3), Alignment::right());
+    for heading in headings {
+        out.modify((heading, 0), Span::column(5));
+        out.modify((heading, 0), Alignment::left());
+    }
+    if widest(&out.to_string()) > width {
+        out.with(Width::wrap(width).priority(Priority::max(true)).keep_words(true));
+    }
+    format!("\nin pairs: {}\n{out}\n", table.explained())
+}
+
 /// What the cnis' own pods used; nothing where it was not looked at.
 fn footprints(book: &Book<'_>, width: usize) -> String {
     let rows = footprint::rows(book);
@@ -236,6 +282,15 @@ mod tests {
         let text = terminal_summary(&crate::fixtures::policies(), Some(100));
         let after = text.find("median of trials").unwrap();
         insta::assert_snapshot!(&text[after..]);
+    }
+
+    #[test]
+    fn two_arms_in_pairs() {
+        let text = terminal_summary(&crate::fixtures::in_pairs(3, 6, 1.0), Some(140));
+        insta::assert_snapshot!(&text[text.find("in pairs").unwrap()..]);
+        let text = terminal_summary(&crate::fixtures::in_pairs(3, 6, 1.0), Some(80));
+        let table = text.lines().filter(|l| l.starts_with(['│', '╭', '├', '╰']));
+        assert!(table.map(widest).all(|w| w <= 80), "{text}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use crate::{
     book::{Book, record_label},
     matrix::primary,
+    paired::paired,
     stats,
     units::{counted, duration, number},
 };
@@ -88,6 +89,7 @@ pub(crate) fn remarks(book: &Book<'_>) -> Vec<String> {
             };
             remarks.push(format!("{of}{remark}"));
         }
+        remarks.extend(in_pairs(record).map(|remark| format!("{of}{remark}")));
         if provider(record) == Some(ProviderKind::Kind) && on_one_machine(record) {
             remarks.push(format!(
                 "{of}All nodes are containers of kind on one machine (both ends of every trial name the same): they share its CPUs, its kernel and its other work, and between nodes there is no network card."
@@ -95,6 +97,44 @@ pub(crate) fn remarks(book: &Book<'_>) -> Vec<String> {
         }
     }
     remarks
+}
+
+/// How far pairs on real clusters can be trusted: their clock is the wall's.
+fn in_pairs(record: &Record) -> Option<String> {
+    let table = paired(record)?;
+    let arms = [&table.pairing.baseline, &table.pairing.candidate];
+    let one_host = arms.iter().filter(|arm| arm.name == "host").count() == 1;
+    let how = match (provider(record)?, table.pairing.adjacent) {
+        (ProviderKind::Kubeconfig, true) => {
+            "Both arms are pods of one cluster, and whatever else runs there is beside both."
+        }
+        (ProviderKind::Kind, true) if one_host => {
+            "Both arms were measured in one cluster, in its pods and on its nodes' own network."
+        }
+        (ProviderKind::Kind, true) => {
+            "Both arms' clusters were up at once, so that each ran beside the other's idle pods."
+        }
+        (ProviderKind::Kind | ProviderKind::Kubeconfig, false) => {
+            "The arms' clusters were up one after the other, in random order."
+        }
+        _ => return None,
+    };
+    let mut out = format!(
+        "{how} The clock is the wall's: what the machine does within a pair is in its change, and so is what a cluster happens to be like each time it is made, which only making it again shows."
+    );
+    match table.between_rebuilds() {
+        Some((median, most, cases)) => out.push_str(&format!(
+            " From one making to the next the change of a case's main metric moved by {} % (median of {cases} {}) and by up to {} %: do not trust a smaller one.",
+            percent(median),
+            if cases == 1 { "case" } else { "cases" },
+            percent(most),
+        )),
+        None => out.push_str(" With one making that is in no interval."),
+    }
+    out.push_str(
+        " A cni compared with itself in the same way shows what changes there are here of nothing.",
+    );
+    Some(out)
 }
 
 fn on_one_machine(record: &Record) -> bool {
@@ -261,6 +301,30 @@ mod tests {
         apart.trials[1].sequence = last + 500;
         let records = [apart];
         assert!(!Book::new(&records).columns.iter().all(|c| c.interleaved));
+    }
+
+    #[test]
+    fn pairs_on_real_clusters_say_how_far_they_can_be_trusted() {
+        let on = |provider, last| {
+            let mut record = crate::fixtures::in_pairs(3, 6, last);
+            record.header.cases.iter_mut().for_each(|c| c.provider = provider);
+            said(record)
+        };
+        assert_eq!(on(ProviderKind::Netns, 1.0), "");
+        let text = on(ProviderKind::Kind, 1.2);
+        assert!(
+            text.contains("in one cluster") && text.contains("The clock is the wall's"),
+            "{text}"
+        );
+        assert!(text.contains("by up to 2"), "{text}");
+        assert!(on(ProviderKind::Kubeconfig, 1.0).contains("pods of one cluster"));
+        let mut record = crate::fixtures::in_pairs(1, 6, 1.0);
+        record.header.cases.iter_mut().for_each(|c| c.provider = ProviderKind::Kind);
+        record.header.pairing.as_mut().unwrap().adjacent = false;
+        record.header.interleaved = false;
+        let text = said(sequential(record));
+        assert!(text.contains("up one after the other, in random order"), "{text}");
+        assert!(text.contains("With one making that is in no interval"), "{text}");
     }
 
     #[test]

@@ -104,6 +104,11 @@ pub fn change(metric: Metric, change: &Change, over: Over) -> String {
     }
 }
 
+/// A change's size alone, whatever its interval shows: "31 % slower", "no change".
+pub(crate) fn size_alone(metric: Metric, change: &Change) -> String {
+    size(metric, &Change { interval: None, ..*change }).0
+}
+
 /// The change's interval in the same terms, e.g. "29–33 %"; none for too few trials.
 pub fn interval(metric: Metric, change: &Change) -> Option<String> {
     let i = change.interval?;

@@ -4,7 +4,7 @@ use cnibench_model::nearest::nearest;
 use std::ops::Range;
 
 /// A suite that cannot be used. `Display` is `file:line:column: what; what was expected`.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 #[error("{file}:{line}:{column}: {message}")]
 pub struct SuiteError {
     /// The file, or `catalogue suite "name"`.

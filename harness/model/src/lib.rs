@@ -10,6 +10,7 @@ pub mod histogram;
 pub mod journal;
 pub mod metric;
 pub mod nearest;
+pub mod pairing;
 pub mod probe;
 pub mod proof;
 pub mod record;
@@ -25,6 +26,7 @@ pub use footprint::{Footprint, LEAST_WINDOW_S, Phase};
 pub use histogram::StoredHistogram;
 pub use journal::{JournalError, JournalLine};
 pub use metric::{Clock, Direction, Metric, Unit};
+pub use pairing::{PairArm, PairOrder, PairSlot, Pairing};
 pub use probe::{ProbeResult, ProbedTrial, Stage, StageStats};
 pub use proof::{Proof, ProofKind, ProofOutcome};
 pub use record::{

@@ -5,6 +5,7 @@ use crate::{
     environment::Environment,
     footprint::Footprint,
     metric::Clock,
+    pairing::Pairing,
     probe::ProbedTrial,
     proof::Proof,
     spec::CniSpec,
@@ -108,6 +109,9 @@ pub struct Header {
     pub seed: u64,
     /// True when trials of different cnis were interleaved in random order.
     pub interleaved: bool,
+    /// The two arms that were measured in pairs; none where no pairs were planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pairing: Option<Pairing>,
     /// The shape of every cluster.
     pub topology: Topology,
     /// What time values count.

@@ -1,4 +1,4 @@
-//! A cni as it is written on the command line: `name[:key=value,...]`.
+//! A cni as it is written on the command line: `name[#2][:key=value,...]`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,16 +12,22 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 pub struct CniSpec {
     /// The profile's name.
     pub name: String,
+    /// True for the second of two that are otherwise the same, so that a cni can be compared with
+    /// itself. Written `name#2`; it changes nothing of what is built.
+    pub second: bool,
     /// Its parameters, sorted by key.
     pub params: BTreeMap<String, String>,
 }
+
+/// What follows the name of the second of two.
+const SECOND: &str = "#2";
 
 /// Why a text is not a cni.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SpecError {
     /// The name is empty or has a character other than a-z, 0-9 and `-`.
     #[error(
-        "cni {0:?}: a name is lower-case letters, digits and '-', then optionally \":key=value,...\""
+        "cni {0:?}: a name is lower-case letters, digits and '-' (of the second of two that are the same followed by #2), then optionally \":key=value,...\""
     )]
     Name(String),
     /// A parameter is not `key=value`.
@@ -45,7 +51,17 @@ pub enum SpecError {
 impl CniSpec {
     /// A profile with no parameters.
     pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), params: BTreeMap::new() }
+        Self { name: name.to_owned(), second: false, params: BTreeMap::new() }
+    }
+
+    /// The first of two that are the same.
+    pub fn first(&self) -> Self {
+        Self { second: false, ..self.clone() }
+    }
+
+    /// The second of two that are the same.
+    pub fn second(&self) -> Self {
+        Self { second: true, ..self.clone() }
     }
 }
 
@@ -53,6 +69,7 @@ impl FromStr for CniSpec {
     type Err = SpecError;
     fn from_str(s: &str) -> Result<Self, SpecError> {
         let (name, rest) = s.split_once(':').map_or((s, None), |(n, r)| (n, Some(r)));
+        let (name, second) = name.strip_suffix(SECOND).map_or((name, false), |n| (n, true));
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if name.is_empty() || !name.chars().all(legal) {
             return Err(SpecError::Name(s.to_owned()));
@@ -67,13 +84,16 @@ impl FromStr for CniSpec {
                 return Err(SpecError::Twice { spec: s.to_owned(), key: key.to_owned() });
             }
         }
-        Ok(Self { name: name.to_owned(), params })
+        Ok(Self { name: name.to_owned(), second, params })
     }
 }
 
 impl fmt::Display for CniSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
+        if self.second {
+            f.write_str(SECOND)?;
+        }
         for (i, (key, value)) in self.params.iter().enumerate() {
             write!(f, "{}{key}={value}", if i == 0 { ':' } else { ',' })?;
         }
@@ -102,6 +122,9 @@ mod tests {
     fn says_what_is_wrong() {
         assert!(matches!("".parse::<CniSpec>(), Err(SpecError::Name(_))));
         assert!(matches!("Flannel".parse::<CniSpec>(), Err(SpecError::Name(_))));
+        for name in ["#2", "a#3", "a#2#2", "a#"] {
+            assert!(matches!(name.parse::<CniSpec>(), Err(SpecError::Name(_))), "{name}");
+        }
         assert!(matches!("a:mtu".parse::<CniSpec>(), Err(SpecError::Param { .. })));
         assert!(matches!("a:".parse::<CniSpec>(), Err(SpecError::Param { .. })));
         assert!(matches!("a:b=1,b=2".parse::<CniSpec>(), Err(SpecError::Twice { .. })));
@@ -109,8 +132,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_round_trips(name in "[a-z][a-z0-9-]{0,20}", params in prop::collection::btree_map("[a-z_]{1,8}", "[a-zA-Z0-9/._=-]{1,12}", 0..4)) {
-            let spec = CniSpec { name, params };
+        fn text_round_trips(name in "[a-z][a-z0-9-]{0,20}", second: bool, params in prop::collection::btree_map("[a-z_]{1,8}", "[a-zA-Z0-9/._=-]{1,12}", 0..4)) {
+            let spec = CniSpec { name, second, params };
+            prop_assert_ne!(spec.second().to_string(), spec.first().to_string());
+            prop_assert!(spec == spec.first() || spec == spec.second());
             prop_assert_eq!(spec.to_string().parse::<CniSpec>().unwrap(), spec);
         }
     }

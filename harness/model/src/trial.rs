@@ -1,7 +1,8 @@
 //! What one trial left: samples, the histogram, both ends' CPU time, and what every flow saw.
 
 use crate::{
-    case::CaseId, histogram::StoredHistogram, metric::Metric, proof::Proof, workload::Workload,
+    case::CaseId, histogram::StoredHistogram, metric::Metric, pairing::PairSlot, proof::Proof,
+    workload::Workload,
 };
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -160,6 +161,9 @@ pub struct Trial {
     pub block: u32,
     /// Place in the whole run's order, from 0.
     pub sequence: u32,
+    /// Place among the pairs of its series, where two arms were measured in pairs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<PairSlot>,
     /// When the trial began.
     #[schemars(with = "String")]
     pub started: Timestamp,

@@ -4,6 +4,7 @@ use super::{Outcome, print};
 use crate::cluster::{
     kind::{
         Tools,
+        command::CommandError,
         leftovers::{self, Keep},
         read_sources,
     },
@@ -70,6 +71,10 @@ fn not_looked_at(mut cleaned: Cleaned) -> Cleaned {
     cleaned
 }
 
+fn is_without_kind(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(CommandError::Missing { .. }))
+}
+
 /// What was removed, by the run it belonged to: a hundred nodes are one line.
 fn by_run(removed: &[String]) -> BTreeMap<String, Vec<&str>> {
     let mut runs: BTreeMap<String, Vec<&str>> = BTreeMap::new();
@@ -87,7 +92,16 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let (report, orphans, cluster) = super::runtime()?.block_on(async {
         let mut report = if root { netns::clean_leftovers().await } else { CleanReport::default() };
         report.merge(leftovers::clean_leftovers(Keep::Override).await);
-        let mut orphans = leftovers::orphans(&tools).await;
+        let mut orphans = match leftovers::orphans(&tools).await {
+            Ok(orphans) => orphans,
+            // Nobody asked for them, or nothing here could have made one.
+            Err(_) if !args.orphans => Vec::new(),
+            Err(e) if is_without_kind(&e) => Vec::new(),
+            Err(e) => {
+                report.errors.push(e.context("clusters of kind"));
+                Vec::new()
+            }
+        };
         if args.orphans {
             report.merge(leftovers::remove(&tools, &orphans).await);
             orphans.clear();

@@ -2,6 +2,7 @@
 //!
 //! One file per subcommand. Here are only the arguments that several share.
 
+mod ab;
 mod agent;
 mod clean;
 mod doctor;
@@ -56,6 +57,8 @@ pub struct Cli {
 enum Command {
     /// Run a suite: bring clusters up, measure, prove, record, report.
     Run(Box<run::Args>),
+    /// Measure two cnis in pairs: both up at once, adjacent trials in random order, clusters rebuilt.
+    Ab(Box<ab::Args>),
     /// Render a report from one or more records.
     Report(report::Args),
     /// Say what this host can do, what is missing, and how to get it.
@@ -107,6 +110,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
     log_to_stderr(cli.verbose);
     let outcome = match cli.command {
         Command::Run(args) => run::run(*args),
+        Command::Ab(args) => ab::run(*args),
         Command::Report(args) => report::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::List(args) => list::run(&args),

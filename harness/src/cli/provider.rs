@@ -7,7 +7,7 @@ use crate::{
         kube::{self, KubeconfigProvider},
         netns::{NetnsProvider, Owner},
     },
-    plan::{Arrangement, Plan, TrialOrder},
+    plan::{Arrangement, Pairs, Plan, TrialOrder},
 };
 use anyhow::{Result, bail};
 use cnibench_model::{CniSpec, ProviderKind};
@@ -89,12 +89,16 @@ impl Chosen {
     /// # Errors
     /// Why not.
     pub fn check_together(&self, cnis: &[CniSpec]) -> Result<()> {
-        let own: Vec<String> =
-            cnis.iter().filter(|c| c.name != "host").map(ToString::to_string).collect();
+        if let Self::Kind(provider) = self {
+            provider.check_sources(cnis)?;
+        }
+        // A cni beside itself is one.
+        let own: BTreeSet<String> =
+            cnis.iter().filter(|c| c.name != "host").map(|c| c.first().to_string()).collect();
         if matches!(self, Self::Kubeconfig(_)) && own.len() > 1 {
             bail!(
                 "a cluster that is there has one CNI, and {} were named: name one (beside host), or use --provider kind",
-                own.join(", ")
+                own.into_iter().collect::<Vec<_>>().join(", ")
             );
         }
         Ok(())
@@ -122,6 +126,20 @@ impl Chosen {
                 ..simple
             },
         })
+    }
+
+    /// How two arms can be measured in pairs on its clusters.
+    ///
+    /// # Errors
+    /// As [`Self::arrangement`].
+    pub async fn paired(&self, pairs: Pairs) -> Result<Arrangement> {
+        let usual = self.arrangement(TrialOrder::Interleaved).await?;
+        let at_once = match self {
+            Self::Netns(_) => None,
+            Self::Kind(provider) => Some(provider.at_once_in_pairs()),
+            Self::Kubeconfig(provider) => provider.at_once_in_pairs(),
+        };
+        Ok(Arrangement { at_once, pairs: Some(pairs), ..usual })
     }
 
     /// Tells what is planned.

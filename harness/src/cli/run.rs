@@ -12,7 +12,7 @@ use crate::{
     crowd::Crowd,
     environment,
     interrupt::{Interrupt, Urgency},
-    plan::{Plan, TrialOrder},
+    plan::{Pairs, Plan, TrialOrder},
     runner::{self, progress},
     store::{self, Journal},
     tell::{counted, tell},
@@ -30,40 +30,31 @@ use std::{
     sync::Arc,
 };
 
+/// What `run` and `ab` are both asked.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct Common {
     /// A catalogue name (see `cnibench list suites`) or a TOML file.
     #[arg(default_value = "quick")]
     suite: String,
     /// What brings the cluster up.
     #[arg(long, default_value = "netns")]
     provider: ProviderKind,
-    /// Cnis, separated by commas; one with parameters is written name:key=value, and several of
-    /// those need several --cni. By default every cni that this host can carry.
-    #[arg(long = "cni", value_name = "CNI[,CNI...]")]
-    cnis: Vec<String>,
     /// Only these workloads; one that the suite lacks is added with its defaults.
     #[arg(long = "workload", value_delimiter = ',')]
     workloads: Vec<Workload>,
     /// These placements instead of the suite's.
     #[arg(long = "placement", value_delimiter = ',')]
     placements: Vec<Placement>,
-    /// Trials of every case.
-    #[arg(long, value_parser = trials)]
-    trials: Option<u32>,
-    /// Measured time of every trial, e.g. 2s or 500ms.
+    /// Measured time of every trial, e.g. 2s or 500ms; by default the suite's, in pairs of `ab` 500ms.
     #[arg(long, value_parser = suite::checked_duration)]
-    duration: Option<f64>,
-    /// Time cut off before it, e.g. 200ms.
+    pub(super) duration: Option<f64>,
+    /// Time cut off before it, e.g. 200ms; by default the suite's, in pairs of `ab` 100ms.
     #[arg(long, value_parser = suite::checked_warmup)]
-    warmup: Option<f64>,
+    pub(super) warmup: Option<f64>,
     /// After the measured trials, pairs of trials with and without latency probes in the kernel (this
     /// many for each case that has round trips): where the time of a round trip goes, stage by stage.
     #[arg(long, value_name = "PAIRS", num_args = 0..=1, default_missing_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
     probes: Option<u32>,
-    /// Interleave the cnis' trials in random order, or run one cni after the other.
-    #[arg(long, value_enum, default_value = "interleaved")]
-    order: TrialOrder,
     /// Seed of the random order; by default a new one, which the record keeps.
     #[arg(long)]
     seed: Option<u64>,
@@ -88,6 +79,46 @@ pub struct Args {
     kind: kind::KindOptions,
 }
 
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    common: Common,
+    /// Cnis, separated by commas; one with parameters is written name:key=value, and several of
+    /// those need several --cni. By default every cni that this host can carry.
+    #[arg(long = "cni", value_name = "CNI[,CNI...]")]
+    cnis: Vec<String>,
+    /// Trials of every case.
+    #[arg(long, value_parser = trials)]
+    trials: Option<u32>,
+    /// Interleave the cnis' trials in random order, or run one cni after the other.
+    #[arg(long, value_enum, default_value = "interleaved")]
+    order: TrialOrder,
+    #[command(flatten)]
+    matrix: kube::MatrixOptions,
+    #[command(flatten)]
+    rebuild: kind::RebuildOptions,
+}
+
+/// What is to be measured on which cnis.
+pub(super) struct Measure {
+    /// What both commands are asked.
+    pub common: Common,
+    /// Which cnis; empty: all that can be carried.
+    pub cnis: Vec<CniSpec>,
+    /// Trials of every case; none: the suite's.
+    pub trials: Option<u32>,
+    /// In which order.
+    pub design: Design,
+}
+
+/// How trials of cnis are put side by side.
+pub(super) enum Design {
+    /// Cnis in rounds.
+    Rounds(TrialOrder),
+    /// Two arms in pairs.
+    Pairs(Pairs),
+}
+
 fn trials(text: &str) -> Result<u32, String> {
     suite::checked_trials(text.parse().map_err(|_| format!("{text:?} is not a number of trials"))?)
 }
@@ -100,14 +131,19 @@ struct Prepared {
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
+    let Args { mut common, cnis, trials, order, matrix, rebuild } = args;
+    let texts = cnis.iter().flat_map(|text| split_cnis(text));
+    let cnis = texts.map(|text| text.parse::<CniSpec>()).collect::<Result<Vec<_>, _>>()?;
+    (common.kube.pairs, common.kube.pairs_at_once) = (matrix.pairs, matrix.pairs_at_once);
+    common.kind.rebuilds = rebuild.rebuilds;
+    measure(Measure { common, cnis, trials, design: Design::Rounds(order) })
+}
+
+/// Measures, reports, and says how it ended.
+pub(super) fn measure(asked: Measure) -> Result<Outcome> {
+    let args = &asked.common;
     let suite = load(&args.suite)?;
-    let suite = overrides(&args).apply(&suite);
-    let asked = args
-        .cnis
-        .iter()
-        .flat_map(|text| split_cnis(text))
-        .map(|text| text.parse::<CniSpec>())
-        .collect::<Result<Vec<_>, _>>()?;
+    let suite = overrides(args, asked.trials).apply(&suite);
     let namespaces = provider::needs_namespaces(args.provider);
     let in_user_namespace = namespaces && super::become_able()?;
     let runtime = super::runtime()?;
@@ -122,9 +158,9 @@ pub fn run(args: Args) -> Result<Outcome> {
             demand: kube::Demand::of(&suite, &asked),
         };
         let provider = Chosen::new(&asked_of, owner).await?;
-        let prepared = prepare(&args, suite, &asked, &provider).await?;
+        let prepared = prepare(&asked, suite, &provider).await?;
         if args.dry_run {
-            show_plan(&args, &prepared)?;
+            show_plan(args, &prepared)?;
             return Ok(Outcome::Done);
         }
         if in_user_namespace && !args.quiet {
@@ -133,7 +169,7 @@ pub fn run(args: Args) -> Result<Outcome> {
                 netns::user_namespace::LIMITS.join("; ")
             ));
         }
-        execute(&args, run_id, prepared, &provider, interrupt).await
+        execute(args, run_id, prepared, &provider, interrupt).await
     });
     // Blocking helpers that hang (a plugin's pipe) must not keep a finished run from ending.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
@@ -170,12 +206,8 @@ fn is_parameter(part: &str) -> bool {
     part.split_once('=').is_some_and(|(key, _)| !key.contains(':'))
 }
 
-async fn prepare(
-    args: &Args,
-    suite: Suite,
-    asked: &[CniSpec],
-    chosen: &Chosen,
-) -> Result<Prepared> {
+async fn prepare(measure: &Measure, suite: Suite, chosen: &Chosen) -> Result<Prepared> {
+    let (args, asked) = (&measure.common, &measure.cnis);
     let provider = chosen.provider();
     let mut skipped = Vec::new();
     let mut cnis: Vec<CniSpec> = Vec::new();
@@ -203,21 +235,25 @@ async fn prepare(
                 cnis.push(cni.clone());
             }
         }
-        chosen.check_together(&cnis)?;
     }
+    chosen.check_together(&cnis)?;
     let cases = expand(&suite, args.provider, &cnis);
     let seed = args.seed.unwrap_or_else(rand::random);
-    let mut plan = Plan::new(cases, &chosen.arrangement(args.order).await?, seed);
+    let arrangement = match &measure.design {
+        Design::Rounds(order) => chosen.arrangement(*order).await?,
+        Design::Pairs(pairs) => chosen.paired(pairs.clone()).await?,
+    };
+    let mut plan = Plan::new(cases, &arrangement, seed);
     plan.probe_pairs = args.probes;
     chosen.plan_for(&plan);
     Ok(Prepared { plan, suite, skipped })
 }
 
-fn overrides(args: &Args) -> Overrides {
+fn overrides(args: &Common, trials: Option<u32>) -> Overrides {
     Overrides {
         workloads: args.workloads.clone(),
         placements: args.placements.clone(),
-        trials: args.trials,
+        trials,
         duration_s: args.duration,
         warmup_s: args.warmup,
     }
@@ -227,7 +263,7 @@ fn explain(error: ClusterError) -> anyhow::Error {
     anyhow!("{error}")
 }
 
-fn show_plan(args: &Args, prepared: &Prepared) -> Result<()> {
+fn show_plan(args: &Common, prepared: &Prepared) -> Result<()> {
     let Prepared { plan, skipped, suite } = prepared;
     let estimate = plan.estimate().as_secs_f64();
     if args.format == TableFormat::Json {
@@ -253,7 +289,7 @@ fn show_plan(args: &Args, prepared: &Prepared) -> Result<()> {
 }
 
 async fn execute(
-    args: &Args,
+    args: &Common,
     run_id: String,
     prepared: Prepared,
     chosen: &Chosen,
@@ -283,6 +319,7 @@ async fn execute(
         suite_text: suite.text.clone(),
         seed: plan.seed,
         interleaved: plan.interleaved,
+        pairing: plan.pairing.clone(),
         topology: suite.topology.clone(),
         clock: Clock::Wall,
         environment,
@@ -326,7 +363,7 @@ async fn execute(
 }
 
 /// Report, table, exit code.
-fn finish(args: &Args, folder: &Path, record: Record, interrupt: &Interrupt) -> Result<Outcome> {
+fn finish(args: &Common, folder: &Path, record: Record, interrupt: &Interrupt) -> Result<Outcome> {
     let failed = record
         .cells
         .iter()
@@ -346,11 +383,17 @@ fn finish(args: &Args, folder: &Path, record: Record, interrupt: &Interrupt) -> 
                 )
             })?;
         match args.format {
-            TableFormat::Json => print_json(&serde_json::json!({
-                "record": folder.join(store::RECORD),
-                "report": super::first_page(&rendered, &out),
-                "matrix": cnibench_reports::matrix::matrix(&records),
-            }))?,
+            TableFormat::Json => {
+                let mut told = serde_json::json!({
+                    "record": folder.join(store::RECORD),
+                    "report": super::first_page(&rendered, &out),
+                    "matrix": cnibench_reports::matrix::matrix(&records),
+                });
+                if let Some(pairs) = records.first().and_then(cnibench_reports::paired) {
+                    told["pairs"] = serde_json::to_value(pairs)?;
+                }
+                print_json(&told)?;
+            }
             TableFormat::Table => {
                 print(&format!("report: {}\n", super::first_page(&rendered, &out).display()))?;
             }

@@ -124,10 +124,11 @@ pub trait Cluster: Send + Sync {
             return Ok(Vec::new());
         }
         let what: Vec<&str> = wanted.named().into_iter().map(|(key, _)| key).collect();
-        Err(StateError::NotOffered(format!(
-            "{}: needs a Kubernetes cluster (--provider kind or kubeconfig)",
-            what.join(", ")
-        )))
+        let needs = match wanted.hubble {
+            Some(_) => "a cluster whose cni can be installed anew (--provider kind)",
+            None => "a Kubernetes cluster (--provider kind or kubeconfig)",
+        };
+        Err(StateError::NotOffered(format!("{}: needs {needs}", what.join(", "))))
     }
 
     /// What latency probes need to know of the way between the ends of a placement.

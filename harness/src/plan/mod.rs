@@ -2,12 +2,13 @@
 //!
 //! Pure. Trials of one series run next to each other for all cnis that are up, in random order (a
 //! block), so that a machine that drifts, drifts for all of them; rounds are outermost for the same
-//! reason.
+//! reason. Two arms of `ab` are ordered in pairs instead.
 
 mod order;
+mod pairs;
 pub mod tournament;
 
-use cnibench_model::{Case, CniSpec, SeriesKey};
+use cnibench_model::{Case, CniSpec, PairSlot, Pairing, SeriesKey};
 use serde::Serialize;
 use std::{collections::HashSet, time::Duration};
 pub use tournament::Matrix;
@@ -46,6 +47,8 @@ pub struct Arrangement {
     pub rebuilds: u32,
     /// The node-pair matrix instead of one pair of nodes.
     pub matrix: Option<Matrix>,
+    /// Two arms in pairs instead of cnis in rounds: then `rebuilds` and `matrix` are not looked at.
+    pub pairs: Option<Pairs>,
     /// Seconds to bring one cni up, prove it and take it down again.
     pub setup_s: f64,
 }
@@ -53,8 +56,29 @@ pub struct Arrangement {
 impl Arrangement {
     /// All cnis up at once, or one after the other; each on one pair of nodes.
     pub fn simple(order: TrialOrder) -> Self {
-        Self { order, at_once: None, host_rides: false, rebuilds: 1, matrix: None, setup_s: 1.5 }
+        Self {
+            order,
+            at_once: None,
+            host_rides: false,
+            rebuilds: 1,
+            matrix: None,
+            pairs: None,
+            setup_s: 1.5,
+        }
     }
+}
+
+/// Two arms that are to be measured in pairs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pairs {
+    /// What is compared with.
+    pub baseline: CniSpec,
+    /// What is compared; another spec than the baseline.
+    pub candidate: CniSpec,
+    /// How often the clusters are made.
+    pub rebuilds: u32,
+    /// Pairs of every series in each rebuild.
+    pub pairs: u32,
 }
 
 /// One trial to run.
@@ -73,6 +97,9 @@ pub struct Scheduled {
     /// The nodes of client and server by number, in the node-pair matrix.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pair: Option<tournament::Pair>,
+    /// Its place among the pairs of its series, where two arms are measured in pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arm: Option<PairSlot>,
 }
 
 /// Every case and the order of its trials.
@@ -94,6 +121,9 @@ pub struct Plan {
     /// measured ones; none: nothing is probed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe_pairs: Option<u32>,
+    /// The two arms, where they are measured in pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pairing: Option<Pairing>,
     #[serde(skip)]
     setup_s: f64,
 }
@@ -101,11 +131,25 @@ pub struct Plan {
 impl Plan {
     /// Orders the trials of these cases.
     pub fn new(mut cases: Vec<Case>, arrangement: &Arrangement, seed: u64) -> Self {
+        if let Some(asked) = &arrangement.pairs {
+            let ordered = pairs::order(&mut cases, asked, arrangement, seed);
+            return Self {
+                interleaved: ordered.pairing.adjacent,
+                host_rides: ordered.host_rides,
+                groups: ordered.groups,
+                schedule: ordered.schedule,
+                pairing: Some(ordered.pairing),
+                cases,
+                seed,
+                setup_s: arrangement.setup_s,
+            };
+        }
         let groups = order::groups(&cases, arrangement);
         let schedule = order::schedule(&mut cases, &groups, arrangement, seed);
         Self {
             interleaved: arrangement.order == TrialOrder::Interleaved && groups.len() <= 1,
             host_rides: arrangement.host_rides,
+            pairing: None,
             cases,
             groups,
             schedule,

@@ -6,7 +6,7 @@ use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 /// The baseline's name.
-const HOST: &str = "host";
+pub(super) const HOST: &str = "host";
 
 /// Is it the baseline, measured in every other cni's cluster?
 pub(super) fn rides(arrangement: &Arrangement, cni: &CniSpec) -> bool {
@@ -86,7 +86,8 @@ struct Order<'a> {
 
 impl Order<'_> {
     fn push(&mut self, case: usize, index: u32, block: u32, group: usize) {
-        self.out.push(Scheduled { case, index, block, group, batch: self.batch, pair: None });
+        let batch = self.batch;
+        self.out.push(Scheduled { case, index, block, group, batch, pair: None, arm: None });
         self.batch += 1;
     }
 
@@ -172,6 +173,7 @@ impl Order<'_> {
                                 group: number,
                                 batch: self.batch,
                                 pair: Some(pair),
+                                arm: None,
                             });
                         }
                         self.batch += 1;
@@ -184,7 +186,7 @@ impl Order<'_> {
 }
 
 /// Groups of members with equal keys, in order of first appearance.
-fn group_of<K: std::hash::Hash + Eq>(
+pub(super) fn group_of<K: std::hash::Hash + Eq>(
     cases: &[Case],
     members: &[usize],
     key: impl Fn(&Case) -> K,

@@ -102,7 +102,7 @@ impl Run<'_> {
                 if interrupt.urgency() != Urgency::None {
                     return Ok(());
                 }
-                if plan.cases.iter().all(|c| c.cni != *cni || self.ends.contains_key(&c.id)) {
+                if plan.cases.iter().all(|c| c.cni != *cni || self.is_over(c)) {
                     // It failed when it was up before.
                     continue;
                 }
@@ -196,10 +196,13 @@ impl Run<'_> {
     async fn prove_again(&mut self, arms: &mut Arms) -> Result<()> {
         self.progress.phase("proving again");
         for (cni, arm) in arms.all() {
-            let measured = |c: &&Case| {
-                c.cni == *cni && self.ends.get(&c.id).is_some_and(|e| *e == CellStatus::Measured)
+            // Of a cluster that is made anew later the cases are still open.
+            let good = |c: &&Case| {
+                let begun = self.left.get(&c.id).is_some_and(|left| *left < c.trials);
+                let bad = self.ends.get(&c.id).is_some_and(|e| *e != CellStatus::Measured);
+                c.cni == *cni && begun && !bad
             };
-            let cases: Vec<&Case> = self.plan.cases.iter().filter(measured).collect();
+            let cases: Vec<&Case> = self.plan.cases.iter().filter(good).collect();
             if cases.is_empty() {
                 continue;
             }
@@ -217,6 +220,25 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Is nothing more to be measured of a case? It has ended, or the other one of its pairs has, and
+    /// not well.
+    fn is_over(&mut self, case: &Case) -> bool {
+        if self.ends.contains_key(&case.id) {
+            return true;
+        }
+        let Some(pairing) = &self.plan.pairing else { return false };
+        let other = [&pairing.baseline, &pairing.candidate].into_iter().find(|c| **c != case.cni);
+        let twin = |c: &&Case| Some(&c.cni) == other && c.series() == case.series();
+        let Some(twin) = self.plan.cases.iter().find(twin) else { return false };
+        let lost = self.ends.get(&twin.id).is_some_and(|end| *end != CellStatus::Measured);
+        if lost {
+            let reason =
+                format!("{} was not measured, and this is measured in pairs with it", twin.id);
+            self.missed.entry(case.id.clone()).or_insert(CellStatus::Skipped { reason });
+        }
+        lost
+    }
+
     /// One trial, or those of several pairs of nodes at the same time: all of one case.
     async fn batch(
         &mut self,
@@ -232,7 +254,7 @@ impl Run<'_> {
         *sequence += batch.len() as u32;
         let rides = plan.host_rides && !plan.groups[first.group].contains(&case.cni);
         let arm = if rides { arms.first() } else { arms.get(&case.cni) };
-        let open = !self.ends.contains_key(&case.id);
+        let open = !self.is_over(case);
         let Some(arm) = arm.filter(|_| open) else {
             if rides && open {
                 let reason = "the clusters that it was to be measured in did not come up";
@@ -255,7 +277,7 @@ impl Run<'_> {
             .iter()
             .zip(begin..)
             .map(|(s, sequence)| Asked {
-                slot: trial::Slot { index: s.index, block: s.block, sequence },
+                slot: trial::Slot { index: s.index, block: s.block, sequence, pair: s.arm },
                 host: rides,
                 pair: s.pair,
             })

@@ -4,7 +4,7 @@ use crate::{
     cluster::Ends,
     exec::{Agent, AgentError, Observer},
 };
-use cnibench_model::{Case, Trial};
+use cnibench_model::{Case, PairSlot, Trial};
 use cnibench_workloads::{
     cpus, observed,
     outcome::combine,
@@ -27,6 +27,8 @@ pub struct Slot {
     pub block: u32,
     /// Number in the whole run.
     pub sequence: u32,
+    /// Its place among the pairs of its series, where arms are measured in pairs.
+    pub pair: Option<PairSlot>,
 }
 
 /// Why there is no trial.
@@ -126,6 +128,7 @@ pub async fn measure(
         index: slot.index,
         block: slot.block,
         sequence: slot.sequence,
+        pair: slot.pair,
         started,
         workload: case.workload,
         samples: outcome.samples,

@@ -6,6 +6,7 @@
     reason = "clippy knows test functions, but not what they share, as tests"
 )]
 
+mod ab;
 mod conflist;
 mod ebpf;
 mod ebpf_object;

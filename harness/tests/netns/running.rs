@@ -14,8 +14,13 @@ pub fn binary() -> &'static str {
 
 /// A run with few short trials; more arguments follow.
 pub fn run_command(out: &Path) -> Command {
+    measuring("run", out)
+}
+
+/// A command that measures, with short trials; more arguments follow.
+pub fn measuring(subcommand: &str, out: &Path) -> Command {
     let mut command = Command::new(binary());
-    command.arg("run").arg("--out").arg(out).args(["--duration", "100ms", "--warmup", "20ms"]);
+    command.arg(subcommand).arg("--out").arg(out).args(["--duration", "100ms", "--warmup", "20ms"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -62,7 +62,9 @@ fn remarks(book: &Book<'_>) -> Vec<String> {
     let mut without_host: Vec<&str> = Vec::new();
     for column in &book.columns {
         let base = &book.columns[column.baseline];
-        if !base.is_host() && !without_host.contains(&base.label.as_str()) {
+        // Of two arms in pairs the baseline is what was asked for.
+        let asked = column.record.header.pairing.is_some();
+        if !asked && !base.is_host() && !without_host.contains(&base.label.as_str()) {
             without_host.push(&base.label);
         }
     }
@@ -144,7 +146,8 @@ pub(crate) fn change_of(
     stats::change(&c.points(metric), &b.points(metric), basis(metric), paired)
 }
 
-fn line(book: &Book<'_>, row: usize, metric: Metric) -> MatrixLine {
+/// One metric of a series over all columns.
+pub(crate) fn line(book: &Book<'_>, row: usize, metric: Metric) -> MatrixLine {
     let centres: Vec<Option<Centre>> = (0..book.columns.len())
         .map(|c| Some(stats::centre(&book.entry(row, c)?.values(metric))?.within(possible(metric))))
         .collect();

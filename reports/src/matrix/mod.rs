@@ -5,7 +5,7 @@
 
 mod build;
 
-pub(crate) use build::{Place, change_between, change_of, from_book};
+pub(crate) use build::{Place, change_between, change_of, from_book, line};
 
 pub use crate::pairs::Over;
 

@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::{ClusterError, IpFamily, Topology},
-    cni::kubernetes::{Facts, KubeProfile},
+    cni::kubernetes::{Facts, KeySeed, KubeProfile},
 };
 use cnibench_model::CniSpec;
 use serde_json::{Map, Value, json};
@@ -84,6 +84,7 @@ pub fn config(profile: &KubeProfile, cluster: &str, nodes: u32) -> Result<Config
         service_cidr: range("serviceSubnet", SERVICE_SUBNET)?,
         // kind's name for the container, which Docker's resolver knows on every node.
         control_plane: format!("{cluster}-control-plane"),
+        seed: KeySeed::random(),
     };
     let mut list = vec![json!({
         "role": "control-plane",

@@ -127,13 +127,14 @@ fn apply_replace(objects: &mut [Value], replace: &Replace, facts: &Facts) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cni::kubernetes::{InstallFrom, Secret};
+    use crate::cni::kubernetes::{InstallFrom, KeySeed, Secret};
 
     fn facts() -> Facts {
         Facts {
             pod_cidr: "10.244.0.0/16".to_owned(),
             service_cidr: "10.96.0.0/16".to_owned(),
             control_plane: "c".to_owned(),
+            seed: KeySeed::random(),
         }
     }
 

@@ -156,7 +156,10 @@ fn fill_all(value: &mut Value, facts: &Facts) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cluster::kind::fake::Fakes, cni::kubernetes::SetValues};
+    use crate::{
+        cluster::kind::fake::Fakes,
+        cni::kubernetes::{KeySeed, SetValues},
+    };
     use serde_json::json;
 
     fn facts() -> Facts {
@@ -164,6 +167,7 @@ mod tests {
             pod_cidr: "10.244.0.0/16".to_owned(),
             service_cidr: "10.96.0.0/16".to_owned(),
             control_plane: "cp".to_owned(),
+            seed: KeySeed::random(),
         }
     }
 
@@ -241,7 +245,10 @@ mod tests {
         assert_eq!(conf["Backend"]["Type"], json!("ipsec"));
         assert!(conf["Backend"]["PSK"].as_str().unwrap().len() >= 96);
         let (_, install) = resolve("cilium-ipsec");
-        let objects = super::objects("", &install, &facts()).unwrap();
+        let facts = facts();
+        let objects = super::objects("", &install, &facts).unwrap();
+        // Installed again, as Hubble is switched, it keeps its key.
+        assert_eq!(objects, super::objects("", &install, &facts).unwrap());
         let keys = objects[0]["stringData"]["keys"].as_str().unwrap();
         let words: Vec<&str> = keys.split(' ').collect();
         assert_eq!(

@@ -4,6 +4,7 @@
 //! run or another user's may share this Docker, and its lock cannot be seen from here.
 
 use super::{
+    daemon::Daemon,
     removal::{Made, Removal},
     tools::Tools,
 };
@@ -35,7 +36,8 @@ pub struct Noted {
 /// What is noted of a run: its clusters and how they can be reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
-    docker_host: Option<String>,
+    #[serde(flatten)]
+    daemon: Daemon,
     kind: PathBuf,
     docker: PathBuf,
     clusters: BTreeMap<String, Noted>,
@@ -51,10 +53,14 @@ pub struct Registry {
 impl Registry {
     /// Of a run that has no cluster yet.
     pub fn new(owner: &Owner, tools: &Tools) -> Self {
-        let docker_host = std::env::var("DOCKER_HOST").ok();
         let Tools { docker, kind, .. } = tools.clone();
-        let note = Note { docker_host, kind, docker, clusters: BTreeMap::new() };
+        let note = Note { daemon: Daemon::here(), kind, docker, clusters: BTreeMap::new() };
         Self { path: owner.id().note(owner.folder(), KIND), note: Mutex::new(note) }
+    }
+
+    /// The daemon that the run's clusters are on.
+    pub fn daemon(&self) -> Daemon {
+        self.lock().daemon.clone()
     }
 
     /// Notes a cluster, before it is made.
@@ -166,9 +172,22 @@ async fn remove_clusters(path: &Path, keep: Keep, report: &mut CleanReport) -> a
             continue;
         }
         let (kind, docker) = (note.kind.clone(), note.docker.clone());
+        let tools = Tools { kind, docker, ..Tools::default() };
+        // A daemon that does not answer has not said that the cluster is gone, whatever kind makes of it.
+        let question = tools.docker(LIST).args(["version", "--format", "{{.Server.Version}}"]);
+        if let Err(e) = note.daemon.asked_by(question).run().await {
+            let what = format!(
+                "cluster {cluster} is left: its daemon ({}) does not answer; it is noted until it does",
+                note.daemon.describe()
+            );
+            if let Some(before) = failed.replace(anyhow!(e).context(what)) {
+                report.errors.push(before);
+            }
+            continue;
+        }
         let removal = Removal {
-            tools: Tools { kind, docker, ..Tools::default() },
-            docker_host: note.docker_host.clone(),
+            tools,
+            daemon: note.daemon.clone(),
             name: cluster.clone(),
             kubeconfig: noted.kubeconfig,
         };
@@ -191,7 +210,10 @@ async fn remove_clusters(path: &Path, keep: Keep, report: &mut CleanReport) -> a
 
 /// Clusters with names of ours of which no note here knows: made before a reboot, by another user, or
 /// by a machine that shares this Docker. They are nobody's to remove unasked.
-pub async fn orphans(tools: &Tools) -> Vec<String> {
+///
+/// # Errors
+/// What kind said: it is not there, or Docker does not answer.
+pub async fn orphans(tools: &Tools) -> anyhow::Result<Vec<String>> {
     let folder = locks();
     let noted = |cluster: &str| {
         let run = RunId::of_name(cluster);
@@ -202,23 +224,29 @@ pub async fn orphans(tools: &Tools) -> Vec<String> {
             _ => false,
         }
     };
-    let Ok(said) = tools.kind(LIST).args(["get", "clusters"]).run().await else {
-        return Vec::new();
-    };
+    let said = tools.kind(LIST).args(["get", "clusters"]).run().await?;
     let ours = said.lines().map(str::trim).filter(|n| RunId::of_name(n).is_some());
-    ours.filter(|n| !noted(n)).map(str::to_owned).collect()
+    Ok(ours.filter(|n| !noted(n)).map(str::to_owned).collect())
 }
 
 /// Removes clusters by name.
 pub async fn remove(tools: &Tools, clusters: &[String]) -> CleanReport {
     let mut report = CleanReport::default();
+    // Of nobody: the user's own is never touched. kind makes a lock beside it, so that it has to be in
+    // a folder that this user may write.
+    let folder = match tempfile::Builder::new().prefix("cnibench-").tempdir() {
+        Ok(folder) => folder,
+        Err(e) => {
+            report.errors.push(anyhow!(e).context("no folder for the kubeconfig of a cluster"));
+            return report;
+        }
+    };
     for cluster in clusters {
         let removal = Removal {
             tools: tools.clone(),
-            docker_host: None,
+            daemon: Daemon::default(),
             name: cluster.clone(),
-            // Of nobody: the user's own is never touched.
-            kubeconfig: "/dev/null".into(),
+            kubeconfig: folder.path().join("kubeconfig"),
         };
         match removal.run(Made::Perhaps).await {
             Ok(()) => report.removed.push(cluster.clone()),
@@ -301,14 +329,46 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_cluster_is_asked_of_its_own_daemon_and_known_until_that_one_answers() {
+        let fakes = Fakes::new();
+        let id = dead_run(&fakes);
+        let path = id.note(fakes.folder(), KIND);
+        let mut note = Note::read(&path).unwrap();
+        let elsewhere = r#"{"docker_host": null, "context": "lab", "config": "/c"}"#;
+        note.daemon = serde_json::from_str(elsewhere).unwrap();
+        note.write(&path).unwrap();
+        // A kind that finds no cluster there deletes nothing and is content.
+        fakes.program("kind", "echo $DOCKER_CONTEXT >>\"$FAKES/asked\"");
+        fakes.program("docker", "echo cannot connect >&2; exit 1");
+        let report = clean(fakes.folder(), Keep::Override).await;
+        assert_eq!((report.errors.len(), report.removed.len()), (2, 0), "{report:?}");
+        let text = format!("{:#}", report.errors[0]);
+        assert!(text.contains("(docker context lab) does not answer"), "{text}");
+        assert_eq!(Note::read(&path).unwrap(), note);
+        assert!(fakes.calls("kind").is_empty());
+        // Answers only where it is.
+        fakes.program("docker", "[ \"$DOCKER_CONTEXT$DOCKER_CONFIG\" = lab/c ]");
+        let report = clean(fakes.folder(), Keep::Override).await;
+        assert!(report.errors.is_empty() && !path.exists(), "{report:?}");
+        assert_eq!(fs::read_to_string(fakes.path("asked")).unwrap(), "lab\nlab\n");
+    }
+
+    #[tokio::test]
     async fn clusters_that_nobody_here_knows_are_only_named() {
         let fakes = Fakes::new();
         fakes.program("kind", "echo kind; echo cnb-abcdef-c0; echo cnb-x-c0");
-        assert_eq!(orphans(&fakes.tools()).await, ["cnb-abcdef-c0"]);
-        fakes.program("kind", "");
+        assert_eq!(orphans(&fakes.tools()).await.unwrap(), ["cnb-abcdef-c0"]);
+        // As kind does: a lock beside the kubeconfig, which no user may make in /dev.
+        fakes.program("kind", "case $6 in /dev/*|'') exit 1;; esac; touch \"$6.lock\"");
         fakes.program("docker", "");
         let report = remove(&fakes.tools(), &["cnb-abcdef-c0".to_owned()]).await;
         assert_eq!(report.removed, ["cnb-abcdef-c0"]);
-        assert!(fakes.calls("kind")[1].ends_with("--kubeconfig /dev/null"));
+        let call = &fakes.calls("kind")[1];
+        let begin = "delete cluster --name cnb-abcdef-c0 --kubeconfig ";
+        let kubeconfig = call.strip_prefix(begin).unwrap();
+        assert!(!Path::new(kubeconfig).parent().unwrap().exists(), "{kubeconfig}");
+        fakes.program("kind", "echo no daemon >&2; exit 1");
+        let text = format!("{:#}", orphans(&fakes.tools()).await.unwrap_err());
+        assert!(text.contains("no daemon"), "{text}");
     }
 }

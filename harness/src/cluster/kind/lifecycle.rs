@@ -205,7 +205,7 @@ impl KindCluster {
     fn removal(&self) -> Removal {
         Removal {
             tools: self.maker.tools.clone(),
-            docker_host: None,
+            daemon: self.maker.registry.daemon(),
             name: self.name.clone(),
             kubeconfig: self.kubeconfig.clone(),
         }
@@ -232,13 +232,17 @@ impl Drop for KindCluster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cluster::kind::fake::Fakes, cni::kubernetes::Facts};
+    use crate::{
+        cluster::kind::fake::Fakes,
+        cni::kubernetes::{Facts, KeySeed},
+    };
 
     fn config() -> Config {
         let facts = Facts {
             pod_cidr: String::new(),
             service_cidr: String::new(),
             control_plane: String::new(),
+            seed: KeySeed::random(),
         };
         Config { yaml: "kind: Cluster\n".to_owned(), facts }
     }

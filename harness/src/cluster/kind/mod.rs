@@ -7,6 +7,7 @@ pub mod apply;
 mod cluster;
 pub mod command;
 pub mod config;
+pub mod daemon;
 pub mod documents;
 #[cfg(test)]
 mod fake;
@@ -18,10 +19,11 @@ pub mod options;
 pub mod plugins;
 mod provider;
 pub mod removal;
+mod room;
 pub mod sources;
 pub mod tools;
 
-pub use options::KindOptions;
+pub use options::{KindOptions, RebuildOptions};
 pub use provider::{KindProvider, read_sources};
 pub use sources::{CniSources, Sources};
 pub use tools::{Tool, Tools};

@@ -16,16 +16,25 @@ pub struct KindOptions {
     #[arg(long)]
     pub keep: bool,
     /// Clusters up at the same time. More than one interleaves their trials, and takes that many times
-    /// the memory.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
-    pub parallel_clusters: u32,
-    /// Make every cluster this many times, in turn forwards and backwards, and measure all trials each
-    /// time: what differs from one cluster to the next of the same cni shows as spread.
-    #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    /// the memory. By default 1; of the two arms of `ab` both, where memory allows.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub parallel_clusters: Option<u32>,
+    /// How often every cluster is made, which is `run`'s to ask for ([`RebuildOptions`]).
+    #[arg(skip = 1_u32)]
     pub rebuilds: u32,
     /// How long a cni may take from its installation until it is settled.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = cnibench_scenarios::suite::checked_duration)]
     pub ready_within: f64,
+}
+
+/// What a run says of clusters that are made more than once.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Clusters of kind (provider kind)")]
+pub struct RebuildOptions {
+    /// Make every cluster this many times, in turn forwards and backwards, and measure all trials each
+    /// time: what differs from one cluster to the next of the same cni shows as spread.
+    #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rebuilds: u32,
 }
 
 impl Default for KindOptions {
@@ -34,7 +43,7 @@ impl Default for KindOptions {
             sources: None,
             node_image: None,
             keep: false,
-            parallel_clusters: 1,
+            parallel_clusters: None,
             rebuilds: 1,
             ready_within: 600.0,
         }

@@ -11,7 +11,7 @@ use super::{
     leftovers::Registry,
     lifecycle::{KindCluster, Maker},
     options::KindOptions,
-    plugins,
+    plugins, room,
 };
 use crate::{
     cluster::{
@@ -104,9 +104,25 @@ impl KindProvider {
         }
     }
 
+    /// Has every cni of the sources file a cni of this name?
+    ///
+    /// # Errors
+    /// The line of one that is neither built in nor the name of one of these.
+    pub fn check_sources(&self, cnis: &[CniSpec]) -> anyhow::Result<()> {
+        let resolved: Vec<KubeCni> = cnis.iter().filter_map(|c| KubeCni::resolve(c).ok()).collect();
+        let names: Vec<&str> = resolved.iter().map(|c| c.profile.name.as_str()).collect();
+        Ok(self.sources.check_names(&names)?)
+    }
+
     /// Clusters up at a time.
     pub fn at_once(&self) -> usize {
-        self.options.parallel_clusters as usize
+        self.options.parallel_clusters.unwrap_or(1) as usize
+    }
+
+    /// Clusters up at a time where two arms are measured in pairs: both, unless the user said how many
+    /// or this machine has no room for them.
+    pub fn at_once_in_pairs(&self) -> usize {
+        self.options.parallel_clusters.map_or_else(room::clusters, |n| n as usize)
     }
 
     /// How often every cluster is made.
@@ -292,7 +308,7 @@ fn ignored(cni: &KubeCni, sources: &CniSources) -> Result<(), ClusterError> {
 }
 
 /// Do the nodes share this machine's kernel?
-fn docker_is_local() -> bool {
+pub(super) fn docker_is_local() -> bool {
     std::env::var("DOCKER_HOST").map_or(true, |host| host.is_empty() || host.starts_with("unix://"))
 }
 

@@ -4,7 +4,7 @@
 //! cluster is deleted, or are being started, which Docker removes only once they run, while kind
 //! reports them deleted. So it is Docker that is asked, and deletion is repeated.
 
-use super::{command::Invocation, tools::Tools};
+use super::{command::Invocation, daemon::Daemon, tools::Tools};
 use anyhow::{Context as _, bail};
 use std::{
     path::{Path, PathBuf},
@@ -36,8 +36,8 @@ pub enum Made {
 pub struct Removal {
     /// kind and docker.
     pub tools: Tools,
-    /// Where Docker is, when it is not where this process' environment says.
-    pub docker_host: Option<String>,
+    /// The daemon that it is on.
+    pub daemon: Daemon,
     /// The cluster.
     pub name: String,
     /// Its kubeconfig, never the user's.
@@ -45,12 +45,12 @@ pub struct Removal {
 }
 
 impl Removal {
-    /// Removes it. What is not there is removed already.
+    /// Removes it. What is not there is removed already, as far as its own daemon says so.
     ///
     /// # Errors
     /// What kind or docker said.
     pub async fn run(&self, made: Made) -> anyhow::Result<()> {
-        let left = || format!("cluster {} is left", self.name);
+        let left = || format!("cluster {} is left ({})", self.name, self.daemon.describe());
         let begun = Instant::now();
         while begun.elapsed() < GIVE_UP {
             let delete = self.tools.kind(DELETE).args(["delete", "cluster", "--name", &self.name]);
@@ -97,10 +97,7 @@ impl Removal {
     }
 
     fn at(&self, command: Invocation) -> Invocation {
-        match &self.docker_host {
-            Some(host) => command.env("DOCKER_HOST", host),
-            None => command,
-        }
+        self.daemon.asked_by(command)
     }
 
     fn forget_kubeconfig(&self) {
@@ -118,7 +115,12 @@ mod tests {
 
     fn removal(fakes: &Fakes) -> Removal {
         let kubeconfig = fakes.path("kubeconfig");
-        Removal { tools: fakes.tools(), docker_host: None, name: "c".to_owned(), kubeconfig }
+        Removal {
+            tools: fakes.tools(),
+            daemon: Daemon::default(),
+            name: "c".to_owned(),
+            kubeconfig,
+        }
     }
 
     #[tokio::test]
@@ -156,6 +158,6 @@ mod tests {
         fakes.program("kind", "");
         fakes.program("docker", "echo id");
         let text = removal(&fakes).run(Made::Perhaps).await.unwrap_err().to_string();
-        assert!(text.contains("cluster c is left: Docker still has containers"), "{text}");
+        assert!(text.contains("cluster c is left (Docker): Docker still has containers"), "{text}");
     }
 }

@@ -30,6 +30,8 @@ pub struct Sources {
     pub helm: Option<PathBuf>,
     cni: BTreeMap<String, CniSources>,
     family: BTreeMap<String, CniSources>,
+    /// Entries of cnis that are not built in, with what is wrong when no cni is called so.
+    unknown: Unknown,
 }
 
 /// Where the things of one cni come from.
@@ -80,6 +82,8 @@ enum Must {
     Folder,
     Either,
 }
+
+type Unknown = BTreeMap<String, SuiteError>;
 
 struct Checked<'a> {
     file: &'a str,
@@ -152,19 +156,33 @@ impl Checked<'_> {
     ) -> Result<BTreeMap<String, CniSources>, SuiteError> {
         raw.iter()
             .map(|(name, raw)| {
-                if !known.contains(&name.get_ref().as_str()) {
-                    let near = did_you_mean(name.get_ref(), known.iter().copied());
-                    let says = format!("unknown {what} {:?}{near}", name.get_ref());
-                    return Err(self.error(name, says));
-                }
+                self.known(name, what, known)?;
                 Ok((name.get_ref().clone(), self.cni(raw)?))
             })
             .collect()
     }
+
+    fn known(&self, name: &Spanned<String>, what: &str, known: &[&str]) -> Result<(), SuiteError> {
+        if known.contains(&name.get_ref().as_str()) {
+            return Ok(());
+        }
+        let near = did_you_mean(name.get_ref(), known.iter().copied());
+        Err(self.error(name, format!("unknown {what} {:?}{near}", name.get_ref())))
+    }
+
+    /// Names that are not built in: a cni of the user's is called so, or none is.
+    fn unknown(&self, raw: &BTreeMap<Spanned<String>, RawCni>, built_in: &[&str]) -> Unknown {
+        let errors = raw.keys().filter_map(|name| {
+            let error = self.known(name, "cni", built_in).err()?;
+            Some((name.get_ref().clone(), error))
+        });
+        errors.collect()
+    }
 }
 
 impl Sources {
-    /// Reads and checks a file; `known` are the cnis and the families that may have an entry.
+    /// Reads and checks a file. `families` may have an entry, and so may `cnis`, which are built in, and
+    /// those of the user's, which [`Self::check_names`] looks at.
     ///
     /// # Errors
     /// The file cannot be read, or the first thing that is wrong, with its line.
@@ -195,10 +213,24 @@ impl Sources {
             docker: checked.command(&raw.docker)?,
             kind: checked.command(&raw.kind)?,
             helm: checked.command(&raw.helm)?,
-            cni: checked.all(&raw.cni, "cni", cnis)?,
+            unknown: checked.unknown(&raw.cni, cnis),
+            cni: checked.all(
+                &raw.cni,
+                "cni",
+                &raw.cni.keys().map(|n| n.get_ref().as_str()).collect::<Vec<_>>(),
+            )?,
             family: checked.all(&raw.family, "family", families)?,
             node_image: raw.node_image,
         })
+    }
+
+    /// Has every entry a cni? `custom` are the names of cnis that are not built in.
+    ///
+    /// # Errors
+    /// The line of one that has none.
+    pub fn check_names(&self, custom: &[&str]) -> Result<(), SuiteError> {
+        let nobodys = self.unknown.iter().find(|(name, _)| !custom.contains(&name.as_str()));
+        nobodys.map_or(Ok(()), |(_, error)| Err(error.clone()))
     }
 
     /// What holds for a cni: its family's entry, then its own. Lists are joined, values of the chart
@@ -266,6 +298,20 @@ mod tests {
     }
 
     #[test]
+    fn a_cni_of_the_users_has_an_entry_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("i.tar"), "").unwrap();
+        let text = "[cni.mine]\nimages = [\"i.tar\"]\n[cni.cillium]\n";
+        let sources = parse(dir.path(), text).unwrap();
+        assert_eq!(sources.of("mine", "custom").images, [dir.path().join("i.tar")]);
+        assert!(sources.check_names(&["mine", "cillium"]).is_ok());
+        let error = sources.check_names(&["mine"]).unwrap_err().to_string();
+        let expected = "s.toml:3:6: unknown cni \"cillium\"; did you mean \"cilium\"?";
+        assert!(error.starts_with(expected), "{error}");
+        assert!(sources.check_names(&[]).unwrap_err().to_string().contains("\"cillium\""));
+    }
+
+    #[test]
     fn errors_say_where() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("f"), "").unwrap();
@@ -275,7 +321,6 @@ mod tests {
             ("cni_plugins = \"f\"", "s.toml:1:15: "),
             ("cni_plugins = \"f\"", "/f is no folder"),
             ("\n[cni.cilium]\nimages = [\"f\", \"no\"]", "s.toml:3:16: "),
-            ("[cni.cillium]\n", "s.toml:1:6: unknown cni \"cillium\"; did you mean \"cilium\"?"),
             ("[family.calico]\n", "unknown family \"calico\"; expected cilium, flannel"),
             ("[cni.cilium]\nchart = \"f\"\nmanifest = \"f\"", "not from both"),
             ("[cni.cilium]\nset = { a = 1, \"a.b\" = 2 }", "leads through another value"),

@@ -32,5 +32,5 @@ mod watch;
 pub use access::Access;
 pub use cluster::KubeCluster;
 pub use demand::Demand;
-pub use options::Options;
+pub use options::{MatrixOptions, Options};
 pub use provider::{INSTALLED, KubeconfigProvider};

@@ -35,6 +35,18 @@ pub struct Options {
     /// (every congestion control, large buffers), and what the cni's own pods cost.
     #[arg(long)]
     pub privileged: bool,
+    /// The node-pair matrix, which is `run`'s to ask for ([`MatrixOptions`]).
+    #[arg(skip)]
+    pub pairs: Option<Pairs>,
+    /// Pairs of nodes measured at the same time, at most.
+    #[arg(skip = 16_u32)]
+    pub pairs_at_once: u32,
+}
+
+/// What a run says of the node-pair matrix.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Kubernetes (providers kind and kubeconfig)")]
+pub struct MatrixOptions {
     /// Measure the node-pair matrix (kubeconfig only): all pairs of nodes, or this many of them.
     #[arg(long, value_name = "all|K", value_parser = pairs)]
     pub pairs: Option<Pairs>,

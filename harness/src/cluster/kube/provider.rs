@@ -129,6 +129,12 @@ impl KubeconfigProvider {
         }))
     }
 
+    /// Sets of pods there can be at a time; none: any number. In a namespace that exists their names
+    /// would collide.
+    pub fn at_once_in_pairs(&self) -> Option<usize> {
+        self.options.namespace.as_ref().map(|_| 1)
+    }
+
     async fn deployment(&self, index: u32, cni: &KubeCni) -> anyhow::Result<Deployment> {
         let image = self.options.workload_image.clone();
         let planned = self.planned.lock().map(|p| p.clone()).unwrap_or_default();

@@ -11,7 +11,7 @@ mod values;
 
 pub use catalog::{embedded, names};
 pub use resolve::KubeCni;
-pub use template::{Facts, fill};
+pub use template::{Facts, KeySeed, fill};
 pub use values::{SetValues, nested};
 
 use super::Wrapping;
