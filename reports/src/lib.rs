@@ -24,6 +24,7 @@ mod proofs;
 mod render;
 mod samples;
 mod sentences;
+mod stages;
 pub mod stats;
 mod switches;
 mod terminal;
