@@ -7,7 +7,7 @@ use crate::{
     trust,
     units::{self, bytes, counted, duration, seconds},
 };
-use cnibench_model::{Case, Environment, Pinning, ProviderKind, Record};
+use cnibench_model::{Case, CniInfo, Environment, Pinning, ProviderKind, Record};
 
 /// One record's facts, as the page shows them.
 pub(crate) struct Run {
@@ -136,13 +136,7 @@ fn facts(record: &Record) -> Vec<(&'static str, String)> {
         ("cluster", h.topology.to_string()),
         ("clock", h.clock.name().to_owned()),
         ("seed", h.seed.to_string()),
-        (
-            "order of trials",
-            match trust::interleaved(record) {
-                true => "cnis interleaved in random order".to_owned(),
-                false => "one cni after the other".to_owned(),
-            },
-        ),
+        ("order of trials", trust::order(record).to_owned()),
     ]);
     facts
 }
@@ -187,7 +181,7 @@ fn machine(e: &Environment) -> Vec<(&'static str, String)> {
 }
 
 fn cnis(record: &Record) -> Vec<Cni> {
-    let cni = |c: &cnibench_model::CniInfo| Cni {
+    let cni = |c: &CniInfo| Cni {
         name: c.spec.to_string(),
         description: c.description.clone(),
         facts: format!(
@@ -197,9 +191,26 @@ fn cnis(record: &Record) -> Vec<Cni> {
             if c.encrypted { "encrypts between nodes" } else { "does not encrypt" },
             duration(c.setup_ms / 1e3)
         ),
-        details: c.details.clone(),
+        details: c.details.iter().map(|d| detail(record, c, d)).collect(),
     };
     record.cnis.iter().map(cni).collect()
+}
+
+/// A line of what was built; of Hubble, that it was switched where cases asked for both.
+fn detail(record: &Record, cni: &CniInfo, line: &str) -> String {
+    let asked = |on| {
+        let own = |c: &&Case| c.cni == cni.spec && c.surroundings.hubble == Some(on);
+        record.header.cases.iter().any(|c| own(&c))
+    };
+    match line {
+        "Hubble off" | "Hubble on" if asked(true) || asked(false) => {
+            let up = line.trim_start_matches("Hubble ");
+            format!(
+                "Hubble {up} as it came up; switched for the cases with hubble=on or hubble=off"
+            )
+        }
+        line => line.to_owned(),
+    }
 }
 
 fn settings(record: &Record) -> Vec<(String, &'static str, String, String)> {
@@ -274,7 +285,7 @@ fn parameters(record: &Record, case: &Case) -> String {
 mod tests {
     use super::*;
     use crate::fixtures::Builder;
-    use cnibench_model::{Placement, Rate, Workload};
+    use cnibench_model::{Placement, Rate, Surroundings, Workload};
 
     #[test]
     fn parameters_say_what_the_kernel_did() {
@@ -297,6 +308,24 @@ mod tests {
         );
         let tcp = parameters(&record, &record.header.cases[1]);
         assert!(tcp.contains("send autotuned, receive autotuned"), "{tcp}");
+    }
+
+    #[test]
+    fn what_was_switched_is_not_said_to_be_off() {
+        let around = [false, true]
+            .map(|on| Surroundings { hubble: Some(on), ..Surroundings::default() })
+            .to_vec();
+        let facts = |builder: Builder| {
+            let mut record = builder.build();
+            record.cnis[1].details = vec!["Hubble off".to_owned(), "values: a=b".to_owned()];
+            record.cnis[1].setup_ms = 104_902.05;
+            cnis(&record).swap_remove(1)
+        };
+        let switched = facts(Builder { around, ..Builder::default() });
+        assert!(switched.details[0].starts_with("Hubble off as it came up; switched"));
+        assert_eq!(switched.details[1], "values: a=b");
+        assert!(switched.facts.ends_with("up in 1 min 45 s"), "{}", switched.facts);
+        assert_eq!(facts(Builder::default()).details[0], "Hubble off");
     }
 
     #[test]

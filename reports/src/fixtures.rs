@@ -9,8 +9,11 @@
     reason = "test data shared by tests, benches and examples, each of which uses a part"
 )]
 
+#[path = "fixtures/probes.rs"]
+mod probes;
 #[path = "fixtures/records.rs"]
 mod records;
+pub use probes::*;
 pub use records::*;
 
 use cnibench_model::{

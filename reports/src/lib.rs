@@ -1,7 +1,7 @@
 //! From records to statistics, figures and pages.
 //!
-//! Owns the statistics, the words and the looks of a comparison. Reads no file, runs nothing and
-//! needs no rights: a report is made from a [`cnibench_model::Record`] on any machine.
+//! Owns the statistics, the words and the looks of a comparison. Runs nothing and needs no rights: a
+//! report is made from a [`cnibench_model::Record`] on any machine.
 //!
 //! [`render`] writes the files, [`terminal_summary`] is the table at the end of a run, and
 //! [`matrix::matrix`] is what both show, for machines; [`paired`] is the same of two arms in pairs.
@@ -25,6 +25,7 @@ mod proofs;
 mod render;
 mod samples;
 mod sentences;
+mod stages;
 pub mod stats;
 mod switches;
 mod terminal;

@@ -2,8 +2,10 @@
 //!
 //! Owns these texts; each appears only where the record makes it true. Called by the page.
 
-use crate::{book::Book, curves};
-use cnibench_model::{Case, Clock, Pinning, ProofKind, ProofOutcome, ProviderKind, Workload};
+use crate::{book::Book, curves, trust};
+use cnibench_model::{
+    Case, Clock, Metric, Pinning, ProofKind, ProofOutcome, ProviderKind, Workload,
+};
 
 fn one_machine(book: &Book<'_>) -> bool {
     let mut trials = book.records.iter().flat_map(|r| &r.trials);
@@ -18,18 +20,29 @@ fn on(book: &Book<'_>, provider: ProviderKind) -> bool {
     any_case(book, |c| c.provider == provider)
 }
 
+/// True where a trial carried more than a usual link does.
+fn beyond_a_link(book: &Book<'_>) -> bool {
+    let mut trials = book.records.iter().flat_map(|r| &r.trials);
+    trials.any(|t| t.value(Metric::Throughput).is_some_and(|bits| bits >= 1e10))
+}
+
 /// Notes that belong to one workload's figures.
 pub(crate) fn workload_notes(book: &Book<'_>, workload: Workload) -> Vec<String> {
     let pinned =
         |pinning| book.rows.iter().any(|r| r.workload == workload && r.params.pinning == pinning);
     let mut notes = Vec::new();
-    if workload.is_transactional() && pinned(Pinning::Same) {
+    let together = one_machine(book);
+    if workload.is_transactional() && !together && (pinned(Pinning::Same) || pinned(Pinning::Split))
+    {
+        notes.push("Each end's thread is pinned to one CPU of its own machine.".to_owned());
+    }
+    if workload.is_transactional() && together && pinned(Pinning::Same) {
         notes.push(
             "Client and server thread share one CPU: a round trip is the CPU cost of the path both ways plus two context switches, without a wire and without wake-ups across CPUs."
                 .to_owned(),
         );
     }
-    if workload.is_transactional() && pinned(Pinning::Split) {
+    if workload.is_transactional() && together && pinned(Pinning::Split) {
         notes.push(
             "Client and server thread run on different CPUs: a round trip includes two wake-ups across CPUs."
                 .to_owned(),
@@ -74,11 +87,11 @@ pub(crate) fn meaning(book: &Book<'_>) -> Vec<(&'static str, String)> {
     }
     if (on(book, ProviderKind::Netns) || on(book, ProviderKind::Kind))
         && one_machine(book)
-        && book.rows.iter().any(|r| !r.workload.is_transactional())
+        && beyond_a_link(book)
     {
         out.push((
             "Tens of Gbit/s",
-            "Between namespaces or containers of one machine a segmentation-offload (GSO) packet of about 40 to 60 KB crosses every veth uncut and no link limits it, which explains tens of Gbit/s and much of the gap to a datapath that must cut it into packets, such as a TUN device without offload."
+            "Between namespaces or containers of one machine a segmentation-offload (GSO) packet of up to 64 KiB can cross a veth uncut, and no link limits it: that is how tens of Gbit/s come about. A datapath that must cut it into packets, such as a TUN device without offload, is far below."
                 .to_owned(),
         ));
     }
@@ -101,7 +114,9 @@ pub(crate) fn meaning(book: &Book<'_>) -> Vec<(&'static str, String)> {
                 .to_owned(),
         ));
     }
-    out.push(("Changes", changes(book)));
+    if book.columns.len() > 1 {
+        out.push(("Changes", changes(book)));
+    }
     out.extend(around(book));
     if book.rows.iter().any(|r| r.workload.is_transactional()) {
         out.push((
@@ -109,6 +124,8 @@ pub(crate) fn meaning(book: &Book<'_>) -> Vec<(&'static str, String)> {
             "In the matrix p50 and p99 are medians over trials of each trial's own percentile. In the percentile figure all trials' transactions are pooled, so that one bad trial shows in the tail."
                 .to_owned(),
         ));
+    }
+    if book.rows.iter().any(|r| r.workload.is_transactional() && r.params.rate.is_none()) {
         out.push((
             "Closed loop",
             "Without a rate the next request waits for the last response: a stall delays requests instead of being measured by them, so tails look better than under a fixed load."
@@ -206,15 +223,21 @@ fn proofs(book: &Book<'_>) -> Vec<(&'static str, String)> {
 
 fn changes(book: &Book<'_>) -> String {
     let baseline = match book.columns.iter().all(|c| book.columns[c.baseline].is_host()) {
-        true => "the host baseline (node to node, no CNI)",
+        true => "the host baseline (processes in the network of the nodes, no CNI)",
         false => "the baseline named above",
     };
+    let paired = "so that a drifting machine cancels out: Student's t on the log ratios for 3 to 5 pairs, the Hodges-Lehmann estimate with its signed-rank interval for 6 and more. A change is therefore not simply the ratio of the two medians shown.";
     let how = match book.columns.iter().all(|c| c.interleaved) {
-        true => {
-            "Trials of different cnis ran next to each other in random order, and each is compared with its neighbour, so that a drifting machine cancels out: Student's t on the log ratios for 3 to 5 pairs, the Hodges-Lehmann estimate with its signed-rank interval for 6 and more. A change is therefore not simply the ratio of the two medians shown."
-        }
+        // Every cluster has the baseline in it; two cnis of different clusters never met.
+        true if !book.records.iter().all(trust::interleaved) => format!(
+            "Each trial of a cni is compared with the baseline's next to it in the same cluster, {paired} Trials of cnis of different clusters ran at different times: they are compared with each other unpaired."
+        ),
+        true => format!(
+            "Trials of different cnis ran next to each other in random order, and each is compared with its neighbour, {paired}"
+        ),
         false => {
             "Trials were not interleaved: Welch's t on log values, or the Hodges-Lehmann shift with its rank-sum interval where there are enough trials. Drift between them counts as a difference."
+                .to_owned()
         }
     };
     format!(
@@ -245,6 +268,18 @@ mod tests {
         assert!(notes.contains("overload, not the capacity"), "{notes}");
         let records = [Builder { interleaved: false, ..Builder::default() }.build()];
         assert!(changes(&Book::new(&records)).contains("not interleaved"));
+        let alone =
+            terms(Builder { paths: crate::fixtures::usual()[..1].to_vec(), ..Builder::default() });
+        assert!(!alone.contains(&"Changes"));
+        let slow =
+            vec![crate::fixtures::path("flannel-wireguard-userspace", "flannel", true, 3.4, 0.02)];
+        assert!(!terms(Builder { paths: slow, ..Builder::default() }).contains(&"Tens of Gbit/s"));
+        let records = [Builder { two_machines: true, ..Builder::default() }.build()];
+        let notes = workload_notes(&Book::new(&records), Workload::TcpRr).join(" ");
+        assert!(
+            notes.contains("of its own machine") && !notes.contains("without a wire"),
+            "{notes}"
+        );
     }
 
     #[test]

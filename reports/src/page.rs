@@ -289,7 +289,7 @@ fn end_anchor(row: usize, column: usize) -> String {
 fn cell_view(cell: &MatrixCell, line: &MatrixLine, row: usize, column: usize) -> CellView {
     match &cell.content {
         Content::Nothing { end: End::TooFew, short, reason } => {
-            CellView { value: short.clone(), lines: vec![reason.clone()], ..CellView::default() }
+            CellView { value: short.clone(), range: reason.clone(), ..CellView::default() }
         }
         Content::Nothing { end, short, .. } => CellView {
             value: short.clone(),

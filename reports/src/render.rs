@@ -13,7 +13,7 @@ use crate::{
 };
 use cnibench_model::{Record, nearest::did_you_mean};
 use std::{
-    fmt,
+    fmt, fs,
     path::{Path, PathBuf},
     str::FromStr,
     sync::{
@@ -28,7 +28,7 @@ use std::{
 pub enum Format {
     /// index.html: the page.
     Html,
-    /// Every figure for slides, 1600 pixels wide.
+    /// Every figure for slides, 1600 pixels wide (the matrix of few cnis narrower).
     Png,
     /// Every figure as a drawing.
     Svg,
@@ -119,7 +119,7 @@ pub fn render(records: &[Record], out: &Path, formats: &[Format]) -> Result<Rend
     }
     let mut page = None;
     if has(Format::Html) {
-        let beside = beside(out, formats, &figures);
+        let beside = beside(out, formats, &figures, records);
         let html = page::page(&book, &matrix, &theme, &figures, &beside).map_err(|e| {
             ReportError::Make { what: "index.html".to_owned(), cause: e.to_string() }
         })?;
@@ -128,7 +128,16 @@ pub fn render(records: &[Record], out: &Path, formats: &[Format]) -> Result<Rend
     Ok(Rendered { page, files: written })
 }
 
-fn beside(out: &Path, formats: &[Format], figures: &[Drawn]) -> Beside {
+/// True when the file is the one record that the page was made from.
+fn is_record(path: &Path, records: &[Record]) -> bool {
+    let [record] = records else { return false };
+    let found = fs::read_to_string(path).ok().and_then(|text| Record::from_json(&text).ok());
+    // Not field by field: a number need not come back from text to its last bit.
+    let own = |r: &Record| (r.header.run_id.clone(), r.header.started, r.trials.len());
+    found.is_some_and(|found| own(&found) == own(record))
+}
+
+fn beside(out: &Path, formats: &[Format], figures: &[Drawn], records: &[Record]) -> Beside {
     let has = |format| formats.contains(&format);
     let mut downloads = Vec::new();
     let mut offer = |there: bool, href: &str, name: &str| {
@@ -141,8 +150,11 @@ fn beside(out: &Path, formats: &[Format], figures: &[Drawn]) -> Beside {
     let matrix = figures.iter().any(|f| f.place == Place::Head);
     offer(matrix && has(Format::Png), "matrix.png", "matrix.png: the matrix as a slide");
     offer(matrix && has(Format::Svg), "matrix.svg", "matrix.svg: the same as a drawing");
-    let record = out.join("../record.json").exists();
-    offer(record, "../record.json", "record.json: everything this page was made from");
+    offer(
+        is_record(&out.join("../record.json"), records),
+        "../record.json",
+        "record.json: everything this page was made from",
+    );
     Beside { png: has(Format::Png), svg: has(Format::Svg), downloads }
 }
 

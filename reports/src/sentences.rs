@@ -101,10 +101,11 @@ fn sentence(book: &Book<'_>, matrix: &Matrix, row: usize) -> String {
         .iter()
         .map(|(baseline, columns)| compare(book, matrix, row, line, *baseline, columns))
         .collect();
+    let why = not_compared(matrix, line);
     if parts.is_empty() {
-        parts.extend(alone(matrix, line));
+        parts.extend(alone(matrix, line, why.is_none()));
     }
-    parts.extend(not_compared(matrix, line));
+    parts.extend(why);
     parts.extend(missing(matrix, line));
     format!("{subject}: {}.", parts.join("; "))
 }
@@ -235,8 +236,8 @@ fn ties(
         .collect()
 }
 
-/// Values where there is nothing to compare.
-fn alone(matrix: &Matrix, line: &MatrixLine) -> Option<String> {
+/// Values where there is no comparison; `silent` when nothing else says why.
+fn alone(matrix: &Matrix, line: &MatrixLine, silent: bool) -> Option<String> {
     let values: Vec<String> = line
         .cells
         .iter()
@@ -247,9 +248,8 @@ fn alone(matrix: &Matrix, line: &MatrixLine) -> Option<String> {
             Some(format!("{name} {} {} ({})", value.text, line.unit, value.interval_text))
         })
         .collect();
-    (!values.is_empty()).then(|| {
-        format!("{} {}, with nothing to compare with", line.metric.label(), values.join(", "))
-    })
+    let rest = if silent { ", with nothing to compare with" } else { "" };
+    (!values.is_empty()).then(|| format!("{} {}{rest}", line.metric.label(), values.join(", ")))
 }
 
 /// Cells with values that could not be compared: "x delivered nothing in 1 of 5 trials".

@@ -21,6 +21,20 @@ pub(crate) fn interleaved(record: &Record) -> bool {
     record.header.interleaved && !one_after_another(record)
 }
 
+/// How the trials of different cnis followed each other.
+pub(crate) fn order(record: &Record) -> &'static str {
+    let cnis: BTreeSet<&CniSpec> = record.header.cases.iter().map(|c| &c.cni).collect();
+    let host = cnis.iter().find(|c| c.name == "host");
+    match host {
+        _ if cnis.len() < 2 => "one cni only",
+        _ if interleaved(record) => "cnis interleaved in random order",
+        Some(host) if cnis.iter().all(|cni| side_by_side(record, cni, host)) => {
+            "one cni after the other, each with trials of the host next to its own"
+        }
+        _ => "one cni after the other",
+    }
+}
+
 /// True when every trial of a cni shares its block with one of the baseline that ran at most as many
 /// trials apart as there are cnis: a baseline that is measured in every cni's cluster.
 pub(crate) fn side_by_side(record: &Record, cni: &CniSpec, baseline: &CniSpec) -> bool {
@@ -295,6 +309,9 @@ mod tests {
         assert!(book.columns.iter().all(|c| c.interleaved));
         let text = remarks(&book).join("\n");
         assert!(text.contains("next to each other in the cni's own cluster"), "{text}");
+        assert!(order(&records[0]).ends_with("trials of the host next to its own"));
+        let changes = crate::meaning::meaning(&book).into_iter().find(|(t, _)| *t == "Changes");
+        assert!(changes.unwrap().1.contains("of different clusters ran at different times"));
         let mut apart = riding();
         let last = apart.trials.len() as u32;
         // One block whose baseline ran at the other end of the run: nothing is adjacent any more.

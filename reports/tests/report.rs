@@ -111,7 +111,7 @@ fn ids_are_unique_and_figures_have_a_text_for_those_who_do_not_see_them() {
 }
 
 #[test]
-fn figures_are_1600_wide_and_stand_alone() {
+fn figures_are_1600_wide_or_as_wide_as_their_columns_and_stand_alone() {
     let r = report(&[mixed()]);
     let pngs: Vec<&String> = r.files.iter().filter(|f| f.ends_with(".png")).collect();
     assert!(pngs.len() > 8);

@@ -41,7 +41,8 @@ named_enum! {
         ToSocket = "to-socket",
         /// From sched_waking to sched_switch of the receiving thread.
         WakeUp = "wake-up",
-        /// From the receiving thread's running to its own next send: the program's part.
+        /// From the receiving thread's running to its own send: the program's part. Of the client
+        /// that has its answer only until its read returns, which is where the round trip ends.
         Application = "application",
         /// What of the round trip no stage has. Never stored: the reports make it of the mean round
         /// trip and the sum of the stages.

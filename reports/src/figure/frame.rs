@@ -4,7 +4,7 @@
 
 use super::{
     axis::{Axis, spread},
-    scene::{Anchor, At, MARGIN, Scene, Size, WIDTH, Weight},
+    scene::{Anchor, At, MARGIN, Scene, Size, Weight},
     text,
     theme::{Paint, Theme},
 };
@@ -20,19 +20,19 @@ use std::collections::BTreeSet;
 pub(crate) fn heading(scene: &mut Scene, note: &str) -> f64 {
     let baseline = MARGIN + Size::Title.px() * 0.8;
     let note_width = text::width(note, Size::Small, Weight::Regular);
-    let room = WIDTH - 2.0 * MARGIN - note_width - 40.0;
+    let room = scene.width - 2.0 * MARGIN - note_width - 40.0;
     let title = text::fit(&scene.title, Size::Title, Weight::SemiBold, room);
     let style = (Size::Title, Weight::SemiBold, Anchor::Start);
     scene.text((MARGIN, baseline), &title, style, Paint::Ink);
     let style = (Size::Small, Weight::Regular, Anchor::End);
-    scene.text((WIDTH - MARGIN, baseline), note, style, Paint::Muted);
+    scene.text((scene.width - MARGIN, baseline), note, style, Paint::Muted);
     baseline + 30.0
 }
 
 /// The caption under everything; ends the figure. The description gets it too.
 pub(crate) fn caption(scene: &mut Scene, y: f64, content: &str) {
     let first = y + Size::Small.line();
-    let room = WIDTH - 2.0 * MARGIN;
+    let room = scene.width - 2.0 * MARGIN;
     let style = (Size::Small, Weight::Regular);
     let after = scene.paragraph((MARGIN, first), room, content, style, Paint::Muted);
     scene.height = (after - Size::Small.line() + MARGIN * 0.8).ceil();

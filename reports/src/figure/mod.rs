@@ -15,16 +15,21 @@ pub(crate) mod svg;
 mod table;
 pub(crate) mod text;
 pub(crate) mod theme;
+mod waterfall;
 
 use crate::{
     book::Book,
     curves::{self, Curve},
     matrix::{Matrix, main_rate},
     pairs::Over,
+    stages,
 };
-use cnibench_model::Metric;
+use cnibench_model::{Metric, Stage};
 use scene::Scene;
 use theme::Theme;
+
+/// Stages of a row whose distribution is drawn: those that differ most.
+const DISTRIBUTIONS: usize = 2;
 
 /// A figure that may exist: whether there is anything to draw is known when it is tried.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +44,10 @@ pub(crate) enum Plan {
     Cpu { row: usize },
     /// A metric of one cell over pairs of nodes.
     Heat { row: usize, column: usize, metric: Metric },
+    /// Where the time of a row's round trips goes.
+    Waterfall { row: usize },
+    /// How long one stage of a row takes, over all its passages.
+    Stage { row: usize, stage: Stage },
     /// A metric over a number that rows differ in.
     Curve { curve: Curve, metric: Metric },
 }
@@ -50,6 +59,8 @@ pub(crate) enum Place {
     Head,
     /// With a row of the book.
     Row(usize),
+    /// With the stages of a row of the book.
+    Stages(usize),
     /// Among the curves.
     Curves,
 }
@@ -63,6 +74,7 @@ impl Plan {
             | Self::Percentiles { row }
             | Self::Cpu { row }
             | Self::Heat { row, .. } => Place::Row(*row),
+            Self::Waterfall { row } | Self::Stage { row, .. } => Place::Stages(*row),
             Self::Curve { .. } => Place::Curves,
         }
     }
@@ -87,6 +99,11 @@ pub(crate) fn plan(book: &Book<'_>, matrix: &Matrix) -> Vec<Plan> {
             }
         }
     }
+    for row in stages::rows(book) {
+        plans.push(Plan::Waterfall { row });
+        let differing = stages::differing(&stages::accounts(book, row), DISTRIBUTIONS);
+        plans.extend(differing.into_iter().map(|stage| Plan::Stage { row, stage }));
+    }
     for curve in curves::curves(book) {
         let metrics = curve.metrics().into_iter();
         plans.extend(metrics.map(|metric| Plan::Curve { curve: curve.clone(), metric }));
@@ -104,6 +121,8 @@ pub(crate) fn build(book: &Book<'_>, theme: &Theme, matrix: &Matrix, plan: &Plan
         Plan::Percentiles { row } => percentiles::percentiles(book, theme, *row),
         Plan::Cpu { row } => cpu::cpu(book, theme, *row),
         Plan::Heat { row, column, metric } => heat::heat(book, *row, *column, *metric),
+        Plan::Waterfall { row } => waterfall::waterfall(book, theme, *row),
+        Plan::Stage { row, stage } => waterfall::distribution(book, theme, *row, *stage),
         Plan::Curve { curve, metric } => curve::curve(book, theme, curve, *metric),
     }
 }

@@ -30,13 +30,38 @@ pub(crate) fn percentiles(book: &Book<'_>, theme: &Theme, row: usize) -> Option<
             (!curve.points.is_empty()).then_some((number, curve))
         })
         .collect();
+    let series = &book.rows[row];
+    let title = format!("{}: percentiles of the transaction time", series.title());
+    let scene = Scene::new(format!("percentiles-{}", series.slug()), title);
+    let samples: u64 = curves.iter().map(|(_, c)| c.samples).sum();
+    plot(book, theme, scene, &curves, |unit| {
+        let mut caption = format!(
+            "time of one transaction in {unit}, logarithmic · all trials' histograms added up, {} in all · a line ends where fewer than 10 lie beyond it · pooled, so without an interval · {}",
+            counted(samples, "transaction"),
+            frame::source(book, row),
+        );
+        if unreadable > 0 {
+            caption.push_str(&format!(
+                " · {} could not be read, left out",
+                counted(unreadable as u64, "stored histogram")
+            ));
+        }
+        caption
+    })
+}
+
+/// Percentile curves of columns with a caption that is told the unit; none without a point.
+pub(crate) fn plot(
+    book: &Book<'_>,
+    theme: &Theme,
+    mut scene: Scene,
+    curves: &[(usize, Curve)],
+    caption: impl Fn(&str) -> String,
+) -> Option<Scene> {
     let all: Vec<f64> = curves.iter().flat_map(|(_, c)| c.points.iter().map(|p| p.value)).collect();
     if all.is_empty() {
         return None;
     }
-    let series = &book.rows[row];
-    let title = format!("{}: percentiles of the transaction time", series.title());
-    let mut scene = Scene::new(format!("percentiles-{}", series.slug()), title);
     let top = frame::heading(&mut scene, "lower is better");
     let bottom = top + (frame::LABEL_GAP * (curves.len() as f64 + 2.0)).max(600.0);
     let left = MARGIN + 104.0;
@@ -68,7 +93,7 @@ pub(crate) fn percentiles(book: &Book<'_>, theme: &Theme, row: usize) -> Option<
     let end = frame::bottom_axis(&mut scene, &nines, (left, right), (top, bottom), unit);
 
     // Host first, so that it lies under the others.
-    for (number, curve) in &curves {
+    for (number, curve) in curves {
         let points: Vec<At> = curve.points.iter().map(|p| (x(p.quantile), y.at(p.value))).collect();
         scene.path(points, 4.5, Paint::Series(*number));
         for (q, _) in NINES {
@@ -92,21 +117,8 @@ pub(crate) fn percentiles(book: &Book<'_>, theme: &Theme, row: usize) -> Option<
         .collect();
     frame::end_labels(&mut scene, theme, book, &ends, (top + 20.0, bottom - 8.0), right, names);
 
-    let samples: u64 = curves.iter().map(|(_, c)| c.samples).sum();
-    let mut caption = format!(
-        "time of one transaction in {}, logarithmic · all trials' histograms added up, {} in all · a line ends where fewer than 10 lie beyond it · pooled, so without an interval · {}",
-        scale.unit,
-        counted(samples, "transaction"),
-        frame::source(book, row),
-    );
-    if unreadable > 0 {
-        caption.push_str(&format!(
-            " · {} could not be read, left out",
-            counted(unreadable as u64, "stored histogram")
-        ));
-    }
-    scene.description = describe(book, &curves, &scale);
-    frame::caption(&mut scene, end, &caption);
+    scene.description = describe(book, curves, &scale);
+    frame::caption(&mut scene, end, &caption(&scale.unit));
     Some(scene)
 }
 

@@ -1,10 +1,10 @@
-//! A scene as PNG, 1600 pixels wide, through plotters' bitmap backend.
+//! A scene as PNG, a pixel for a unit, through plotters' bitmap backend.
 //!
 //! Shapes and glyphs are drawn at twice the size and averaged down, which smooths what the backend
 //! draws with hard edges. Glyphs are placed here: the backend rounds every letter to a whole pixel.
 
 use super::{
-    scene::{Anchor, At, Cells, Item, Mark, Scene, Size, WIDTH, Weight, outline},
+    scene::{Anchor, At, Cells, Item, Mark, Scene, Size, Weight, outline},
     text,
     theme::{HEATS, Paint, Rgb, Theme},
 };
@@ -29,7 +29,7 @@ pub(crate) struct RasterError {
 /// The PNG file's bytes.
 pub(crate) fn render(scene: &Scene, theme: &Theme) -> Result<Vec<u8>, RasterError> {
     let fail = |cause: String| RasterError { name: scene.name.clone(), cause };
-    let (width, height) = (WIDTH as usize, scene.height.ceil() as usize);
+    let (width, height) = (scene.width.ceil() as usize, scene.height.ceil() as usize);
     let large = (width * OVERSAMPLING, height * OVERSAMPLING);
     let mut pixels = vec![0u8; large.0 * large.1 * 3];
     let Rgb(r, g, b) = theme.rgb(Paint::Card, false);

@@ -5,7 +5,7 @@
 
 use super::{text, theme::Paint};
 
-/// Width of every figure: a slide at twice its resolution.
+/// Width of a figure: a slide at twice its resolution. A table of few columns is narrower.
 pub(crate) const WIDTH: f64 = 1600.0;
 /// Free space around a figure's content.
 pub(crate) const MARGIN: f64 = 40.0;
@@ -159,13 +159,21 @@ pub(crate) struct Scene {
     pub title: String,
     /// What a person who cannot see it is told.
     pub description: String,
+    pub width: f64,
     pub height: f64,
     pub items: Vec<Item>,
 }
 
 impl Scene {
     pub fn new(name: String, title: String) -> Self {
-        Self { name, title, description: String::new(), height: 0.0, items: Vec::new() }
+        Self {
+            name,
+            title,
+            description: String::new(),
+            width: WIDTH,
+            height: 0.0,
+            items: Vec::new(),
+        }
     }
 
     pub fn rect(&mut self, at: At, size: At, paint: Paint) {

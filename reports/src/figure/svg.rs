@@ -5,7 +5,7 @@
 
 use super::{
     raster,
-    scene::{Anchor, At, Cells, Item, Mark, Scene, WIDTH, Weight, outline},
+    scene::{Anchor, At, Cells, Item, Mark, Scene, Weight, outline},
     text,
     theme::{Paint, Theme, variable},
 };
@@ -43,12 +43,13 @@ pub(crate) fn render(scene: &Scene, theme: &Theme, kind: Kind) -> String {
     let id = escape(&scene.name);
     let size = match kind {
         Kind::Inline => String::new(),
-        Kind::File => format!(" width=\"{}\" height=\"{}\"", WIDTH, scene.height),
+        Kind::File => format!(" width=\"{}\" height=\"{}\"", scene.width, scene.height),
     };
     // Writing to a String cannot fail, here and below.
     let _ = write!(
         out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\"{size} viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-labelledby=\"t-{id} d-{id}\" font-family=\"{}, system-ui, sans-serif\" style=\"font-kerning:none\"><title id=\"t-{id}\">{}</title><desc id=\"d-{id}\">{}</desc>",
+        "<svg xmlns=\"http://www.w3.org/2000/svg\"{size} viewBox=\"0 0 {} {}\" role=\"img\" aria-labelledby=\"t-{id} d-{id}\" font-family=\"{}, system-ui, sans-serif\" style=\"font-kerning:none\"><title id=\"t-{id}\">{}</title><desc id=\"d-{id}\">{}</desc>",
+        scene.width,
         scene.height,
         text::FAMILY,
         escape(&scene.title),
@@ -57,8 +58,11 @@ pub(crate) fn render(scene: &Scene, theme: &Theme, kind: Kind) -> String {
     if kind == Kind::File {
         let _ = write!(out, "<style>{}</style>", text::font_face());
         let card = theme.rgb(Paint::Card, false).hex();
-        let _ =
-            write!(out, "<rect width=\"{WIDTH}\" height=\"{}\" fill=\"{card}\"/>", scene.height);
+        let _ = write!(
+            out,
+            "<rect width=\"{}\" height=\"{}\" fill=\"{card}\"/>",
+            scene.width, scene.height
+        );
     }
     for item in &scene.items {
         if let Item::Cells { at, cells } = item {

@@ -15,6 +15,10 @@ use crate::{
 /// Most cnis side by side; more go into a band of their own under the first.
 const ACROSS: usize = 6;
 const NAMES: f64 = 360.0;
+/// A column is not wider than this, and the picture not wider than its columns.
+const COLUMN: f64 = 330.0;
+/// Least width: heading and caption need room.
+const LEAST: f64 = 1040.0;
 
 /// The picture; none without columns or rows.
 pub(crate) fn table(book: &Book<'_>, theme: &Theme, matrix: &Matrix) -> Option<Scene> {
@@ -28,9 +32,10 @@ pub(crate) fn table(book: &Book<'_>, theme: &Theme, matrix: &Matrix) -> Option<S
         (_, false) => ("Every case against the baseline", "orange: worse   blue: better"),
     };
     let mut scene = Scene::new("matrix".to_owned(), title.to_owned());
-    let mut y = frame::heading(&mut scene, note);
     let bands = matrix.columns.len().div_ceil(ACROSS);
     let across = matrix.columns.len().div_ceil(bands);
+    scene.width = (2.0 * MARGIN + NAMES + COLUMN * across as f64).clamp(LEAST, WIDTH);
+    let mut y = frame::heading(&mut scene, note);
     for band in 0..bands {
         let columns: Vec<usize> =
             (band * across..((band + 1) * across).min(matrix.columns.len())).collect();
@@ -84,7 +89,7 @@ fn draw_band(
     across: usize,
     top: f64,
 ) -> f64 {
-    let width = ((WIDTH - 2.0 * MARGIN - NAMES) / across as f64).min(330.0);
+    let width = (scene.width - 2.0 * MARGIN - NAMES) / across as f64;
     let left = |place: usize| MARGIN + NAMES + width * place as f64;
     let heads: Vec<Vec<String>> =
         columns.iter().map(|c| head(&matrix.columns[*c].short, width - 48.0)).collect();
@@ -255,5 +260,34 @@ fn lines(cell: &MatrixCell) -> Vec<String> {
             out.extend(value.partial.as_ref().map(|p| format!("cut off: {p}")));
             out
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fixtures::{Builder, twelve},
+        matrix::from_book,
+    };
+
+    #[test]
+    fn a_picture_is_as_wide_as_its_columns() {
+        let width = |cnis: usize| {
+            let records =
+                [Builder { paths: twelve()[..cnis].to_vec(), ..Builder::default() }.build()];
+            let book = Book::new(&records);
+            let scene = table(&book, &Theme::new(&book), &from_book(&book)).unwrap();
+            let ends = scene.items.iter().filter_map(|item| match item {
+                Item::Path { points, paint: Paint::Grid, .. } => Some(points[1].0),
+                _ => None,
+            });
+            (scene.width, ends.fold(0.0, f64::max))
+        };
+        for cnis in [1, 2, 3, 4, 6, 12] {
+            let (width, end) = width(cnis);
+            assert!((width - MARGIN - end).abs() < 1.0, "{cnis}: {width} {end}");
+        }
+        assert_eq!([1, 2, 3, 12].map(|n| width(n).0), [LEAST, 1100.0, 1430.0, WIDTH]);
     }
 }

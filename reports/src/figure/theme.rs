@@ -28,6 +28,10 @@ pub(crate) enum Paint {
     Series(usize),
     /// A part of CPU time, in stacking order.
     Part(usize),
+    /// A stage of a packet's way, by its place on it.
+    Stage(usize),
+    /// Text on that stage.
+    StageInk(usize),
     /// A cell's tint, from 1 (a little) to [`TINTS`].
     Worse(usize),
     /// The same on the good side.
@@ -50,6 +54,8 @@ pub(crate) enum Paint {
 pub(crate) const TINTS: usize = 5;
 /// Parts of CPU time.
 pub(crate) const PARTS: usize = 5;
+/// Stages of a packet's way that have a colour of their own.
+pub(crate) const STAGES: usize = 11;
 /// Steps of the sequential scale.
 pub(crate) const HEATS: usize = 7;
 
@@ -70,6 +76,20 @@ const PART_COLOURS: [Rgb; PARTS] = [
     Rgb(0x00, 0x72, 0xB2),
     Rgb(0xE6, 0x9F, 0x00),
     Rgb(0x8C, 0x3B, 0x00),
+    Rgb(0xDD, 0x9C, 0xC0),
+];
+/// Stages in the order of the path: neighbours differ in grey, and what undoes a stage has its hue.
+const STAGE_COLOURS: [Rgb; STAGES] = [
+    Rgb(0x9F, 0xD0, 0xEE),
+    Rgb(0x00, 0x5A, 0x8E),
+    Rgb(0xF0, 0xE4, 0x42),
+    Rgb(0x8C, 0x3B, 0x00),
+    Rgb(0xE6, 0x9F, 0x00),
+    Rgb(0x4A, 0x4E, 0x57),
+    Rgb(0xF8, 0xCF, 0x9E),
+    Rgb(0x00, 0x63, 0x48),
+    Rgb(0x7F, 0xD1, 0xB5),
+    Rgb(0x8A, 0x2C, 0x6B),
     Rgb(0xDD, 0x9C, 0xC0),
 ];
 /// From light to dark by even steps of lightness, so that the order holds without hue.
@@ -205,11 +225,9 @@ impl Theme {
             Paint::Heat(step) => heat(step),
             Paint::Blank => BLANK,
             Paint::BlankLine => Rgb(0xD3, 0xD8, 0xE0),
-            Paint::HeatInk(step) => {
-                let (dark, light) = (Rgb(0x1B, 0x1D, 0x21), Rgb(0xFF, 0xFF, 0xFF));
-                let ground = heat(step);
-                if dark.contrast(ground) >= light.contrast(ground) { dark } else { light }
-            }
+            Paint::HeatInk(step) => readable_on(heat(step)),
+            Paint::Stage(i) => STAGE_COLOURS[i % STAGES],
+            Paint::StageInk(i) => readable_on(STAGE_COLOURS[i % STAGES]),
         }
     }
 
@@ -229,10 +247,17 @@ impl Theme {
         paints.extend([Paint::Blank, Paint::BlankLine]);
         paints.extend((0..self.looks.len()).map(Paint::Series));
         paints.extend((0..PARTS).map(Paint::Part));
+        paints.extend((0..STAGES).flat_map(|s| [Paint::Stage(s), Paint::StageInk(s)]));
         paints.extend((1..=TINTS).flat_map(|s| [Paint::Worse(s), Paint::Better(s)]));
         paints.extend((1..=HEATS).flat_map(|s| [Paint::Heat(s), Paint::HeatInk(s)]));
         paints
     }
+}
+
+/// Black or white, whichever stands out more.
+fn readable_on(ground: Rgb) -> Rgb {
+    let (dark, light) = (Rgb(0x1B, 0x1D, 0x21), Rgb(0xFF, 0xFF, 0xFF));
+    if dark.contrast(ground) >= light.contrast(ground) { dark } else { light }
 }
 
 fn heat(step: usize) -> Rgb {
@@ -261,6 +286,8 @@ pub(crate) fn variable(paint: Paint) -> String {
         Paint::Alarm => "--alarm".to_owned(),
         Paint::Series(i) => format!("--s{i}"),
         Paint::Part(i) => format!("--p{i}"),
+        Paint::Stage(i) => format!("--g{i}"),
+        Paint::StageInk(i) => format!("--k{i}"),
         Paint::Worse(i) => format!("--w{i}"),
         Paint::Better(i) => format!("--b{i}"),
         Paint::Heat(i) => format!("--h{i}"),
@@ -352,9 +379,12 @@ mod tests {
     }
 
     #[test]
-    fn parts_differ_in_grey() {
-        for pair in PART_COLOURS.windows(2) {
+    fn parts_and_stages_differ_in_grey_and_stages_can_be_written_on() {
+        for pair in PART_COLOURS.windows(2).chain(STAGE_COLOURS.windows(2)) {
             assert!(pair[0].contrast(pair[1]) >= 1.9, "{pair:?}");
         }
+        assert!(STAGE_COLOURS.iter().all(|c| readable_on(*c).contrast(*c) >= 4.5));
+        // One colour for each stage; what no stage has is hatched.
+        assert_eq!(STAGES + 1, cnibench_model::Stage::ALL.len());
     }
 }
