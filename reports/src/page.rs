@@ -20,7 +20,6 @@ use crate::{
 };
 use askama::Template;
 use cnibench_model::{Pairing, ProofOutcome, Workload};
-use std::collections::BTreeMap;
 
 /// Sentences shown unfolded.
 const SENTENCES: usize = 10;

@@ -11,7 +11,7 @@ use crate::{
 };
 use anyhow::{Result, bail};
 use cnibench_model::{CniSpec, ProviderKind};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// What brings the clusters of a run up.
 pub enum Chosen {

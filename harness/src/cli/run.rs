@@ -155,7 +155,7 @@ pub(super) fn measure(asked: Measure) -> Result<Outcome> {
             kind: args.provider,
             kube: &args.kube,
             kind_options: &args.kind,
-            demand: kube::Demand::of(&suite, &asked),
+            demand: kube::Demand::of(&suite, &asked.cnis),
         };
         let provider = Chosen::new(&asked_of, owner).await?;
         let prepared = prepare(&asked, suite, &provider).await?;

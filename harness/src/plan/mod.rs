@@ -141,6 +141,7 @@ impl Plan {
                 pairing: Some(ordered.pairing),
                 cases,
                 seed,
+                probe_pairs: None,
                 setup_s: arrangement.setup_s,
             };
         }

@@ -53,7 +53,7 @@ impl Run<'_> {
                     case.cni,
                     block + 1
                 ));
-                let slot = Slot { index: block, block, sequence: *sequence };
+                let slot = Slot { index: block, block, sequence: *sequence, pair: None };
                 *sequence += 2;
                 let taken = tokio::select! {
                     biased;
