@@ -13,6 +13,7 @@ use crate::{
     footprint,
     matrix::{Against, Content, End, Matrix, MatrixCell, MatrixLine, Over, tint},
     meaning, proofs, sentences,
+    stages::{self, Pairs, Table},
     units::counted,
     warnings::{self, Warning},
 };
@@ -50,6 +51,7 @@ struct Page<'a> {
     columns: Vec<Head<'a>>,
     rows: Vec<RowView<'a>>,
     sections: Vec<Section>,
+    stages: Vec<StagesView>,
     curves: Vec<FigureView>,
     warnings: Vec<Warning>,
     ends: Vec<EndView>,
@@ -110,6 +112,15 @@ struct SeriesView {
     figures: Vec<FigureView>,
     /// How many texts of the warnings below concern it.
     warnings: usize,
+}
+
+/// Where the time of one series goes.
+struct StagesView {
+    title: String,
+    figures: Vec<FigureView>,
+    pairs: Pairs,
+    remarks: Vec<String>,
+    tables: [Table; 2],
 }
 
 struct FigureView {
@@ -179,6 +190,7 @@ pub(crate) fn page(
         columns: columns.collect(),
         rows: rows(matrix),
         sections: sections(book, figures, beside, &warnings),
+        stages: stage_views(book, figures, beside),
         curves: figures_at(figures, beside, Place::Curves),
         warnings,
         ends: ends(book, matrix),
@@ -304,6 +316,20 @@ fn sections(book: &Book<'_>, figures: &[Drawn], beside: &Beside, all: &[Warning]
         }
     }
     sections
+}
+
+fn stage_views(book: &Book<'_>, figures: &[Drawn], beside: &Beside) -> Vec<StagesView> {
+    let view = |row: usize| {
+        let accounts = stages::accounts(book, row);
+        StagesView {
+            title: book.rows[row].title(),
+            figures: figures_at(figures, beside, Place::Stages(row)),
+            pairs: stages::pairs(book, &accounts),
+            remarks: stages::remarks(book, &accounts),
+            tables: [stages::per_stage(book, &accounts), stages::accounting(book, &accounts)],
+        }
+    };
+    stages::rows(book).into_iter().map(view).collect()
 }
 
 fn figures_at(figures: &[Drawn], beside: &Beside, place: Place) -> Vec<FigureView> {
