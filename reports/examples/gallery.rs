@@ -6,8 +6,22 @@ mod fixtures;
 
 use cnibench_model::{CellStatus, Clock, Placement, Record, Workload};
 use cnibench_reports::{Format, render, terminal_summary};
-use fixtures::{Builder, many_nodes, mixed, policies, set_status, ten_thousand, twelve, usual};
+use fixtures::{
+    Builder, many_nodes, mixed, policies, probed, set_status, ten_thousand, twelve, usual,
+};
 use std::path::Path;
+
+/// One cni with one probed trial whose stages overlap.
+fn one_probed() -> Record {
+    let mut record = probed();
+    record.header.cases.truncate(1);
+    record.cells.truncate(1);
+    let case = record.header.cases[0].id.clone();
+    record.trials.retain(|t| t.case == case);
+    record.probed.retain(|t| t.case == case && t.index == 0);
+    record.probed[0].result.round_trip.mean_ns *= 0.9;
+    record
+}
 
 fn main() {
     let out = std::env::args().nth(1).unwrap_or_else(|| "target/gallery".to_owned());
@@ -73,6 +87,8 @@ fn main() {
                 .build(),
             ],
         ),
+        ("probed", vec![probed()]),
+        ("probed-one-cni", vec![one_probed()]),
         ("nodes-6", vec![many_nodes(6, usize::MAX)]),
         ("nodes-16", vec![many_nodes(16, 180)]),
         ("nodes-100", vec![many_nodes(100, usize::MAX)]),

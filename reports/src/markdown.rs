@@ -9,6 +9,7 @@ use crate::{
     page::end_name,
     paired::{CHANGE_HEADS, Paired, paired},
     proofs, sentences,
+    stages::{self, Table},
     stats::Effect,
 };
 use std::fmt::Write;
@@ -70,6 +71,7 @@ pub(crate) fn markdown(book: &Book<'_>, matrix: &Matrix) -> String {
     if !left_out.is_empty() {
         let _ = writeln!(out, "### Cnis left out\n\n{}\n", left_out.join("\n"));
     }
+    stage_tables(&mut out, book);
     footprint_table(&mut out, book);
     proof_list(&mut out, book);
     for record in book.records {
@@ -124,6 +126,37 @@ fn in_pairs(out: &mut String, table: &Paired) {
             let cells: Vec<String> = cells.map(|c| plain(&c)).collect();
             let _ = writeln!(out, "| {title} | {} | {} |", plain(&metric), cells.join(" | "));
         }
+    }
+    out.push('\n');
+}
+
+fn stage_tables(out: &mut String, book: &Book<'_>) {
+    for row in stages::rows(book) {
+        let accounts = stages::accounts(book, row);
+        let title = plain(&book.rows[row].title());
+        let _ = writeln!(out, "### Where the time goes: {title}\n");
+        for sentence in stages::pairs(book, &accounts).shown {
+            let _ = writeln!(out, "- {}", plain(&sentence));
+        }
+        for remark in stages::remarks(book, &accounts) {
+            let _ = writeln!(out, "\n> {}", plain(&remark));
+        }
+        let _ = writeln!(
+            out,
+            "\nMean of a round trip in trials of their own with probes, request + response. Means add up, quantiles do not.\n"
+        );
+        for table in [stages::per_stage(book, &accounts), stages::accounting(book, &accounts)] {
+            lines(out, &table);
+        }
+    }
+}
+
+fn lines(out: &mut String, table: &Table) {
+    let cells = |cells: &[String]| cells.iter().map(|c| plain(c)).collect::<Vec<_>>().join(" | ");
+    let _ = writeln!(out, "| {} |", cells(&table.heads));
+    let _ = writeln!(out, "|---|{}", "--:|".repeat(table.heads.len() - 1));
+    for (name, values) in &table.lines {
+        let _ = writeln!(out, "| {} | {} |", plain(name), cells(values));
     }
     out.push('\n');
 }
@@ -234,6 +267,14 @@ mod tests {
         );
         let p50 = table.lines().find(|l| l.contains("latency p50")).unwrap();
         assert!(p50.contains("% slower (") && p50.ends_with(" % slower |"), "{p50}");
+    }
+
+    #[test]
+    fn a_run_with_probes() {
+        let text = of(&[crate::fixtures::probed()]);
+        let from = text.find("### Where").unwrap();
+        let to = text.find("### Proofs").unwrap();
+        insta::assert_snapshot!(&text[from..to]);
     }
 
     #[test]

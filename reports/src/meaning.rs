@@ -132,6 +132,13 @@ pub(crate) fn meaning(book: &Book<'_>) -> Vec<(&'static str, String)> {
                 .to_owned(),
         ));
     }
+    if book.records.iter().any(|r| !r.probed.is_empty()) {
+        out.push((
+            "Stages",
+            "Probes in the kernel take the time at which a packet passes certain points; a stage lies between two of them. Its mean is the sum over all packets divided by the round trips that the generator counted in the same window, so that the means of all stages and what no stage has (unattributed) add up to the generator's own mean. Quantiles do not: the p99 of a round trip is no sum of p99s. Events that could not be told to belong to one packet are in no stage and make unattributed larger. Probing takes time itself: what it cost is from trials with and without probes next to each other, and where it is large a stage with more probes in it looks longer than it is."
+                .to_owned(),
+        ));
+    }
     out.extend(proofs(book));
     out.push((
         "CPU time",
@@ -294,13 +301,20 @@ mod tests {
         {
             assert!(policies.contains(&term), "{term}");
         }
+        assert!(terms(crate::fixtures::probed()).contains(&"Stages"));
         assert!(policies.contains(&"Proofs not taken") && !policies.contains(&"Services"));
         let nodes = terms(many_nodes(4, usize::MAX));
         assert!(nodes.contains(&"Node pairs") && nodes.contains(&"An existing cluster"));
         let plain = terms(Builder::default().build());
-        for term in
-            ["Node pairs", "Policies", "Hubble", "Cliffs", "Policy proof", "An existing cluster"]
-        {
+        for term in [
+            "Node pairs",
+            "Policies",
+            "Hubble",
+            "Cliffs",
+            "Policy proof",
+            "An existing cluster",
+            "Stages",
+        ] {
             assert!(!plain.contains(&term), "{term}");
         }
     }

@@ -15,6 +15,7 @@ use crate::{
     meaning,
     paired::{CHANGE_HEADS, Paired, PairedRow, paired},
     proofs, sentences,
+    stages::{self, Pairs, Table},
     units::counted,
     warnings::{self, Warning},
 };
@@ -54,6 +55,7 @@ struct Page<'a> {
     pairs: Vec<PairsView>,
     change_heads: [&'static str; 2],
     sections: Vec<Section>,
+    stages: Vec<StagesView>,
     curves: Vec<FigureView>,
     warnings: Vec<Warning>,
     ends: Vec<EndView>,
@@ -132,6 +134,15 @@ struct SeriesView {
     warnings: usize,
 }
 
+/// Where the time of one series goes.
+struct StagesView {
+    title: String,
+    figures: Vec<FigureView>,
+    pairs: Pairs,
+    remarks: Vec<String>,
+    tables: [Table; 2],
+}
+
 struct FigureView {
     svg: String,
     links: Vec<(String, &'static str)>,
@@ -201,6 +212,7 @@ pub(crate) fn page(
         pairs: book.records.iter().filter_map(paired).map(|table| pairs_view(&table)).collect(),
         change_heads: CHANGE_HEADS,
         sections: sections(book, figures, beside, &warnings),
+        stages: stage_views(book, figures, beside),
         curves: figures_at(figures, beside, Place::Curves),
         warnings,
         ends: ends(book, matrix),
@@ -349,6 +361,20 @@ fn sections(book: &Book<'_>, figures: &[Drawn], beside: &Beside, all: &[Warning]
         }
     }
     sections
+}
+
+fn stage_views(book: &Book<'_>, figures: &[Drawn], beside: &Beside) -> Vec<StagesView> {
+    let view = |row: usize| {
+        let accounts = stages::accounts(book, row);
+        StagesView {
+            title: book.rows[row].title(),
+            figures: figures_at(figures, beside, Place::Stages(row)),
+            pairs: stages::pairs(book, &accounts),
+            remarks: stages::remarks(book, &accounts),
+            tables: [stages::per_stage(book, &accounts), stages::accounting(book, &accounts)],
+        }
+    };
+    stages::rows(book).into_iter().map(view).collect()
 }
 
 fn figures_at(figures: &[Drawn], beside: &Beside, place: Place) -> Vec<FigureView> {

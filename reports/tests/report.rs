@@ -11,7 +11,9 @@ mod fixtures;
 
 use cnibench_model::{CellStatus, Record, Sample, StoredHistogram};
 use cnibench_reports::{Format, ReportError, matrix, render, terminal_summary};
-use fixtures::{Builder, many_nodes, mixed, policies, set_status, ten_thousand, twelve, usual};
+use fixtures::{
+    Builder, many_nodes, mixed, policies, probed, set_status, ten_thousand, twelve, usual,
+};
 use std::{collections::BTreeSet, fs, path::Path};
 
 struct Report {
@@ -191,6 +193,34 @@ fn a_run_on_real_clusters_has_curves_footprints_and_proofs_in_their_own_states()
     for absent in ["id=\"curves\"", "id=\"footprint\"", "is not cancelled", "of kind"] {
         assert!(!plain.page.contains(absent), "{absent}");
     }
+}
+
+#[test]
+fn a_run_with_probes_shows_its_stages_and_nothing_of_them_elsewhere() {
+    let record = probed();
+    let r = report(std::slice::from_ref(&record));
+    for file in ["stages-tcp_rr-cross-node.png", "stage-tcp_rr-cross-node-encapsulation.svg"] {
+        assert!(r.files.contains(file), "{file} {:?}", r.files);
+    }
+    for text in [
+        "id=\"stages\"",
+        "Where the time goes",
+        "slower per round trip than host: ",
+        "encapsulation +",
+        "96.7 %",
+        "skb-reused 12, merged 48",
+        "NO_SOCKET in server pod 4",
+        "Not attached: fentry/vxlan_xmit",
+        "quantiles do not",
+    ] {
+        assert!(r.page.contains(text), "{text}");
+    }
+    let mut without = record;
+    without.probed.clear();
+    let plain = report(&[without]);
+    assert!(!plain.page.contains("id=\"stages\""));
+    let csv = |r: &Report| fs::read_to_string(r.out.join("samples.csv")).unwrap();
+    assert_eq!(csv(&r), csv(&plain));
 }
 
 #[test]
