@@ -26,9 +26,21 @@ fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../ebpf-probes/bpf")
 }
 
+/// The built-in program in one piece.
+fn original() -> String {
+    let read = |name: &str| fs::read_to_string(sources().join(name)).unwrap();
+    let mut text = read("datapath.bpf.c");
+    for header in ["datapath.bpf.h", "datapath_answers.bpf.h"] {
+        let include = format!("#include \"{header}\"\n");
+        assert!(text.contains(&include), "{header} is no longer included");
+        text = text.replacen(&include, &read(header), 1).replace(&include, "");
+    }
+    text
+}
+
 /// The built-in program with one piece of it replaced, compiled.
 fn variant(folder: &Path, name: &str, piece: &str, by: &str) -> PathBuf {
-    let original = fs::read_to_string(sources().join("datapath.bpf.c")).unwrap();
+    let original = original();
     assert!(original.contains(piece), "{piece} is no longer in the program");
     let (source, object) = (folder.join(format!("{name}.c")), folder.join(format!("{name}.o")));
     fs::write(&source, original.replace(piece, by)).unwrap();
@@ -80,8 +92,7 @@ async fn a_developers_object_carries_the_cluster() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_without_what_is_optional_will_do() {
     let folder = tempfile::tempdir().unwrap();
-    let original = fs::read_to_string(sources().join("datapath.bpf.c")).unwrap();
-    let renamed = original
+    let renamed = original()
         .replace("MAP(counters,", "MAP(own_counters,")
         .replace("&counters,", "&own_counters,")
         .replace("policies4", "own_policies4")
