@@ -10,6 +10,7 @@ use crate::{
 };
 use cnibench::{
     cluster::{ClusterError, IpFamily, Provider as _, StateError},
+    exec::local::set_program,
     proof::Echo,
 };
 use cnibench_model::{Placement, ProofOutcome};
@@ -108,6 +109,22 @@ async fn an_object_without_what_is_optional_will_do() {
     let refused = cluster.surround(&wanted).await;
     let Err(StateError::NotOffered(text)) = refused else { panic!("{refused:?}") };
     assert!(text.contains("bare.o has no maps policies4 and policies6"), "{text}");
+    down(cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_the_object_ignores_fails_its_proof() {
+    set_program(PathBuf::from(crate::running::binary()));
+    let folder = tempfile::tempdir().unwrap();
+    let asks = "\t\tif (!admitted4(skb, ip, pod->id))\n";
+    let object = variant(folder.path(), "leaky", asks, &asks.replace(")\n", " && 0)\n"));
+    let provider = provider();
+    let spec = format!("ebpf:object={}", object.display());
+    let mut cluster = up(&provider, &spec, &topology(2, 2, IpFamily::V4)).await;
+    let wanted = cnibench_model::Surroundings { policies: Some(1), ..Default::default() };
+    let proofs = cluster.surround(&wanted).await.unwrap();
+    assert_eq!(proofs[0].outcome, ProofOutcome::Failed, "{proofs:#?}");
+    assert!(proofs[0].summary.contains("claims to enforce policies"), "{proofs:#?}");
     down(cluster).await;
 }
 
