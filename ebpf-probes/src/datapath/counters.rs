@@ -2,7 +2,7 @@
 
 use std::{fmt, iter::zip};
 
-/// What the program did with a packet. The order is that of `enum outcome` in `bpf/datapath.bpf.c`.
+/// What the program did with a packet. The order is that of `enum outcome` in `bpf/datapath.bpf.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// From a pod straight into another of the node.
@@ -102,7 +102,7 @@ mod tests {
         for (i, outcome) in Outcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, i);
         }
-        let program = include_str!("../../bpf/datapath.bpf.c");
+        let program = include_str!("../../bpf/datapath.bpf.h");
         let listed = program.split_once("enum outcome {").and_then(|(_, t)| t.split_once("};"));
         let names: Vec<String> = listed
             .map(|(body, _)| body)

@@ -1,4 +1,4 @@
-//! Keys and values of the datapath's maps as bytes: the layout that `bpf/datapath.bpf.c` reads.
+//! Keys and values of the datapath's maps as bytes: the layout of `bpf/datapath.bpf.h`.
 //!
 //! Numbers are in the machine's byte order, addresses and ports in the network's. Pure.
 

@@ -100,4 +100,8 @@ impl NodeAgent for Agent {
     async fn set_policies(&mut self, pod: &PodCtx, wanted: &[Policy]) -> anyhow::Result<()> {
         policies::set(&self.node, pod, wanted).await
     }
+
+    async fn denied(&self, pod: &PodCtx) -> anyhow::Result<Option<u64>> {
+        policies::denied(&self.node, pod).await
+    }
 }

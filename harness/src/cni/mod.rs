@@ -192,6 +192,16 @@ pub trait NodeAgent: Send + Sync {
         Ok(())
     }
 
+    /// Packets to a pod of this node that its policies stopped so far; None where nobody counts them or
+    /// there are no policies.
+    ///
+    /// # Errors
+    /// The kernel's reason.
+    async fn denied(&self, pod: &PodCtx) -> anyhow::Result<Option<u64>> {
+        let _ = pod;
+        Ok(None)
+    }
+
     /// What its eBPF programs counted on this node so far; None where it has none that count.
     ///
     /// # Errors

@@ -6,14 +6,17 @@
 //! one after the other, each with a set of the addresses that it admits. So established connections
 //! pay for connection tracking, new ones for each policy before the one that admits them. Two
 //! differences: a policy's chain ends with its own verdict instead of a mark that is tested at the
-//! end, and what none admits is dropped without an answer.
+//! end, and what none admits is counted and dropped without an answer (kube-router: logged and rejected).
 
 use super::{NodeCtx, PodCtx, Policy};
-use crate::netlink::nftables::{Family, Field, Hook, Part, Table, Verdict};
+use crate::netlink::nftables::{self, Family, Field, Hook, Part, Table, Verdict};
 
 /// What a proof says of it.
 pub const DESCRIPTION: &str =
     "nf_tables as kube-router has it: connection tracking, a chain with a set per policy";
+
+/// The counter of what is dropped.
+const DENIED: &str = "denied";
 
 /// The table's name; one per pod that has policies.
 fn name(pod: &PodCtx) -> String {
@@ -31,6 +34,24 @@ pub async fn set(node: &NodeCtx, pod: &PodCtx, policies: &[Policy]) -> anyhow::R
     node.netns.run(commit).await
 }
 
+/// Packets to a pod that none of its policies admitted, since they were set; none when it has none.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn denied(node: &NodeCtx, pod: &PodCtx) -> anyhow::Result<Option<u64>> {
+    let (name, addrs) = (name(pod), pod.addrs.clone());
+    let read = move || {
+        let mut sum = None;
+        for addr in addrs {
+            if let Some(packets) = nftables::counted(Family::of(addr.addr()), &name, DENIED)? {
+                sum = Some(sum.unwrap_or(0) + packets);
+            }
+        }
+        Ok(sum)
+    };
+    node.netns.run(read).await
+}
+
 /// The table of one family.
 fn table(pod: &PodCtx, family: Family, policies: &[Policy]) -> Table {
     let name = name(pod);
@@ -40,7 +61,7 @@ fn table(pod: &PodCtx, family: Family, policies: &[Policy]) -> Table {
     let accept = Part::Verdict(Verdict::Accept);
     let jump = |chain: &str| Part::Verdict(Verdict::Jump(chain.to_owned()));
     let mut table = Table::replacing(family, &name);
-    table.chain("pod");
+    table.counter(DENIED).chain("pod");
     table.rule("pod", &[Part::Established, accept]);
     for (number, policy) in policies.iter().enumerate() {
         let chain = format!("policy-{number}");
@@ -54,7 +75,7 @@ fn table(pod: &PodCtx, family: Family, policies: &[Policy]) -> Table {
         }
         table.rule("pod", &[jump(&chain)]);
     }
-    table.rule("pod", &[Part::Verdict(Verdict::Drop)]);
+    table.rule("pod", &[Part::Count(DENIED.to_owned()), Part::Verdict(Verdict::Drop)]);
     table.base_chain("forward", Hook::FilterForward);
     for addr in pod.addrs.iter().filter(|a| Family::of(a.addr()) == family) {
         table.rule("forward", &[Part::To(addr.addr()), jump("pod")]);

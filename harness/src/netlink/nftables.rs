@@ -4,7 +4,7 @@
 //! those that the `nft` command makes of the same rule (`nft --debug=netlink`), so that
 //! `nft list ruleset` shows what a CNI's own rules would show.
 
-use super::socket::{Netlink, Request};
+use super::socket::{Netlink, Refused, Request};
 use anyhow::Context as _;
 use ipnet::IpNet;
 use netlink_packet_core::NLM_F_CREATE;
@@ -20,12 +20,16 @@ const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
 const NEW_SET: u16 = 9;
 const NEW_SET_ELEM: u16 = 12;
+const NEW_OBJECT: u16 = 18;
+const GET_OBJECT: u16 = 19;
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
 /// `NLM_F_APPEND`: new rules go to the end of their chain.
 const APPEND: u16 = 0x800;
 /// `NLM_F_ACK`.
 const ACK: u16 = 4;
+/// `NFT_OBJECT_COUNTER`.
+const COUNTER: u32 = 1;
 /// `NFT_REG_1`, and the verdict register.
 const REG_1: u32 = 1;
 const REG_VERDICT: u32 = 0;
@@ -120,6 +124,8 @@ pub enum Part {
     Mark(u32),
     /// `ip daddr vmap @name`.
     Vmap(Field, String),
+    /// `counter name "denied"`: counts what comes as far as this.
+    Count(String),
     /// The end of the rule.
     Verdict(Verdict),
     /// `masquerade fully-random`.
@@ -166,6 +172,19 @@ impl Table {
     pub fn chain(&mut self, name: &str) -> &mut Self {
         let body = [attr(1, &text(&self.name)), attr(3, &text(name))].concat();
         self.push(NEW_CHAIN, NLM_F_CREATE, body, format!("nf_tables: chain {name}"));
+        self
+    }
+
+    /// Adds a counter that rules name.
+    pub fn counter(&mut self, name: &str) -> &mut Self {
+        let body = [
+            attr(1, &text(&self.name)),
+            attr(2, &text(name)),
+            be32(3, COUNTER),
+            attr(4 | NESTED, &[]),
+        ];
+        let what = format!("nf_tables: counter {name}");
+        self.push(NEW_OBJECT, NLM_F_CREATE, body.concat(), what);
         self
     }
 
@@ -281,6 +300,7 @@ impl Table {
                 expression("lookup", &[attr(1, &text(set)), be32(2, REG_1), be32(3, REG_VERDICT)]),
             ]
             .concat(),
+            Part::Count(name) => expression("objref", &[be32(1, COUNTER), attr(2, &text(name))]),
             Part::Verdict(verdict) => {
                 let data = attr(2 | NESTED, &verdict_of(verdict));
                 expression("immediate", &[be32(1, REG_VERDICT), data])
@@ -347,6 +367,48 @@ fn mask(bits: &[u8]) -> Vec<u8> {
     )
 }
 
+/// Packets that a counter of a table in the calling thread's network namespace has counted; None when
+/// there is no such table.
+///
+/// # Errors
+/// What the kernel refused, or an answer without a number.
+pub fn counted(family: Family, table: &str, counter: &str) -> anyhow::Result<Option<u64>> {
+    /// `ENOENT`.
+    const MISSING: i32 = 2;
+    let mut netlink = Netlink::open(netlink_sys::protocols::NETLINK_NETFILTER)
+        .context("this kernel has no netfilter netlink (CONFIG_NETFILTER_NETLINK)")?;
+    let attributes = [attr(1, &text(table)), attr(2, &text(counter)), be32(3, COUNTER)].concat();
+    let body = [vec![family.protocol(), 0, 0, 0], attributes].concat();
+    let what = format!("nf_tables: counter {counter} of table {table}");
+    let asked = netlink.ask(&Request { kind: SUBSYSTEM << 8 | GET_OBJECT, flags: 0, body, what });
+    let answers = match asked {
+        Err(e) if e.downcast_ref::<Refused>().is_some_and(|r| r.errno() == Some(MISSING)) => {
+            return Ok(None);
+        }
+        other => other?,
+    };
+    // Behind struct nfgenmsg: NFTA_OBJ_DATA, in it NFTA_COUNTER_PACKETS.
+    let packets = answers.iter().find_map(|(_, body)| {
+        let value = find(find(body.get(4..)?, 4)?, 2)?;
+        Some(u64::from_be_bytes(value.get(..8)?.try_into().ok()?))
+    });
+    packets.map(Some).with_context(|| format!("counter {counter} of table {table} has no number"))
+}
+
+/// The value of an attribute among others.
+fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let (length, rest) = attributes.split_first_chunk::<2>()?;
+        let kind = u16::from_ne_bytes(*rest.first_chunk()?) & !NESTED;
+        let length = usize::from(u16::from_ne_bytes(*length));
+        let value = attributes.get(4..length)?;
+        if kind == wanted {
+            return Some(value);
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+}
+
 /// One attribute: `struct nlattr`, value, padding.
 fn attr(kind: u16, value: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len() + 7);
@@ -406,6 +468,18 @@ mod tests {
     fn attributes_are_padded_but_say_their_true_length() {
         assert_eq!(attr(7, b"nat\0"), [8, 0, 7, 0, b'n', b'a', b't', 0]);
         assert_eq!(attr(1, &[9]), [5, 0, 1, 0, 9, 0, 0, 0]);
+    }
+
+    #[test]
+    fn attributes_are_found_among_others_and_rubbish_is_none() {
+        let all = [attr(1, b"table\0"), attr(4 | NESTED, &attr(2, &7u64.to_be_bytes()))].concat();
+        let inner = find(&all, 4).unwrap();
+        assert_eq!(find(inner, 2).unwrap(), 7u64.to_be_bytes());
+        assert_eq!(find(&all, 9), None);
+        for length in 0..12 {
+            assert_eq!(find(&vec![0; length], 9), None);
+            assert_eq!(find(&vec![0xff; length], 9), None);
+        }
     }
 
     #[test]

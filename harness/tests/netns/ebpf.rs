@@ -232,6 +232,12 @@ async fn policies_are_proved_and_go_away_again() {
         assert_eq!(proofs[0].kind, ProofKind::Policy);
         assert_eq!(proofs[0].outcome, ProofOutcome::Passed, "{spec} {family:?}: {proofs:#?}");
         assert!(proofs[0].summary.starts_with("100 policies: none of "), "{proofs:#?}");
+        let count = proofs[0].evidence.iter().find_map(|line| {
+            let rest = line.strip_prefix("the datapath counted ")?;
+            rest.split(' ').next()?.parse::<u64>().ok()
+        });
+        // 50 datagrams and 5 connections, and the tries of the probe.
+        assert!(count.is_some_and(|n| n >= 55), "{spec} {family:?}: {proofs:#?}");
         assert!(cluster.surround(&wanted).await.unwrap().is_empty());
 
         // They stay in force behind the proof: the neighbour is kept out, the client is not.

@@ -10,6 +10,7 @@ use crate::{
 };
 use cnibench::{
     cluster::{ClusterError, IpFamily, Provider as _, StateError},
+    exec::local::set_program,
     proof::Echo,
 };
 use cnibench_model::{Placement, ProofOutcome};
@@ -26,9 +27,21 @@ fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../ebpf-probes/bpf")
 }
 
+/// The built-in program in one piece.
+fn original() -> String {
+    let read = |name: &str| fs::read_to_string(sources().join(name)).unwrap();
+    let mut text = read("datapath.bpf.c");
+    for header in ["datapath.bpf.h", "datapath_answers.bpf.h"] {
+        let include = format!("#include \"{header}\"\n");
+        assert!(text.contains(&include), "{header} is no longer included");
+        text = text.replacen(&include, &read(header), 1).replace(&include, "");
+    }
+    text
+}
+
 /// The built-in program with one piece of it replaced, compiled.
 fn variant(folder: &Path, name: &str, piece: &str, by: &str) -> PathBuf {
-    let original = fs::read_to_string(sources().join("datapath.bpf.c")).unwrap();
+    let original = original();
     assert!(original.contains(piece), "{piece} is no longer in the program");
     let (source, object) = (folder.join(format!("{name}.c")), folder.join(format!("{name}.o")));
     fs::write(&source, original.replace(piece, by)).unwrap();
@@ -80,8 +93,7 @@ async fn a_developers_object_carries_the_cluster() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_without_what_is_optional_will_do() {
     let folder = tempfile::tempdir().unwrap();
-    let original = fs::read_to_string(sources().join("datapath.bpf.c")).unwrap();
-    let renamed = original
+    let renamed = original()
         .replace("MAP(counters,", "MAP(own_counters,")
         .replace("&counters,", "&own_counters,")
         .replace("policies4", "own_policies4")
@@ -97,6 +109,22 @@ async fn an_object_without_what_is_optional_will_do() {
     let refused = cluster.surround(&wanted).await;
     let Err(StateError::NotOffered(text)) = refused else { panic!("{refused:?}") };
     assert!(text.contains("bare.o has no maps policies4 and policies6"), "{text}");
+    down(cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_the_object_ignores_fails_its_proof() {
+    set_program(PathBuf::from(crate::running::binary()));
+    let folder = tempfile::tempdir().unwrap();
+    let asks = "\t\tif (!admitted4(skb, ip, pod->id))\n";
+    let object = variant(folder.path(), "leaky", asks, &asks.replace(")\n", " && 0)\n"));
+    let provider = provider();
+    let spec = format!("ebpf:object={}", object.display());
+    let mut cluster = up(&provider, &spec, &topology(2, 2, IpFamily::V4)).await;
+    let wanted = cnibench_model::Surroundings { policies: Some(1), ..Default::default() };
+    let proofs = cluster.surround(&wanted).await.unwrap();
+    assert_eq!(proofs[0].outcome, ProofOutcome::Failed, "{proofs:#?}");
+    assert!(proofs[0].summary.contains("claims to enforce policies"), "{proofs:#?}");
     down(cluster).await;
 }
 

@@ -17,7 +17,6 @@ use crate::{
 use anyhow::Context as _;
 use async_trait::async_trait;
 use cnibench_model::{Placement, Proof, ProofOutcome, Surroundings};
-use cnibench_probes::datapath::{Counters, Outcome};
 use futures::future::{join_all, try_join_all};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -89,8 +88,7 @@ impl NetnsCluster {
         let mut cast = self.cast([allowed, denied]).await?;
         let spec = self.info.spec.clone();
         let (agent, pod) = self.server()?;
-        let before = agent.counters()?;
-        let mut switch = Switch { agent, pod, list, how };
+        let mut switch = Switch { agent, pod, list, how, before: None, denied: None };
         let scene = policy::Scene {
             spec: &spec,
             enforces: true,
@@ -100,10 +98,10 @@ impl NetnsCluster {
             switch: &mut switch,
         };
         let mut findings = policy::prove(scene).await;
-        join_all(cast.0.into_values().map(Agent::stop)).await;
-        if let (Some(before), Some(after)) = (before, self.server()?.0.counters()?) {
-            held_to(&mut findings, &after.since(&before));
+        if let Some(denied) = switch.denied {
+            held_to(&mut findings, denied);
         }
+        join_all(cast.0.into_values().map(Agent::stop)).await;
         let mut proof = findings.proof;
         let plural = if list.len() == 1 { "policy" } else { "policies" };
         proof.summary = format!("{} {plural}: {}", list.len(), proof.summary);
@@ -134,15 +132,15 @@ fn list(count: u32, client: Vec<IpAddr>) -> Vec<Policy> {
     (1..count).map(nobody).chain([Policy { admits: client }]).collect()
 }
 
-/// The program's own count must cover what was sent and did not arrive.
-fn held_to(findings: &mut Findings, rise: &Counters) {
-    findings.proof.evidence.push(format!("the program on the server's node counted: {rise}"));
+/// The datapath's own count must cover what was sent and did not arrive.
+fn held_to(findings: &mut Findings, dropped: u64) {
+    findings.proof.evidence.push(format!("the datapath counted {dropped} packets that it stopped"));
     let Some(counted) = &findings.counted else { return };
-    let (dropped, sent) = (rise.of(Outcome::Denied), u64::from(counted.denied_datagrams));
+    let sent = u64::from(counted.denied_datagrams) + u64::from(counted.denied_connects);
     if dropped < sent {
         findings.proof.outcome = ProofOutcome::Failed;
         findings.proof.summary = format!(
-            "the program dropped {dropped} packets, the denied client sent at least {sent}"
+            "the datapath stopped {dropped} packets by its own count, the denied client sent at least {sent}"
         );
     }
 }
@@ -153,6 +151,10 @@ struct Switch<'a> {
     pod: &'a PodCtx,
     list: &'a [Policy],
     how: &'a str,
+    /// What the datapath had counted as stopped when the policies were in place.
+    before: Option<u64>,
+    /// What it counted until they were removed.
+    denied: Option<u64>,
 }
 
 #[async_trait]
@@ -166,10 +168,17 @@ impl policy::Switch for Switch<'_> {
     }
 
     async fn apply(&mut self) -> anyhow::Result<()> {
-        self.agent.set_policies(self.pod, self.list).await
+        self.agent.set_policies(self.pod, self.list).await?;
+        self.before = self.agent.denied(self.pod).await?;
+        Ok(())
     }
 
     async fn remove(&mut self) -> anyhow::Result<()> {
+        // Some counts go away with the policies.
+        if let Some(before) = self.before.take() {
+            let now = self.agent.denied(self.pod).await?;
+            self.denied = now.map(|now| now.saturating_sub(before));
+        }
         self.agent.set_policies(self.pod, &[]).await
     }
 }

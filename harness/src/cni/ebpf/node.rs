@@ -12,7 +12,7 @@ use super::{
 use crate::netlink::{Batch, Mac, Rtnl, sysctl};
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
-use cnibench_probes::datapath::{Counters, Datapath, Endpoint, Hook, Ports, Route};
+use cnibench_probes::datapath::{Counters, Datapath, Endpoint, Hook, Outcome, Ports, Route};
 use ipnet::IpNet;
 use netlink_packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{LinkUnspec, LinkVeth};
@@ -190,6 +190,10 @@ impl NodeAgent for Agent {
             }
         }
         Ok(())
+    }
+
+    async fn denied(&self, _pod: &PodCtx) -> anyhow::Result<Option<u64>> {
+        Ok(self.counters()?.map(|counters| counters.of(Outcome::Denied)))
     }
 
     fn counters(&self) -> anyhow::Result<Option<Counters>> {

@@ -269,6 +269,10 @@ impl NodeAgent for Agent {
         policies::set(&self.node, pod, wanted).await
     }
 
+    async fn denied(&self, pod: &PodCtx) -> anyhow::Result<Option<u64>> {
+        policies::denied(&self.node, pod).await
+    }
+
     async fn check(&mut self) -> anyhow::Result<()> {
         self.child.check().await
     }
