@@ -110,7 +110,7 @@ enum count {
 #define TOO_OLD_NS 1000000000ULL
 
 struct config {
-	__u64 send_calls[4]; /* numbers of the system calls that send */
+	__u64 send_calls[3]; /* numbers of the system calls that send through a socket */
 	__u32 counting;      /* 0: follow packets, add nothing */
 	__u32 unused;
 };
@@ -320,7 +320,7 @@ static __always_inline void add(__u32 stage, __u32 direction, __u64 ns)
 
 static __always_inline __u32 netns_of(struct net *net)
 {
-	return net ? BPF_CORE_READ(net, ns.inum) : 0;
+	return net ? net->ns.inum : 0;
 }
 
 static __always_inline __u32 role_of(struct net_device *dev)
@@ -330,8 +330,8 @@ static __always_inline __u32 role_of(struct net_device *dev)
 
 	if (!dev)
 		return 0;
-	key.netns = netns_of(BPF_CORE_READ(dev, nd_net.net));
-	key.ifindex = BPF_CORE_READ(dev, ifindex);
+	key.netns = netns_of(dev->nd_net.net);
+	key.ifindex = dev->ifindex;
 	role = bpf_map_lookup_elem(&roles, &key);
 	return role ? *role : 0;
 }
@@ -340,17 +340,17 @@ static __always_inline __u32 role_of(struct net_device *dev)
  * begins at the link's header. */
 static __always_inline bool has_payload(struct sk_buff *skb, struct sock *sk)
 {
-	__u16 protocol = BPF_CORE_READ(sk, sk_protocol);
-	unsigned char *transport = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, transport_header);
-	__u64 before = transport - BPF_CORE_READ(skb, data);
+	__u16 protocol = sk->sk_protocol;
+	unsigned char *transport = skb->head + skb->transport_header;
+	__u64 before = transport - skb->data;
 	__u8 offset = 0;
 
 	if (protocol == 6) {
 		bpf_probe_read_kernel(&offset, sizeof(offset), transport + 12);
-		return BPF_CORE_READ(skb, len) > before + (offset >> 4) * 4;
+		return skb->len > before + (offset >> 4) * 4;
 	}
 	if (protocol == 17)
-		return BPF_CORE_READ(skb, len) > before + 8;
+		return skb->len > before + 8;
 	return false;
 }
 
@@ -394,13 +394,13 @@ int BPF_PROG(on_sys_enter, void *regs, long id)
 	if (!c || id < 0)
 		return 0;
 	if ((__u64)id != c->send_calls[0] && (__u64)id != c->send_calls[1] &&
-	    (__u64)id != c->send_calls[2] && (__u64)id != c->send_calls[3])
+	    (__u64)id != c->send_calls[2])
 		return 0;
 	pid = (__u32)bpf_get_current_pid_tgid();
 	t = bpf_map_lookup_elem(&threads, &pid);
 	if (!t) {
-		task = (struct task_struct *)bpf_get_current_task();
-		netns = netns_of(BPF_CORE_READ(task, nsproxy, net_ns));
+		task = bpf_get_current_task_btf();
+		netns = netns_of(task->nsproxy->net_ns);
 		place = bpf_map_lookup_elem(&places, &netns);
 		if (!place || *place > PLACE_SERVER)
 			return 0;
@@ -420,34 +420,33 @@ int BPF_PROG(on_sys_enter, void *regs, long id)
 	return 0;
 }
 
-/* A packet that begins its way: a thread is in a send call, or its socket's device queues more of
- * what it sent. */
-static __always_inline bool begins(struct sk_buff *skb, __u64 address, __u32 role, __u64 now)
+/* Does a packet begin its way here? It does where a thread in a send call queues its first; later
+ * packets of a call, and those that the protocol sends by itself, are new where no packet followed so
+ * far can be here by a legal step (a redirect keeps the sender's socket on the packet). */
+static __always_inline bool begins(struct sk_buff *skb, __u64 address, struct track *before,
+				   __u32 role, __u64 now)
 {
-	struct sock *sk = BPF_CORE_READ(skb, sk);
-	__u32 pid = (__u32)bpf_get_current_pid_tgid();
-	struct track fresh = {}, *before;
+	__u32 pid = (__u32)bpf_get_current_pid_tgid(), netns, edge, *place;
+	struct sock *sk = skb->sk;
 	__u64 socket = (__u64)sk;
-	__u32 netns, *place;
+	struct track fresh = {};
 	struct thread *t;
+	__u8 *stage;
 
 	if (!sk)
 		return false;
-	netns = netns_of(BPF_CORE_READ(sk, __sk_common.skc_net.net));
+	netns = netns_of(sk->__sk_common.skc_net.net);
 	place = bpf_map_lookup_elem(&places, &netns);
 	if (!place || *place > PLACE_SERVER)
 		return false;
-	before = bpf_map_lookup_elem(&tracks, &address);
-	/* Still this socket's packet, on its second device in the same namespace (a node's bridge). */
-	if (before && before->point != POINT_SEND && (before->point >> 3) == EV_XMIT &&
-	    now - before->last_ns < TOO_OLD_NS) {
-		__u32 edge = before->point * POINTS + EV_QUEUE * 8 + role;
-		__u8 *stage = bpf_map_lookup_elem(&edges, &edge);
-
-		if (stage && *stage != NO_EDGE)
-			return false;
-	}
+	t = bpf_map_lookup_elem(&threads, &pid);
+	if (t && (!t->send_ns || t->place != *place))
+		t = NULL;
 	if (before) {
+		edge = before->point * POINTS + EV_QUEUE * 8 + role;
+		stage = bpf_map_lookup_elem(&edges, &edge);
+		if (!t && stage && *stage != NO_EDGE)
+			return false;
 		bump(COUNT_SKB_REUSED);
 		bpf_map_delete_elem(&tracks, &address);
 	}
@@ -457,8 +456,7 @@ static __always_inline bool begins(struct sk_buff *skb, __u64 address, __u32 rol
 	fresh.point = EV_QUEUE * 8 + role;
 	fresh.direction = *place - 1;
 	fresh.first = 1;
-	t = bpf_map_lookup_elem(&threads, &pid);
-	if (t && t->send_ns && t->place == *place) {
+	if (t) {
 		add(STAGE_SOCKET_TO_QDISC, fresh.direction, now - t->send_ns);
 		t->send_ns = 0;
 		bpf_map_update_elem(&sockets, &socket, &pid, BPF_ANY);
@@ -468,22 +466,28 @@ static __always_inline bool begins(struct sk_buff *skb, __u64 address, __u32 rol
 	return true;
 }
 
-static __always_inline struct track *passes(__u64 address, __u32 role, __u32 event, __u64 now)
-{
-	struct track *t = bpf_map_lookup_elem(&tracks, &address);
-
-	return t && role ? step(address, t, event * 8 + role, now) : NULL;
-}
-
 SEC("tp_btf/net_dev_queue")
 int BPF_PROG(on_queue, struct sk_buff *skb)
 {
 	__u64 now = bpf_ktime_get_ns(), address = (__u64)skb;
-	__u32 role = role_of(BPF_CORE_READ(skb, dev));
+	__u32 role = role_of(skb->dev);
+	struct track *t;
 
-	if (role && !begins(skb, address, role, now))
-		passes(address, role, EV_QUEUE, now);
+	if (!role)
+		return 0;
+	t = bpf_map_lookup_elem(&tracks, &address);
+	if (!begins(skb, address, t, role, now) && t)
+		step(address, t, EV_QUEUE * 8 + role, now);
 	return 0;
+}
+
+/* A followed packet at a device; devices without a role are part of what lies between two others. */
+static __always_inline void meets(__u64 address, struct track *t, struct net_device *dev, __u32 event)
+{
+	__u32 role = t ? role_of(dev) : 0;
+
+	if (role)
+		step(address, t, event * 8 + role, bpf_ktime_get_ns());
 }
 
 SEC("tp_btf/net_dev_start_xmit")
@@ -491,8 +495,7 @@ int BPF_PROG(on_xmit, struct sk_buff *skb, struct net_device *dev)
 {
 	__u64 address = (__u64)skb;
 
-	if (bpf_map_lookup_elem(&tracks, &address))
-		passes(address, role_of(dev), EV_XMIT, bpf_ktime_get_ns());
+	meets(address, bpf_map_lookup_elem(&tracks, &address), dev, EV_XMIT);
 	return 0;
 }
 
@@ -501,8 +504,7 @@ int BPF_PROG(on_rx, struct sk_buff *skb)
 {
 	__u64 address = (__u64)skb;
 
-	if (bpf_map_lookup_elem(&tracks, &address))
-		passes(address, role_of(BPF_CORE_READ(skb, dev)), EV_RX, bpf_ktime_get_ns());
+	meets(address, bpf_map_lookup_elem(&tracks, &address), skb->dev, EV_RX);
 	return 0;
 }
 
@@ -519,13 +521,10 @@ SEC("tp_btf/netif_receive_skb")
 int BPF_PROG(on_receive, struct sk_buff *skb)
 {
 	__u64 address = (__u64)skb;
+	struct track *t = bpf_map_lookup_elem(&tracks, &address);
 
-	if (!bpf_map_lookup_elem(&tracks, &address)) {
-		receiving(0);
-		return 0;
-	}
-	passes(address, role_of(BPF_CORE_READ(skb, dev)), EV_RECEIVE, bpf_ktime_get_ns());
-	receiving(address);
+	meets(address, t, skb->dev, EV_RECEIVE);
+	receiving(t ? address : 0);
 	return 0;
 }
 
@@ -574,7 +573,7 @@ int BPF_PROG(on_ready, struct sock *sk)
 SEC("tp_btf/sched_switch")
 int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
 {
-	__u32 from = BPF_CORE_READ(prev, pid), to = BPF_CORE_READ(next, pid);
+	__u32 from = prev->pid, to = next->pid;
 	struct thread *t;
 	__u64 now;
 
@@ -612,12 +611,12 @@ int BPF_PROG(on_drop, struct sk_buff *skb, void *location, int reason)
 		bpf_map_delete_elem(&tracks, &address);
 	if (!counting())
 		return 0;
-	sk = BPF_CORE_READ(skb, sk);
-	dev = BPF_CORE_READ(skb, dev);
+	sk = skb->sk;
+	dev = skb->dev;
 	if (sk)
-		netns = netns_of(BPF_CORE_READ(sk, __sk_common.skc_net.net));
+		netns = netns_of(sk->__sk_common.skc_net.net);
 	else if (dev)
-		netns = netns_of(BPF_CORE_READ(dev, nd_net.net));
+		netns = netns_of(dev->nd_net.net);
 	place = bpf_map_lookup_elem(&places, &netns);
 	if (!place)
 		return 0;
@@ -634,7 +633,7 @@ int BPF_PROG(on_drop, struct sk_buff *skb, void *location, int reason)
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(on_retransmit, struct sock *sk)
 {
-	__u32 netns = netns_of(BPF_CORE_READ(sk, __sk_common.skc_net.net));
+	__u32 netns = netns_of(sk->__sk_common.skc_net.net);
 
 	if (bpf_map_lookup_elem(&places, &netns))
 		bump(COUNT_RETRANSMITS);

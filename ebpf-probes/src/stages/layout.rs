@@ -133,7 +133,7 @@ pub fn steps() -> Vec<(Point, Point, Stage)> {
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(super) struct Config {
-    pub(super) send_calls: [u64; 4],
+    pub(super) send_calls: [u64; 3],
     pub(super) counting: u32,
     pub(super) unused: u32,
 }
