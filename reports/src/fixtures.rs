@@ -4,6 +4,7 @@
 
 #![allow(
     dead_code,
+    unused_imports,
     missing_docs,
     clippy::unwrap_used,
     reason = "test data shared by tests, benches and examples, each of which uses a part"

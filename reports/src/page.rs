@@ -369,7 +369,7 @@ fn stage_views(book: &Book<'_>, figures: &[Drawn], beside: &Beside) -> Vec<Stage
         StagesView {
             title: book.rows[row].title(),
             figures: figures_at(figures, beside, Place::Stages(row)),
-            pairs: stages::pairs(book, &accounts),
+            pairs: stages::pairs(book, &accounts).map(|s| tight(&s)),
             remarks: stages::remarks(book, &accounts),
             tables: [stages::per_stage(book, &accounts), stages::accounting(book, &accounts)],
         }

@@ -150,20 +150,22 @@ pub(crate) fn tick_decimals(ticks: &[f64], divisor: f64) -> usize {
 pub(crate) fn spread(wanted: &[f64], gap: f64, low: f64, high: f64) -> Vec<f64> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by(|a, b| wanted[*a].total_cmp(&wanted[*b]));
-    let mut placed: Vec<f64> = order.iter().map(|i| wanted[*i].clamp(low, high.max(low))).collect();
-    for i in 1..placed.len() {
-        placed[i] = placed[i].max(placed[i - 1] + gap);
+    // Less `i` gaps each, the places only have to ascend: the nearest that do are means of runs that
+    // did not (pooling of adjacent violators).
+    let mut runs: Vec<(f64, usize)> = Vec::new();
+    for (i, index) in order.iter().enumerate() {
+        let mut run = (wanted[*index] - i as f64 * gap, 1);
+        while let Some(before) = runs.pop_if(|before| before.0 > run.0) {
+            let n = before.1 + run.1;
+            run = ((before.0 * before.1 as f64 + run.0 * run.1 as f64) / n as f64, n);
+        }
+        runs.push(run);
     }
-    // Whatever was pushed over the end is pushed back from there.
-    let mut limit = high;
-    for place in placed.iter_mut().rev() {
-        *place = place.min(limit);
-        limit = *place - gap;
-    }
-    let short = placed.first().map_or(0.0, |first| (low - first).max(0.0));
+    let last = (high - order.len().saturating_sub(1) as f64 * gap).max(low);
+    let placed = runs.into_iter().flat_map(|(place, n)| vec![place.clamp(low, last); n]);
     let mut out = vec![0.0; wanted.len()];
-    for (place, index) in placed.iter().zip(order) {
-        out[index] = place + short;
+    for (i, (place, index)) in placed.zip(order).enumerate() {
+        out[index] = place + i as f64 * gap;
     }
     out
 }
@@ -197,6 +199,13 @@ mod tests {
                 assert!(values.iter().all(|v| (0.0..=9.0).contains(&axis.at(*v))));
             }
         }
+    }
+
+    #[test]
+    fn crowded_labels_give_way_to_both_sides() {
+        assert_eq!(spread(&[100.0, 100.0, 100.0], 40.0, 0.0, 500.0), [60.0, 100.0, 140.0]);
+        assert_eq!(spread(&[10.0, 20.0, 300.0], 40.0, 0.0, 500.0), [0.0, 40.0, 300.0]);
+        assert_eq!(spread(&[490.0, 495.0], 40.0, 0.0, 500.0), [460.0, 500.0]);
     }
 
     proptest! {

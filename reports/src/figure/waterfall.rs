@@ -21,12 +21,16 @@ use cnibench_model::{Metric, Stage, probe::Direction};
 use std::collections::BTreeSet;
 
 /// Height of a bar, and of the numbers over it.
-const BAR: f64 = 40.0;
-const OVER: f64 = 38.0;
-/// Free space under a cni.
+const BAR: f64 = 44.0;
+const OVER: f64 = 34.0;
+/// Height of a cni's name, and free space under it all.
+const NAME: f64 = 44.0;
 const GAP: f64 = 26.0;
 /// Least distance between the middles of two numbers over a bar.
-const NUMBERS: f64 = 36.0;
+const NUMBERS: f64 = 34.0;
+/// A cni that takes so many times what the next one takes is drawn on a scale of its own, so that the
+/// stages of the others are more than slivers.
+const OWN_SCALE_FROM: f64 = 2.0;
 
 /// The waterfall of a row; none without a probed round trip.
 pub(crate) fn waterfall(book: &Book<'_>, theme: &Theme, row: usize) -> Option<Scene> {
@@ -38,77 +42,101 @@ pub(crate) fn waterfall(book: &Book<'_>, theme: &Theme, row: usize) -> Option<Sc
     let title = format!("{}: where the time goes", series.title());
     let mut scene = Scene::new(format!("stages-{}", series.slug()), title);
     let top = frame::heading(&mut scene, "shorter is better");
-    let mut y = legend(&mut scene, &accounts, top) + 10.0;
+    let mut y = legend(&mut scene, &accounts, top) + 20.0;
 
     let means: Vec<f64> = accounts.iter().map(|a| a.mean_ns).collect();
     let scale = Scale::of(Metric::LatencyMean, book.clock(), &means);
-    let facts: Vec<[String; 2]> = accounts.iter().map(|a| fact(a, &scale)).collect();
-    let fact_width = facts.iter().map(|[a, b]| {
-        let below = text::width(b, Size::Small, Weight::Regular);
-        text::width(a, Size::Body, Weight::SemiBold).max(below)
-    });
-    let fact_width = fact_width.fold(0.0, f64::max);
-    let names = frame::names_width(book, 400.0);
     let ways = text::width("response", Size::Small, Weight::Regular) + 20.0;
-    let (left, right) = (MARGIN + names + ways, WIDTH - MARGIN - fact_width - 28.0);
-    let ends: Vec<f64> = accounts.iter().map(|a| a.mean_ns.max(a.attributed())).collect();
-    let axis = Axis::from_zero(&ends, left, right);
-
+    let (left, right) = (MARGIN + ways, WIDTH - MARGIN - 8.0);
+    let longest = common_length(&accounts);
+    let axis = Axis::from_zero(&[longest], left, right);
+    let names = frame::names_width(book, 620.0);
     // Known before anything is drawn, so that the grid lies under the bars.
-    let style = (Size::Small, Weight::Regular);
-    let notes: Vec<Vec<String>> = accounts
-        .iter()
-        .map(|a| {
-            let note = stages::short(book, a, &accounts).unwrap_or_default();
-            text::wrap(&note, style.0, style.1, WIDTH - MARGIN - left)
-        })
-        .map(|lines| lines.into_iter().filter(|l| !l.is_empty()).collect())
-        .collect();
-    let heights: Vec<f64> = notes
-        .iter()
-        .map(|lines| 2.0 * (OVER + BAR) + lines.len() as f64 * Size::Small.line() + GAP)
-        .collect();
-    let bottom = y + heights.iter().sum::<f64>();
-    let ticks = axis.ticks(6);
+    let notes: Vec<Vec<String>> = accounts.iter().map(|a| note(book, a, &accounts)).collect();
+    let height = |lines: &Vec<String>| {
+        NAME + lines.len() as f64 * Size::Small.line() + 2.0 * (OVER + BAR) + GAP
+    };
+    let bottom = y + notes.iter().map(height).sum::<f64>();
+    let ticks = axis.ticks(8);
     let decimals = tick_decimals(&ticks, scale.divisor);
     let labelled: Vec<(f64, String)> =
         ticks.iter().map(|t| (axis.at(*t), number(t / scale.divisor, decimals))).collect();
     let unit = format!("mean of a round trip in {}", scale.unit);
     let end = frame::bottom_axis(&mut scene, &labelled, (left, right), (y, bottom), &unit);
 
-    for (place, account) in accounts.iter().enumerate() {
+    let small = |anchor| (Size::Small, Weight::Regular, anchor);
+    for (account, lines) in accounts.iter().zip(&notes) {
         let column = &book.columns[account.column];
-        let middle = y + OVER + BAR / 2.0;
+        let middle = y + NAME / 2.0;
+        let fact = fact(account, &scale, longest);
+        ground(&mut scene, &fact, (MARGIN, y), lines.len());
         frame::name(&mut scene, theme, account.column, column, (MARGIN, middle), names);
-        let [value, note] = &facts[place];
-        let x = WIDTH - MARGIN;
-        let bold = (Size::Body, Weight::SemiBold, Anchor::End);
-        scene.text((x, middle + 10.0), value, bold, Paint::Ink);
-        let small = (Size::Small, Weight::Regular, Anchor::End);
-        scene.text((x, middle + OVER + BAR + 10.0), note, small, Paint::Ink);
-        let mut from = 0.0;
-        for (number, direction) in Direction::ALL.iter().enumerate() {
-            let bar = y + OVER + number as f64 * (OVER + BAR);
-            let at = (left - 16.0, bar + BAR / 2.0 + 9.0);
-            scene.text(at, direction.name(), small, Paint::Muted);
-            let parts = account.parts.iter().filter(|p| p.direction == *direction);
-            from = segments(&mut scene, &axis, parts, from, bar);
-        }
-        let bar = y + 2.0 * OVER + BAR;
-        rest(&mut scene, (axis.at(from), axis.at(account.mean_ns)), bar);
-        // The round trip itself: where both bars end, and in an overlap before it.
-        let x = axis.at(account.mean_ns);
-        scene.line((x, y + OVER), (x, bar + BAR + 4.0), 3.0, Paint::Ink);
-        let mut baseline = bar + BAR + Size::Small.line() - 4.0;
-        for line in &notes[place] {
-            scene.text((left, baseline), line, (style.0, style.1, Anchor::Start), Paint::Ink);
+        let at = (WIDTH - MARGIN, middle + 10.0);
+        scene.text(at, &fact, (Size::Body, Weight::SemiBold, Anchor::End), Paint::Ink);
+        let mut baseline = y + NAME + Size::Small.line() - 12.0;
+        for line in lines {
+            scene.text((MARGIN + 38.0, baseline), line, small(Anchor::Start), Paint::Ink);
             baseline += Size::Small.line();
         }
-        y += heights[place];
+        let first = y + NAME + lines.len() as f64 * Size::Small.line();
+        let factor = shrink(account, longest);
+        let place = |ns: f64| axis.at(ns / factor);
+        let mut from = 0.0;
+        for (number, direction) in Direction::ALL.iter().enumerate() {
+            let bar = first + OVER + number as f64 * (OVER + BAR);
+            let at = (left - 16.0, bar + BAR / 2.0 + 9.0);
+            scene.text(at, direction.name(), small(Anchor::End), Paint::Muted);
+            let parts = account.parts.iter().filter(|p| p.direction == *direction);
+            from = segments(&mut scene, place, parts, from, bar);
+        }
+        let bar = first + 2.0 * OVER + BAR;
+        rest(&mut scene, (place(from), place(account.mean_ns)), bar);
+        // The round trip itself: where the bars end, and in an overlap before that.
+        let x = place(account.mean_ns);
+        scene.line((x, bar - 8.0), (x, bar + BAR + 8.0), 5.0, Paint::Ink);
+        y += height(lines);
     }
     scene.description = describe(book, &accounts, &scale);
-    frame::caption(&mut scene, end, &caption(book, &accounts, &scale));
+    frame::caption(&mut scene, end, &caption(book, &accounts, &scale, longest));
     Some(scene)
+}
+
+/// Keeps the grid out of a cni's texts.
+fn ground(scene: &mut Scene, fact: &str, at: At, lines: usize) {
+    let width = text::width(fact, Size::Body, Weight::SemiBold) + 12.0;
+    scene.rect((WIDTH - MARGIN - width, at.1), (width, NAME), Paint::Card);
+    let lines = lines as f64 * Size::Small.line();
+    let whole = if lines > 0.0 { WIDTH - 2.0 * MARGIN } else { 0.0 };
+    scene.rect((at.0, at.1 + NAME - 4.0), (whole, lines), Paint::Card);
+    scene.rect(at, (WIDTH * 0.45, NAME), Paint::Card);
+}
+
+/// What is as long as the axis: the longest, unless it leaves the next one far behind.
+fn common_length(accounts: &[Account<'_>]) -> f64 {
+    let mut lengths: Vec<f64> = accounts.iter().map(length).collect();
+    lengths.sort_by(f64::total_cmp);
+    match lengths.as_slice() {
+        [.., second, longest] if *longest > second * OWN_SCALE_FROM => *second,
+        [.., longest] => *longest,
+        [] => 0.0,
+    }
+}
+
+fn length(account: &Account<'_>) -> f64 {
+    account.mean_ns.max(account.attributed())
+}
+
+/// By how much a cni is drawn smaller than the axis says; 1 for all but the one far behind.
+fn shrink(account: &Account<'_>, longest: f64) -> f64 {
+    (length(account) / longest).max(1.0)
+}
+
+/// What differs from the baseline, in lines.
+fn note(book: &Book<'_>, account: &Account<'_>, all: &[Account<'_>]) -> Vec<String> {
+    let note = stages::short(book, account, all).unwrap_or_default();
+    let room = WIDTH - 2.0 * MARGIN - 38.0;
+    let lines = text::wrap(&note, Size::Small, Weight::Regular, room);
+    lines.into_iter().filter(|l| !l.is_empty()).collect()
 }
 
 fn paint(stage: Stage) -> Paint {
@@ -125,7 +153,8 @@ fn legend(scene: &mut Scene, accounts: &[Account<'_>], top: f64) -> f64 {
     let (mut x, mut y) = (MARGIN, top + 30.0);
     let style = (Size::Small, Weight::Regular);
     let box_size = (46.0, 34.0);
-    for stage in there.into_iter().chain([Stage::Unattributed]) {
+    let rest = accounts.iter().any(|a| a.unattributed() > 0.0).then_some(Stage::Unattributed);
+    for stage in there.into_iter().chain(rest) {
         let width = box_size.0 + 10.0 + text::width(stage.name(), style.0, style.1);
         if x + width > WIDTH - MARGIN {
             (x, y) = (MARGIN, y + 46.0);
@@ -157,7 +186,7 @@ fn hatched(scene: &mut Scene, at: At, size: At) {
 /// they end.
 fn segments<'p>(
     scene: &mut Scene,
-    axis: &Axis,
+    x: impl Fn(f64) -> f64,
     parts: impl Iterator<Item = &'p Part>,
     from: f64,
     top: f64,
@@ -165,9 +194,9 @@ fn segments<'p>(
     let mut from = from;
     let mut small: Vec<(Stage, f64)> = Vec::new();
     let style = (Size::Small, Weight::SemiBold, Anchor::Middle);
-    let begin = axis.at(from);
+    let begin = x(from);
     for part in parts {
-        let (a, b) = (axis.at(from), axis.at(from + part.ns));
+        let (a, b) = (x(from), x(from + part.ns));
         scene.rect((a, top), (b - a, BAR), paint(part.stage));
         // A seam, so that two stages never run together in grey.
         if b - a > 4.0 && a > begin {
@@ -183,11 +212,13 @@ fn segments<'p>(
         from += part.ns;
     }
     let wanted: Vec<f64> = small.iter().map(|(_, x)| *x).collect();
-    let room = (axis.at(0.0) + 10.0, WIDTH - MARGIN);
+    let room = (x(0.0) + 10.0, WIDTH - MARGIN - 12.0);
     let places = spread(&wanted, NUMBERS, room.0, room.1);
     for ((stage, x), place) in small.iter().zip(places) {
         let label = stages::place(*stage).to_string();
-        scene.line((*x, top), (place, top - 8.0), 2.0, Paint::Muted);
+        if (x - place).abs() > 3.0 {
+            scene.line((*x, top - 1.0), (place, top - 8.0), 1.5, Paint::Muted);
+        }
         scene.text(
             (place, top - 11.0),
             &label,
@@ -205,13 +236,14 @@ fn rest(scene: &mut Scene, (from, to): (f64, f64), top: f64) {
     }
 }
 
-fn fact(account: &Account<'_>, scale: &Scale) -> [String; 2] {
+fn fact(account: &Account<'_>, scale: &Scale, longest: f64) -> String {
     let share = format!("{} % accounted", number(account.accounted() * 100.0, 0));
-    let second = match account.overlaps() {
-        true => format!("{share}: overlaps"),
-        false => share,
+    let overlaps = if account.overlaps() { ": overlaps" } else { "" };
+    let own = match shrink(account, longest) {
+        1.0 => String::new(),
+        factor => format!(", drawn {} times smaller", number(factor, 1)),
     };
-    [scale.text(account.mean_ns), second]
+    format!("{}, {share}{overlaps}{own}", scale.text(account.mean_ns))
 }
 
 fn describe(book: &Book<'_>, accounts: &[Account<'_>], scale: &Scale) -> String {
@@ -249,7 +281,11 @@ fn source(book: &Book<'_>, accounts: &[Account<'_>]) -> String {
     )
 }
 
-fn caption(book: &Book<'_>, accounts: &[Account<'_>], scale: &Scale) -> String {
+fn caption(book: &Book<'_>, accounts: &[Account<'_>], scale: &Scale, longest: f64) -> String {
+    let own = match accounts.iter().any(|a| shrink(a, longest) > 1.0) {
+        true => " · drawn smaller: on a scale of its own, not that of the axis",
+        false => "",
+    };
     let overlap = match accounts.iter().any(Account::overlaps) {
         true => {
             " · overlaps: the stages add up to more than the round trip, some time is counted twice"
@@ -257,7 +293,7 @@ fn caption(book: &Book<'_>, accounts: &[Account<'_>], scale: &Scale) -> String {
         false => "",
     };
     format!(
-        "length: mean time of each stage in a round trip, in {} · the response begins where the request ends; hatched: what no stage has; upright line: the mean round trip that the generator saw in the same trials{overlap} · means add up, quantiles do not · probes slow a trial down: no value here is that of a measured trial · {}",
+        "length: mean time of each stage in a round trip, in {} · the response begins where the request ends; hatched: what no stage has; upright line: the mean round trip that the generator saw in the same trials{own}{overlap} · means add up, quantiles do not · from trials with probes, not from measured ones · {}",
         scale.unit,
         source(book, accounts),
     )
@@ -333,6 +369,9 @@ mod tests {
             });
             assert!(line, "the round trip is marked at {to}");
         }
+        let factor = "drawn 2.4 times smaller";
+        let said = |i: &Item| matches!(i, Item::Text { text, .. } if text.contains(factor));
+        assert_eq!(scene.items.iter().filter(|i| said(i)).count(), 1);
         for text in ["means add up, quantiles do not", "4 probed trials of each cni, 384,000"] {
             assert!(scene.description.contains(text), "{}", scene.description);
         }
@@ -351,7 +390,7 @@ mod tests {
             .collect();
         let count = |n: &str| texts.iter().filter(|t| **t == n).count();
         // In the legend, and in both directions of the cnis that have it.
-        assert_eq!((count("1"), count("5"), count("10")), (13, 7, 13));
+        assert_eq!((count("1"), count("7"), count("11")), (13, 7, 13));
     }
 
     #[test]

@@ -22,6 +22,14 @@ pub(crate) struct Pairs {
     pub folded: Vec<String>,
 }
 
+impl Pairs {
+    /// The same with every sentence changed.
+    pub fn map(self, change: impl Fn(String) -> String) -> Self {
+        let all = |texts: Vec<String>| texts.into_iter().map(&change).collect();
+        Self { shown: all(self.shown), folded: all(self.folded) }
+    }
+}
+
 /// One sentence for each pair of a row's accounts.
 pub(crate) fn pairs(book: &Book<'_>, accounts: &[Account<'_>]) -> Pairs {
     let mut order: Vec<usize> = (0..accounts.len()).collect();
@@ -115,11 +123,15 @@ fn reasons(d: &Difference, size: &Size) -> String {
     if d.named.is_empty() {
         return "no stage has it".to_owned();
     }
-    let mut text = format!("{} ({:.0} % of it)", list(&d.named), d.explained * 100.0);
-    if !d.against.is_empty() {
-        text.push_str(&format!("; the other way {}", list(&d.against)));
+    let share = d.explained * 100.0;
+    match d.against.is_empty() {
+        true => format!("{} ({share:.0} % of it)", list(&d.named)),
+        false => format!(
+            "{}, the other way {} (together {share:.0} % of it)",
+            list(&d.named),
+            list(&d.against)
+        ),
     }
-    text
 }
 
 /// How the times of one sentence are written: one unit, one number of digits.
