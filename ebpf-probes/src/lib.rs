@@ -8,3 +8,5 @@
 pub mod capability;
 pub mod datapath;
 pub mod object;
+
+pub(crate) use object::built_in;
