@@ -9,3 +9,5 @@ pub mod capability;
 pub mod datapath;
 pub mod object;
 pub mod stages;
+
+pub(crate) use object::built_in;

@@ -13,7 +13,6 @@ use std::{borrow::Cow, fs, path::Path};
 const LOG_LINES: usize = 12;
 
 /// An object that `build.rs` compiled from `bpf/<name>.bpf.c`.
-#[macro_export]
 macro_rules! built_in {
     ($name:literal) => {
         $crate::object::Source::built_in(
@@ -22,6 +21,8 @@ macro_rules! built_in {
         )
     };
 }
+
+pub(crate) use built_in;
 
 /// Why an object or one of its programs cannot be used here.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +84,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// One that is part of this program, see [`built_in!`](crate::built_in).
+    /// One that is part of this program, compiled by `build.rs`.
     pub fn built_in(name: &str, bytes: &'static [u8]) -> Self {
         Self { name: name.to_owned(), bytes: Cow::Borrowed(bytes) }
     }

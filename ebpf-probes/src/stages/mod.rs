@@ -10,6 +10,7 @@ pub mod layout;
 mod reasons;
 
 use crate::{
+    built_in,
     capability::{Lack, has_btf},
     object::{ObjectError, Source, chain},
 };
@@ -100,7 +101,7 @@ impl Stages {
         if !has_btf() {
             return Err(Lack::Btf);
         }
-        let source = crate::built_in!("stages");
+        let source = built_in!("stages");
         let mut ebpf = source.open()?;
         describe(&mut ebpf, scene).map_err(|e| source.broken(e))?;
         let btf = Btf::from_sys_fs().map_err(|_| Lack::Btf)?;

@@ -182,6 +182,11 @@ pub trait NodeAgent: Send + Sync {
         Ok(())
     }
 
+    /// What only shows on the node once its pods are connected, one line each, for the record.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Replaces the policies of a pod of this node; none: everybody may send to it. In force when this
     /// returns. Asked only where [`Cni::policies`] says how.
     ///

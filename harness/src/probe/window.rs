@@ -4,8 +4,8 @@ use cnibench_model::{Case, Trial, probe::RoundTrip};
 use jiff::Timestamp;
 
 /// Shares of the trial's window before and in which stages are counted.
-const BEFORE: f64 = 0.15;
-const COUNTED: f64 = 0.6;
+const BEFORE: f64 = 0.25;
+const COUNTED: f64 = 0.55;
 /// Seconds that agents may take to connect before the warm-up begins.
 const CONNECT_S: f64 = 0.05;
 

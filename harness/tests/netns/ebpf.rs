@@ -8,11 +8,14 @@ use crate::{
 use cnibench::{
     cluster::{Cluster, IpFamily, Place},
     exec::local::set_program,
-    netlink::{Link, Netns, Rtnl},
+    netlink::{Link, Netns, Rtnl, namespace::scratch},
     proof::Echo,
 };
 use cnibench_model::{Placement, ProofKind, ProofOutcome, Surroundings};
-use cnibench_probes::datapath::{Counters, Outcome};
+use cnibench_probes::{
+    capability::{Kind, try_kind},
+    datapath::{Counters, Outcome},
+};
 use rustix::process::Signal;
 use std::{
     collections::BTreeSet,
@@ -120,6 +123,25 @@ async fn programs_count_what_was_sent_and_what_devices_count() {
             assert_eq!(rise.of(Outcome::Broken) + rise.of(Outcome::Denied), 0, "{rise}");
         }
         down(cluster).await;
+    }
+}
+
+#[test]
+fn capabilities_are_found_by_a_real_load() {
+    drop(provider());
+    let tried = |kind, device: &'static str| {
+        scratch(move || Ok(try_kind(kind, device)?)).map_err(|e| format!("{e:#}"))
+    };
+    for kind in [Kind::Tcx, Kind::Clsact, Kind::TpBtf, Kind::RawTracepoint] {
+        assert_eq!(tried(kind, "lo"), Ok(()), "{kind}");
+    }
+    let refused = tried(Kind::Tcx, "nowhere").unwrap_err();
+    assert!(refused.starts_with("tcx: loads, but cannot be attached: "), "{refused}");
+    // The rest depends on the kernel; each says why it cannot be had.
+    for kind in Kind::ALL {
+        if let Err(reason) = tried(kind, "lo") {
+            assert!(reason.len() > 20, "{kind}: {reason}");
+        }
     }
 }
 

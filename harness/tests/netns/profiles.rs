@@ -22,6 +22,9 @@ async fn carries(spec: &str, family: IpFamily) {
             }
         }
     }
+    let details = cluster.info().details.join("; ");
+    let clsact = details.contains("programs attached by filters of clsact qdiscs");
+    assert_eq!(clsact, spec.contains("attach=clsact"), "{spec}: {details}");
     let proofs = cluster.prove().await;
     for proof in &proofs {
         assert_eq!(proof.outcome, ProofOutcome::Passed, "{spec} {family:?}: {proof:#?}");

@@ -208,6 +208,8 @@ impl NetnsCluster {
         let Some(node) = self.nodes.first().filter(|_| !self.cni.host_network()) else {
             return Ok(());
         };
+        let notes = node.agent.as_ref().map(|agent| agent.notes()).unwrap_or_default();
+        self.info.details.extend(notes);
         let key = "bridge/bridge-nf-call-iptables";
         let look = move || {
             let bridged = Rtnl::open()?.links()?.iter().any(|l| l.kind == "bridge");

@@ -204,21 +204,12 @@ impl Cni for Ebpf {
     }
 
     fn details(&self) -> Vec<String> {
-        let attach = match self.way {
-            Way::Best => "on tcx links, or clsact where the kernel has none",
-            Way::Tcx => "on tcx links",
-            Way::Clsact => "as filters of clsact qdiscs",
-        };
         let programs: Vec<&str> = self.hooks().iter().map(|h| h.program()).collect();
         let mut lines = vec![
             match &self.object {
-                None => format!("programs {} {attach}", programs.join(", ")),
+                None => format!("programs {}", programs.join(", ")),
                 Some(file) => {
-                    format!(
-                        "programs {} of {file} ({}) {attach}",
-                        programs.join(", "),
-                        digest(file)
-                    )
+                    format!("programs {} of {file} ({})", programs.join(", "), digest(file))
                 }
             },
             format!(

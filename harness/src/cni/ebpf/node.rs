@@ -12,7 +12,7 @@ use super::{
 use crate::netlink::{Batch, Mac, Rtnl, sysctl};
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
-use cnibench_probes::datapath::{Counters, Datapath, Endpoint, Hook, Outcome, Ports, Route};
+use cnibench_probes::datapath::{Counters, Datapath, Endpoint, Hook, Outcome, Ports, Route, Way};
 use ipnet::IpNet;
 use netlink_packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{LinkUnspec, LinkVeth};
@@ -166,6 +166,14 @@ impl NodeAgent for Agent {
         let host = host_device(pod.index);
         self.node.netns.run(move || Rtnl::open()?.wait_running(&[&host])).await?;
         Ok(PodNet { addrs: pod.addrs.iter().map(IpNet::addr).collect() })
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let by = match locked(&self.datapath).way() {
+            Way::Clsact => "filters of clsact qdiscs",
+            Way::Best | Way::Tcx => "tcx links",
+        };
+        vec![format!("programs attached by {by}")]
     }
 
     async fn set_policies(&mut self, pod: &PodCtx, policies: &[Policy]) -> anyhow::Result<()> {
