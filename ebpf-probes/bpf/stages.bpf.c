@@ -571,7 +571,8 @@ int BPF_PROG(on_ready, struct sock *sk)
 }
 
 SEC("tp_btf/sched_switch")
-int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_struct *next,
+	     unsigned int prev_state)
 {
 	__u32 from = prev->pid, to = next->pid;
 	struct thread *t;
@@ -580,6 +581,10 @@ int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_stru
 	t = from ? bpf_map_lookup_elem(&threads, &from) : NULL;
 	if (t) {
 		t->running = 0;
+		/* It sleeps although its data was ready: it has taken that and waits for something
+		 * else than what sends (a thread that only receives). */
+		if (!preempt && prev_state)
+			t->ready_ns = 0;
 		if (t->ready_ns) {
 			now = bpf_ktime_get_ns();
 			t->ran_ns += now - t->since_ns;

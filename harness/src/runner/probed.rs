@@ -100,7 +100,20 @@ async fn without(arm: &mut Arm, case: &Case, slot: Slot) -> Result<Trial> {
     result.map_err(|e| anyhow!("{e}"))
 }
 
+/// Tries before a case is given up whose trial was not where it was expected (a busy machine).
+const TRIES: u32 = 3;
+
 async fn with(arm: &mut Arm, case: &Case, slot: Slot) -> Result<ProbedTrial> {
+    let mut tries = 1;
+    loop {
+        match try_with(arm, case, slot).await {
+            Err(_) if tries < TRIES => tries += 1,
+            done => return done,
+        }
+    }
+}
+
+async fn try_with(arm: &mut Arm, case: &Case, slot: Slot) -> Result<ProbedTrial> {
     let scene = arm.sights(case.placement).await.map_err(|reason| anyhow!(reason))?;
     let mut probes = Probes::attach(scene).await?;
     let (counted, trial) = tokio::join!(probes.count(case), without(arm, case, slot));
