@@ -84,17 +84,11 @@ async fn observe(args: &Args) -> Result<Outcome> {
     let way = tokio::task::block_in_place(|| way::between(&world, &client, &server))?;
     let (scene, sights) = look(way.client, way.server, way.nodes).await?;
     for sight in &sights {
-        tracing::info!(
-            "{}: {}: {} is a {}",
-            sight.what,
-            sight.netns,
-            sight.device,
-            sight.role.name()
-        );
+        tracing::info!("{}: {}: {}: {}", sight.what, sight.netns, sight.device, sight.role.name());
     }
     let mut interrupt = Interrupt::quietly()?;
     let mut live = tokio::task::block_in_place(|| Live::attach(&scene)).context(
-        "the probes cannot be attached (`cnibench doctor` tries what this kernel can do)",
+        "the probes cannot be attached (they need root outside of a user namespace; `cnibench doctor` tries what this kernel takes)",
     )?;
     for program in live.programs() {
         if let Some(reason) = &program.reason {
@@ -208,14 +202,15 @@ struct Row {
 impl From<&Passed> for Row {
     fn from(passed: &Passed) -> Self {
         let us = |value: f64| format!("{value:.2}");
+        let or_dash = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), us);
         Self {
             direction: passed.direction,
             stage: passed.stage.to_string(),
             per_second: format!("{:.0}", passed.per_second),
             mean: us(passed.mean_us),
-            p50: us(passed.p50_us),
-            p99: us(passed.p99_us),
-            max: us(passed.max_us),
+            p50: or_dash(passed.p50_us),
+            p99: or_dash(passed.p99_us),
+            max: or_dash(passed.max_us),
         }
     }
 }
@@ -298,9 +293,9 @@ mod tests {
             count: 12_345,
             per_second: 12_345.4,
             mean_us: 1.234,
-            p50_us: 1.0,
-            p99_us: 20.5,
-            max_us: 1_000.0,
+            p50_us: Some(1.0),
+            p99_us: None,
+            max_us: Some(1_000.0),
         };
         let mut seen = Interval {
             at: "2026-02-03T10:20:31Z".parse().unwrap(),
@@ -323,7 +318,7 @@ mod tests {
         assert_eq!(lines[0], "10:20:31Z  a to b, last 1.00 s, times in us");
         assert!(lines[1].contains("direction") && lines[1].contains("count/s"), "{text}");
         let words: Vec<&str> = lines[2].split_whitespace().collect();
-        assert_eq!(words, ["request", "backlog", "12345", "1.23", "1.00", "20.50", "1000.00"]);
+        assert_eq!(words, ["request", "backlog", "12345", "1.23", "1.00", "-", "1000.00"]);
         assert!(lines[3].contains("response") && lines[3].contains("wake-up"), "{text}");
         assert_eq!(
             lines[4],

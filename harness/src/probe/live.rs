@@ -44,12 +44,13 @@ pub struct Passed {
     pub per_second: f64,
     /// Mean time in microseconds.
     pub mean_us: f64,
-    /// Median, to 1.6 %.
-    pub p50_us: f64,
-    /// 99th percentile, to 1.6 %.
-    pub p99_us: f64,
-    /// The longest, to 1.6 %.
-    pub max_us: f64,
+    /// Median, to 1.6 %; none where all were between two reads (distributions are read after counts,
+    /// so they are some milliseconds later at both ends of the interval).
+    pub p50_us: Option<f64>,
+    /// 99th percentile, likewise.
+    pub p99_us: Option<f64>,
+    /// The longest, likewise.
+    pub max_us: Option<f64>,
 }
 
 /// Probes that stay attached. Dropped, they are gone.
@@ -149,15 +150,16 @@ fn passed(
         return Ok(None);
     }
     let us = |ns: u64| ns as f64 / 1e3;
+    let of_all = |ns: u64| (!histogram.is_empty()).then(|| us(ns));
     Ok(Some(Passed {
         stage: now.stage,
         direction: now.direction,
         count,
         per_second: count as f64 / seconds,
         mean_us: us(sum_ns) / count as f64,
-        p50_us: us(histogram.value_at_quantile(0.5)),
-        p99_us: us(histogram.value_at_quantile(0.99)),
-        max_us: us(histogram.max()),
+        p50_us: of_all(histogram.value_at_quantile(0.5)),
+        p99_us: of_all(histogram.value_at_quantile(0.99)),
+        max_us: of_all(histogram.max()),
     }))
 }
 
@@ -207,7 +209,7 @@ mod tests {
         let backlog = &interval.stages[0];
         assert_eq!((backlog.count, backlog.per_second, backlog.mean_us), (10, 20.0, 5.0));
         for us in [backlog.p50_us, backlog.p99_us, backlog.max_us] {
-            assert!((us - 5.0).abs() < 0.01, "{backlog:?}");
+            assert!((us.unwrap() - 5.0).abs() < 0.01, "{backlog:?}");
         }
         assert_eq!(interval.stages[1].per_second, 8.0);
         assert!(between(&after, &after, at(), 0.5).unwrap().is_empty());
