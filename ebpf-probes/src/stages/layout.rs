@@ -24,6 +24,17 @@ pub enum Role {
 impl Role {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Pod, Self::Port, Self::Bridge, Self::Tunnel, Self::Underlay];
+
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pod => "pod",
+            Self::Port => "port",
+            Self::Bridge => "bridge",
+            Self::Tunnel => "tunnel",
+            Self::Underlay => "underlay",
+        }
+    }
 }
 
 /// What was seen of a packet.

@@ -7,6 +7,7 @@ mod agent;
 mod clean;
 mod doctor;
 mod list;
+mod node_observer;
 mod observe;
 mod provider;
 mod rbac;
@@ -67,6 +68,8 @@ enum Command {
     List(list::Args),
     /// Remove what interrupted runs left; runs that are alive are left alone.
     Clean(clean::Args),
+    /// Show where packets of a running cluster, or of any two namespaces, spend their time, live.
+    Observe(observe::Args),
     /// Print the rights that a run needs in a cluster, as a manifest to apply.
     Rbac(rbac::Args),
     /// Print the JSON schema of the record or the journal.
@@ -86,7 +89,7 @@ enum Command {
     Agent(agent::Args),
     /// The node observer; started by the controller on a node.
     #[command(hide = true)]
-    Observe(agent::Args),
+    NodeObserver(agent::Args),
     /// A userspace WireGuard node; started by the controller inside a node.
     #[command(hide = true)]
     WireguardNode {
@@ -122,6 +125,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Agent(args) => agent::run(&args),
         Command::Pause { seconds } => agent::pause(seconds),
         Command::Observe(args) => observe::run(&args),
+        Command::NodeObserver(args) => node_observer::run(&args),
         Command::WireguardNode { node } => {
             tracing::debug!(node, "userspace WireGuard");
             agent::wireguard_node()

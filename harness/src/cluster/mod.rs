@@ -178,7 +178,7 @@ pub trait Cluster: Send + Sync {
         None
     }
 
-    /// Starts `cnibench observe` in a place that [`observer`](Self::observer) named.
+    /// Starts `cnibench node-observer` in a place that [`observer`](Self::observer) named.
     ///
     /// # Errors
     /// Why it could not be started.

@@ -97,6 +97,37 @@ impl RunId {
     }
 }
 
+/// What the name of a namespace says of it: see [`RunId::name`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThingName {
+    /// Whose it is.
+    pub run: RunId,
+    /// Number of the cluster in the run.
+    pub cluster: u32,
+    /// Number of the node; none: the wire between nodes.
+    pub node: Option<u32>,
+    /// Number of the pod on it; none: the node itself.
+    pub pod: Option<u32>,
+}
+
+impl ThingName {
+    /// Reads "cnb-abcdef-c0-n1p2", "...-n1" or "...-ul"; none for every other name.
+    pub fn parse(name: &str) -> Option<Self> {
+        let run = RunId::of_name(name)?;
+        let (cluster, thing) = name.strip_prefix(&run.prefix())?.split_once('-')?;
+        let cluster = cluster.strip_prefix('c')?.parse().ok()?;
+        if thing == "ul" {
+            return Some(Self { run, cluster, node: None, pod: None });
+        }
+        let numbers = thing.strip_prefix('n')?;
+        let (node, pod) = match numbers.split_once('p') {
+            Some((node, pod)) => (node, Some(pod.parse().ok()?)),
+            None => (numbers, None),
+        };
+        Some(Self { run, cluster, node: Some(node.parse().ok()?), pod })
+    }
+}
+
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -223,6 +254,14 @@ pub(super) fn is_missing(e: &anyhow::Error) -> bool {
         .is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
+/// Does the run's process live, as far as can be told?
+pub fn is_alive(folder: &Path, id: &RunId) -> bool {
+    match try_lock(folder, id, Missing::Report) {
+        Ok(lock) => lock.is_none(),
+        Err(e) => !is_missing(&e),
+    }
+}
+
 /// Takes the lock of a run; None when someone else has it.
 pub(super) fn try_lock(
     folder: &Path,
@@ -261,7 +300,9 @@ mod tests {
         assert!(id.has_notes(&folder));
         assert_eq!(RunId::of_note(&format!("{id}.kind"), "kind"), Some(id.clone()));
         assert_eq!(RunId::of_note(&format!("{id}.lock"), "kind"), None);
+        assert!(is_alive(&folder, &id));
         drop(owner);
+        assert!(!is_alive(&folder, &id));
         assert!(is_missing(&try_lock(&folder, &id, Missing::Report).unwrap_err()));
     }
 
@@ -274,6 +315,20 @@ mod tests {
             ["cnb-", "cnb-abc-c0", "cnb-ABCDEF-c0", "cnb-abcdef", "xcnb-abcdef-c0", "cnb-abcde1-n0"]
         {
             assert_eq!(RunId::of_name(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_name_says_what_a_thing_is() {
+        let id = RunId::random();
+        for (thing, node, pod) in
+            [("ul", None, None), ("n0", Some(0), None), ("n12p345", Some(12), Some(345))]
+        {
+            let parsed = ThingName::parse(&id.name(7, thing));
+            assert_eq!(parsed, Some(ThingName { run: id.clone(), cluster: 7, node, pod }));
+        }
+        for thing in ["", "n", "np0", "n0p", "n0px", "ulx", "x0"] {
+            assert_eq!(ThingName::parse(&id.name(7, thing)), None, "{thing}");
         }
     }
 }

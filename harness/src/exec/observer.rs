@@ -1,4 +1,4 @@
-//! One `cnibench observe` on a node, seen from the controller.
+//! One `cnibench node-observer` on a node, seen from the controller.
 
 use super::{AgentError, Link, wire::Wire};
 use crate::{

@@ -65,12 +65,19 @@ impl Netns {
     /// # Errors
     /// When there is none.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let fd = open(path)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Ok(Self(Arc::new(Inner { name, path: path.to_owned(), fd })))
+        Self::open_as(path, name)
     }
 
-    /// Its name under [`DIR`].
+    /// The same for a path that ends in no name, as that of a process does.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn open_as(path: &Path, name: String) -> anyhow::Result<Self> {
+        Ok(Self(Arc::new(Inner { name, path: path.to_owned(), fd: open(path)? })))
+    }
+
+    /// Its name under [`DIR`], or what it is called for people.
     pub fn name(&self) -> &str {
         &self.0.name
     }

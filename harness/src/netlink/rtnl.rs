@@ -11,11 +11,13 @@ use netlink_packet_route::{
     address::AddressMessage,
     link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
     neighbour::NeighbourMessage,
+    nsid::{NsidAttribute, NsidMessage},
     route::RouteMessage,
 };
 use rtnetlink::LinkUnspec;
 use serde::{Deserialize, Serialize};
 use std::{
+    os::fd::{AsRawFd as _, BorrowedFd},
     thread,
     time::{Duration, Instant},
 };
@@ -37,6 +39,9 @@ pub struct Link {
     pub controller: Option<u32>,
     /// Index of a veth's other end, or of the device that it stands on, in the namespace of that one.
     pub peer: Option<u32>,
+    /// The number by which this namespace knows the one of [`peer`](Self::peer) (see
+    /// [`Rtnl::namespace_id`]); None: it is this one, or there is none.
+    pub peer_netns: Option<i32>,
     /// True when it is up and has a carrier.
     pub running: bool,
     /// Counters since it was made.
@@ -112,6 +117,29 @@ impl Rtnl {
         let answers = self.0.ask(&request(format!("link {name}"), 0, &get))?;
         let links = answers.into_iter().filter_map(parsed);
         links.filter_map(|m| link_of(&m)).next().ok_or_else(|| anyhow!("no link {name}"))
+    }
+
+    /// The number by which this namespace knows another one, as in [`Link::peer_netns`]; None: no
+    /// link of it leads there.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn namespace_id(&mut self, other: BorrowedFd<'_>) -> anyhow::Result<Option<i32>> {
+        let fd = u32::try_from(other.as_raw_fd()).context("a negative file descriptor")?;
+        let mut message = NsidMessage::default();
+        message.attributes.push(NsidAttribute::Fd(fd));
+        let get = RouteNetlinkMessage::GetNsId(message);
+        let answers = self.0.ask(&request("the number of a namespace".to_owned(), 0, &get))?;
+        let ids = answers.into_iter().filter_map(parsed).filter_map(|message| match message {
+            RouteNetlinkMessage::NewNsId(m) => Some(m.attributes),
+            _ => None,
+        });
+        let id = ids.flatten().find_map(|attribute| match attribute {
+            NsidAttribute::Id(id) => Some(id),
+            _ => None,
+        });
+        // NETNSA_NSID_NOT_ASSIGNED is -1.
+        Ok(id.filter(|id| *id >= 0))
     }
 
     /// Waits until these links are up with a carrier, as the kernel's link watch has told all others
@@ -215,6 +243,7 @@ fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
         kind: String::new(),
         controller: None,
         peer: None,
+        peer_netns: None,
         running: message.header.flags.contains(LinkFlags::Up | LinkFlags::Running),
         counters: Counters::default(),
     };
@@ -226,6 +255,7 @@ fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
                 link.mac = bytes.as_slice().try_into().unwrap_or_default();
             }
             LinkAttribute::Link(index) => link.peer = Some(*index),
+            LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(*id),
             LinkAttribute::Controller(index) => link.controller = Some(*index),
             LinkAttribute::OperState(State::LowerLayerDown | State::Down) => link.running = false,
             LinkAttribute::Stats64(stats) => {

@@ -2,7 +2,7 @@
 //!
 //! Runs in a node's network namespace (in Kubernetes a privileged pod with hostNetwork and hostPID)
 //! and speaks [`protocol`] over its standard input and output: device counters, CPU time with kernel
-//! threads, frames that enter the underlay's device. Changes nothing. `cnibench observe` calls
+//! threads, frames that enter the underlay's device. Changes nothing. `cnibench node-observer` calls
 //! [`run`]; the controller's side is [`crate::exec::Observer`]. Judging is for proofs.
 
 mod devices;

@@ -3,8 +3,14 @@
 //! Owns the window in which stages are counted. The programs are `cnibench-probes`; which devices are
 //! on the way is the cluster's to say ([`crate::cluster::Cluster::sights`], for namespaces
 //! [`netns`]); which cases are probed, and when, is the runner's.
+//!
+//! `cnibench observe` has no cluster to ask: [`spaces`] knows the namespaces of this machine, [`way`]
+//! finds those between two of them, [`live`] reads again and again.
 
+pub mod live;
 pub mod netns;
+pub mod spaces;
+pub mod way;
 mod window;
 
 use anyhow::{Context as _, anyhow};

@@ -12,8 +12,33 @@ pub struct Station {
     pub netns: Netns,
     /// For people, where drops are told: "client's node".
     pub what: &'static str,
-    /// The node's device towards other nodes; none: a pod's namespace.
-    pub underlay: Option<String>,
+    /// What stands in it.
+    pub stands: Stands,
+}
+
+/// What a namespace is to the packets between two ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stands {
+    /// Of a pod.
+    Pod,
+    /// Of a node.
+    Node {
+        /// Its device towards other nodes, where it has one.
+        underlay: Option<String>,
+    },
+}
+
+/// A device that packets may meet, with its names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    /// Whose it is, as in [`Station::what`].
+    pub what: &'static str,
+    /// The name of its namespace.
+    pub netns: String,
+    /// Its own name.
+    pub device: String,
+    /// What it is.
+    pub role: Role,
 }
 
 /// What is observed between `client` and `server` over the other stations. Blocks no caller.
@@ -25,7 +50,20 @@ pub async fn scene(
     server: Station,
     others: Vec<Station>,
 ) -> anyhow::Result<Scene> {
+    Ok(look(client, server, others).await?.0)
+}
+
+/// The same, with the names of all devices in it.
+///
+/// # Errors
+/// A namespace cannot be looked into.
+pub async fn look(
+    client: Station,
+    server: Station,
+    others: Vec<Station>,
+) -> anyhow::Result<(Scene, Vec<Sight>)> {
     let mut scene = Scene { client: inode(&client)?, server: inode(&server)?, ..Scene::default() };
+    let mut sights = Vec::new();
     for (index, station) in [client, server].into_iter().chain(others).enumerate() {
         let netns = inode(&station)?;
         if index >= 2 {
@@ -36,26 +74,27 @@ pub async fn scene(
         }
         let links = station.netns.run(|| Rtnl::open()?.links()).await;
         let links = links.with_context(|| format!("the devices of the {}", station.what))?;
-        let of = links.iter().filter_map(|link| {
-            let role = role(link, station.underlay.as_deref())?;
-            Some(Device { netns, ifindex: link.index, role })
-        });
-        scene.devices.extend(of);
+        for link in links {
+            let Some(role) = role(&link, &station.stands) else { continue };
+            scene.devices.push(Device { netns, ifindex: link.index, role });
+            let name = station.netns.name().to_owned();
+            sights.push(Sight { what: station.what, netns: name, device: link.name, role });
+        }
     }
-    Ok(scene)
+    Ok((scene, sights))
 }
 
 /// What a device is; none: packets between nodes and pods do not pass it.
-fn role(link: &Link, underlay: Option<&str>) -> Option<Role> {
+fn role(link: &Link, stands: &Stands) -> Option<Role> {
     if link.name == "lo" {
         return None;
     }
-    Some(match (underlay, link.kind.as_str()) {
-        (None, _) => Role::Pod,
-        (Some(underlay), _) if link.name == underlay => Role::Underlay,
-        (Some(_), "bridge") => Role::Bridge,
-        (Some(_), "veth" | "netkit") => Role::Port,
-        (Some(_), _) => Role::Tunnel,
+    Some(match (stands, link.kind.as_str()) {
+        (Stands::Pod, _) => Role::Pod,
+        (Stands::Node { underlay: Some(underlay) }, _) if link.name == *underlay => Role::Underlay,
+        (Stands::Node { .. }, "bridge") => Role::Bridge,
+        (Stands::Node { .. }, "veth" | "netkit") => Role::Port,
+        (Stands::Node { .. }, _) => Role::Tunnel,
     })
 }
 

@@ -97,7 +97,7 @@ impl Rig {
         let mut nodes = BTreeMap::new();
         for node in ["n0", "n1"] {
             let netns = self.space(node);
-            let link = start_program(Path::new(BINARY), "observe", netns.path()).unwrap();
+            let link = start_program(Path::new(BINARY), "node-observer", netns.path()).unwrap();
             let observer = Observer::start(node, link).await.unwrap();
             nodes.insert(node.to_owned(), Watched { addr: self.addr(node), observer });
         }

@@ -248,7 +248,7 @@ impl Cluster for KubeCluster {
     }
 
     async fn observe(&self, observer: &Place) -> anyhow::Result<Link> {
-        self.pods.start(&observer.id, "observe").await
+        self.pods.start(&observer.id, "node-observer").await
     }
 
     async fn prove(&self) -> Vec<Proof> {

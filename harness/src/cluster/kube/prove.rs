@@ -117,7 +117,7 @@ async fn observers(pods: &Pods) -> anyhow::Result<BTreeMap<String, Watched>> {
     let mut all = BTreeMap::new();
     for (name, pod) in pods.pods.iter().filter_map(of_role) {
         let label = Role::Observer.describe(&pod.node_name);
-        let observer = Observer::start(&label, pods.start(&name, "observe").await?).await?;
+        let observer = Observer::start(&label, pods.start(&name, "node-observer").await?).await?;
         all.insert(pod.node_name, Watched { addr: pod.host_ip, observer });
     }
     Ok(all)

@@ -6,7 +6,10 @@ use crate::{
     cni::{Cni, NodeAgent, NodeCtx, PodCtx, PodNet},
     exec::{self, Link},
     netlink::Netns,
-    probe::{self, netns::Station},
+    probe::{
+        self,
+        netns::{Stands, Station},
+    },
     proof::{self, Way},
 };
 use anyhow::{Context as _, anyhow};
@@ -188,12 +191,12 @@ impl Cluster for NetnsCluster {
                 "both ends are in one network namespace: no packet crosses a device".to_owned()
             );
         }
-        let underlay = |netns: &Netns| {
+        let stands = |netns: &Netns| {
             let node = self.nodes.iter().find(|n| path(&n.ctx.netns) == path(netns));
-            node.map(|n| n.ctx.device.clone())
+            node.map_or(Stands::Pod, |n| Stands::Node { underlay: Some(n.ctx.device.clone()) })
         };
         let station =
-            |netns: &Netns, what| Station { netns: netns.clone(), what, underlay: underlay(netns) };
+            |netns: &Netns, what| Station { netns: netns.clone(), what, stands: stands(netns) };
         let nodes = vec![
             station(&way.client_node, "client's node"),
             station(&way.server_node, "server's node"),
