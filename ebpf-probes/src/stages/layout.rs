@@ -5,9 +5,11 @@
 
 use aya::Pod;
 use cnibench_model::Stage;
+use serde::{Deserialize, Serialize};
 
 /// What a device is on the way of the observed packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// A pod's own device.
     Pod = 1,

@@ -23,13 +23,14 @@ use cnibench_model::probe::{
     Direction, DiscardCount, DiscardKind, DropCount, ProbeProgram, StageStats,
 };
 use layout::{Config, Count, DeviceKey, DropKey, POINTS, Role, Sums, TIMED};
+use serde::{Deserialize, Serialize};
 use std::{
     fs,
     os::fd::{AsFd as _, AsRawFd as _},
 };
 
 /// What is observed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scene {
     /// Inode of the client's network namespace.
     pub client: u32,
@@ -42,7 +43,7 @@ pub struct Scene {
 }
 
 /// A device on the way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// Inode of its network namespace: indices repeat from one to the next.
     pub netns: u32,
@@ -53,7 +54,7 @@ pub struct Device {
 }
 
 /// What the programs counted since counting was switched on.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Seen {
     /// Stages that were passed at least once, in order.
     pub stages: Vec<StageStats>,

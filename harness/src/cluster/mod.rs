@@ -8,12 +8,12 @@ pub mod netns;
 pub mod owner;
 pub mod static_binary;
 
-use crate::exec::Link;
+use crate::{exec::Link, probe::Sights};
 use async_trait::async_trait;
 use cnibench_model::{
     CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProviderKind, Surroundings,
 };
-use cnibench_probes::{datapath::Counters, stages::Scene};
+use cnibench_probes::datapath::Counters;
 use std::net::IpAddr;
 
 /// The shape of a cluster is the suite's to say.
@@ -131,13 +131,14 @@ pub trait Cluster: Send + Sync {
         Err(StateError::NotOffered(format!("{}: needs {needs}", what.join(", "))))
     }
 
-    /// What latency probes need to know of the way between the ends of a placement.
+    /// What latency probes need to know of the way between the ends of a placement; `host`: of the
+    /// baseline that rides along.
     ///
     /// # Errors
     /// A sentence: why its trials cannot be probed.
-    async fn sights(&self, placement: Placement) -> Result<Scene, String> {
-        let _ = placement;
-        Err("latency probes are attached on the provider netns only".to_owned())
+    async fn sights(&self, placement: Placement, host: bool) -> Result<Sights, String> {
+        let _ = (placement, host);
+        Err("this provider attaches no latency probes".to_owned())
     }
 
     /// What eBPF programs of the cni counted on each node so far, by the node's number; of nodes

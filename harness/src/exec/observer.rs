@@ -2,12 +2,14 @@
 
 use super::{AgentError, Link, wire::Wire};
 use crate::{
-    observe::protocol::{Device, PROTOCOL_VERSION, Reply, Request, Which},
+    observe::protocol::{Device, PROTOCOL_VERSION, Reply, Request, Station, Which},
     proof::sniffer::{Sightings, Watch},
 };
-use cnibench_model::NodeCpu;
+use cnibench_model::{NodeCpu, probe::ProbeProgram};
+use cnibench_probes::stages::{Scene, Seen};
 use cnibench_workloads::{observed::Observed, protocol::FaultKind};
-use std::time::Duration;
+use jiff::Timestamp;
+use std::{net::IpAddr, time::Duration};
 
 /// How long one answer may take, over a slow API server too.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -149,6 +151,54 @@ impl Observer {
     pub async fn sightings(&mut self) -> Result<Sightings, AgentError> {
         match ask(&mut self.wire, &Request::Stop).await? {
             Reply::Sightings(seen) => Ok(seen),
+            other => Err(confused(&self.wire, &other)),
+        }
+    }
+
+    /// What latency probes are told of this node and of a pod on it.
+    ///
+    /// # Errors
+    /// [`AgentError`]: no pod here has this address, for example.
+    pub async fn station(
+        &mut self,
+        pod: Option<IpAddr>,
+        node: IpAddr,
+    ) -> Result<Station, AgentError> {
+        match ask(&mut self.wire, &Request::Station { pod, node }).await? {
+            Reply::Station(station) => Ok(station),
+            other => Err(confused(&self.wire, &other)),
+        }
+    }
+
+    /// Attaches the latency probes.
+    ///
+    /// # Errors
+    /// [`AgentError`] with what the kernel or the pod lacks.
+    pub async fn probe(&mut self, scene: Scene) -> Result<Vec<ProbeProgram>, AgentError> {
+        match ask(&mut self.wire, &Request::Probe { scene }).await? {
+            Reply::Probing { programs } => Ok(programs),
+            other => Err(confused(&self.wire, &other)),
+        }
+    }
+
+    /// Begins or ends to count stages, and says when by the node's wall clock.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn count(&mut self, on: bool) -> Result<Timestamp, AgentError> {
+        match ask(&mut self.wire, &Request::Count { on }).await? {
+            Reply::Counting { at } => Ok(at),
+            other => Err(confused(&self.wire, &other)),
+        }
+    }
+
+    /// What was counted. Detaches the probes.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn counted(&mut self) -> Result<Seen, AgentError> {
+        match ask(&mut self.wire, &Request::Unprobe).await? {
+            Reply::Counted(seen) => Ok(*seen),
             other => Err(confused(&self.wire, &other)),
         }
     }

@@ -40,6 +40,11 @@ pub(super) fn find(which: &Which) -> anyhow::Result<Link> {
     })
 }
 
+/// Has a device of this thread's namespace this address?
+pub(super) fn has_address(addr: IpAddr) -> anyhow::Result<bool> {
+    Ok(addresses(&mut Rtnl::open()?)?.iter().any(|(_, a)| *a == addr))
+}
+
 fn addresses(rtnl: &mut Rtnl) -> anyhow::Result<Vec<(u32, IpAddr)>> {
     Ok(rtnl.addresses()?.iter().filter_map(|m| Some((m.header.index, address(m)?))).collect())
 }

@@ -7,9 +7,11 @@
 
 mod devices;
 pub mod protocol;
+mod station;
 
 use crate::proof::sniffer::Sniffer;
 use anyhow::{Context as _, anyhow};
+use cnibench_probes::stages::Stages;
 use cnibench_workloads::{
     clock,
     node_cpu::{self, CpuWindow},
@@ -53,6 +55,7 @@ pub fn run(mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
 struct Eyes {
     cpu: Option<CpuWindow>,
     sniffer: Option<Sniffer>,
+    probes: Option<Stages>,
 }
 
 impl Eyes {
@@ -90,6 +93,20 @@ impl Eyes {
                 let link = devices::find(&device)?;
                 self.sniffer = Some(Sniffer::start_on(link.index, watch)?);
                 Reply::Sniffing { device: link.name }
+            }
+            Request::Station { pod, node } => Reply::Station(station::look(pod, node)?),
+            Request::Probe { scene } => {
+                self.probes = None;
+                let attached = self.probes.insert(Stages::attach(&scene)?);
+                Reply::Probing { programs: attached.programs().to_vec() }
+            }
+            Request::Count { on } => {
+                self.probes.as_mut().context("no probes are attached")?.count(on)?;
+                Reply::Counting { at: jiff::Timestamp::now() }
+            }
+            Request::Unprobe => {
+                let probes = self.probes.take().context("no probes are attached")?;
+                Reply::Counted(Box::new(probes.read()?))
             }
             Request::Stop => {
                 let sniffer = self.sniffer.take().context("nothing is being watched")?;

@@ -6,13 +6,14 @@ use crate::{
     netlink::rtnl::Counters,
     proof::sniffer::{Sightings, Watch},
 };
-use cnibench_model::NodeCpu;
+use cnibench_model::{NodeCpu, probe::ProbeProgram};
+use cnibench_probes::stages::{self, Scene, Seen};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::IpAddr};
 
 /// Version of this protocol; both ends refuse another one.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// From the controller to the observer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,6 +42,25 @@ pub enum Request {
         /// For what.
         watch: Watch,
     },
+    /// What latency probes are told of this node: [`Reply::Station`].
+    Station {
+        /// The address of a pod here; none: the end is the node itself.
+        pod: Option<IpAddr>,
+        /// The node's address, which its device towards other nodes has.
+        node: IpAddr,
+    },
+    /// Attach the latency probes: [`Reply::Probing`]. Those that were attached are gone.
+    Probe {
+        /// What they observe.
+        scene: Scene,
+    },
+    /// Begin or end to count: [`Reply::Counting`].
+    Count {
+        /// Which.
+        on: bool,
+    },
+    /// What was counted: [`Reply::Counted`]. Detaches the probes.
+    Unprobe,
     /// What was seen: [`Reply::Sightings`], of everything that entered before this was asked.
     Stop,
 }
@@ -107,6 +127,20 @@ pub enum Reply {
         /// The name of the device.
         device: String,
     },
+    /// Answer to [`Request::Station`].
+    Station(Station),
+    /// Answer to [`Request::Probe`].
+    Probing {
+        /// Every program that was tried.
+        programs: Vec<ProbeProgram>,
+    },
+    /// Answer to [`Request::Count`].
+    Counting {
+        /// When it was switched, by the node's wall clock.
+        at: Timestamp,
+    },
+    /// Answer to [`Request::Unprobe`].
+    Counted(Box<Seen>),
     /// Answer to [`Request::Stop`].
     Sightings(Sightings),
     /// It could not be done; the observer stays usable.
@@ -114,6 +148,17 @@ pub enum Reply {
         /// The whole error with its causes.
         message: String,
     },
+}
+
+/// A node as latency probes see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Station {
+    /// Inode of the node's network namespace.
+    pub node: u32,
+    /// Of the pod that was asked for.
+    pub pod: Option<u32>,
+    /// The devices of both.
+    pub devices: Vec<stages::Device>,
 }
 
 /// A network device of a node.

@@ -13,10 +13,11 @@ pub mod spaces;
 pub mod way;
 mod window;
 
+use crate::exec::Observer;
 use anyhow::{Context as _, anyhow};
 use cnibench_model::{
     Case, Trial, Workload,
-    probe::{ProbeResult, RoundTrip},
+    probe::{ProbeProgram, ProbeResult, RoundTrip},
 };
 use cnibench_probes::stages::{Scene, Stages};
 use jiff::Timestamp;
@@ -34,12 +35,34 @@ pub fn refuses(case: &Case) -> Option<String> {
     }
 }
 
-/// Probes that are attached, for one trial.
-pub struct Probes {
-    stages: Stages,
+/// The way between two ends, and who attaches the probes to it.
+pub struct Sights {
+    /// What is observed.
+    pub scene: Scene,
+    /// On whose kernel.
+    pub by: By,
 }
 
-/// When stages were counted.
+/// Who attaches probes.
+pub enum By {
+    /// This process: the cluster is on this kernel.
+    This,
+    /// The observer of a node.
+    Node(Box<Observer>),
+}
+
+/// Probes that are attached, for one trial.
+pub struct Probes {
+    attached: Attached,
+    programs: Vec<ProbeProgram>,
+}
+
+enum Attached {
+    Here(Stages),
+    There(Box<Observer>),
+}
+
+/// When stages were counted, by the wall clock of the machine that the ends are on.
 #[derive(Debug, Clone, Copy)]
 pub struct Counted {
     from: Timestamp,
@@ -51,10 +74,23 @@ impl Probes {
     ///
     /// # Errors
     /// What the kernel or this process lacks.
-    pub async fn attach(scene: Scene) -> anyhow::Result<Self> {
-        let attached = tokio::task::spawn_blocking(move || Stages::attach(&scene)).await;
-        let stages = attached.context("attaching the probes panicked")??;
-        Ok(Self { stages })
+    pub async fn attach(sights: Sights) -> anyhow::Result<Self> {
+        let scene = sights.scene;
+        match sights.by {
+            By::This => {
+                let attached = tokio::task::spawn_blocking(move || Stages::attach(&scene)).await;
+                let stages = attached.context("attaching the probes panicked")??;
+                let programs = stages.programs().to_vec();
+                Ok(Self { attached: Attached::Here(stages), programs })
+            }
+            By::Node(mut observer) => match observer.probe(scene).await {
+                Ok(programs) => Ok(Self { attached: Attached::There(observer), programs }),
+                Err(error) => {
+                    observer.stop().await;
+                    Err(error.into())
+                }
+            },
+        }
     }
 
     /// Counts within a trial that begins now: well after its warm-up, until well before its end.
@@ -64,11 +100,20 @@ impl Probes {
     pub async fn count(&mut self, case: &Case) -> anyhow::Result<Counted> {
         let (wait, length) = window::within(case);
         tokio::time::sleep(Duration::from_secs_f64(wait)).await;
-        self.stages.count(true)?;
-        let from = Timestamp::now();
+        let (_, from) = self.switch(true).await?;
         tokio::time::sleep(Duration::from_secs_f64(length)).await;
-        self.stages.count(false)?;
-        Ok(Counted { from, to: Timestamp::now() })
+        let (to, _) = self.switch(false).await?;
+        Ok(Counted { from, to })
+    }
+
+    /// Switches counting; it was switched between the two moments that are given.
+    async fn switch(&mut self, on: bool) -> anyhow::Result<(Timestamp, Timestamp)> {
+        let before = Timestamp::now();
+        match &mut self.attached {
+            Attached::Here(stages) => stages.count(on)?,
+            Attached::There(observer) => return Ok(observer.count(on).await.map(|at| (at, at))?),
+        }
+        Ok((before, Timestamp::now()))
     }
 
     /// What was counted in the trial's window. Detaches the probes.
@@ -76,23 +121,34 @@ impl Probes {
     /// # Errors
     /// The trial's window was elsewhere, or a map cannot be read.
     pub async fn finish(self, trial: &Trial, counted: Counted) -> anyhow::Result<ProbeResult> {
-        let round_trip = window::counted(trial, counted.from, counted.to)
-            .map_err(|reason| anyhow!("probes: {reason}"))?;
-        let read = tokio::task::spawn_blocking(move || {
-            let seen = self.stages.read()?;
-            Ok::<_, anyhow::Error>((seen, self.stages.programs().to_vec()))
-        });
-        let (seen, programs) = read.await.context("reading the probes panicked")??;
+        let round_trip = window::counted(trial, counted.from, counted.to);
+        let seen = match self.attached {
+            Attached::Here(stages) => tokio::task::spawn_blocking(move || stages.read())
+                .await
+                .context("reading the probes panicked")??,
+            Attached::There(mut observer) => {
+                let seen = observer.counted().await;
+                observer.stop().await;
+                seen?
+            }
+        };
         Ok(ProbeResult {
             stages: seen.stages,
-            round_trip,
+            round_trip: round_trip.map_err(|reason| anyhow!("probes: {reason}"))?,
             drops: seen.drops,
             retransmits: seen.retransmits,
             discards: seen.discards,
             lost_events: seen.lost_events,
             cost: None,
-            programs,
+            programs: self.programs,
         })
+    }
+
+    /// Detaches them after a trial that failed.
+    pub async fn give_up(self) {
+        if let Attached::There(observer) = self.attached {
+            observer.stop().await;
+        }
     }
 }
 

@@ -85,7 +85,7 @@ pub async fn look(
 }
 
 /// What a device is; none: packets between nodes and pods do not pass it.
-fn role(link: &Link, stands: &Stands) -> Option<Role> {
+pub(crate) fn role(link: &Link, stands: &Stands) -> Option<Role> {
     if link.name == "lo" {
         return None;
     }

@@ -7,12 +7,12 @@ use super::{
 use crate::{
     cluster::{Cluster, ClusterError, Ends, Place, Provider, StateError, Topology},
     exec::{Agent, AgentError, Observer},
+    probe::Sights,
 };
 use cnibench_model::{
     Case, CellStatus, CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProofKind,
     ProofOutcome, Surroundings, Trial,
 };
-use cnibench_probes::stages::Scene;
 use std::collections::HashMap;
 
 /// One cni's cluster and the agents that were started in it.
@@ -107,8 +107,8 @@ impl Arm {
     }
 
     /// What latency probes are told of the way between the ends of a placement.
-    pub async fn sights(&self, placement: Placement) -> Result<Scene, String> {
-        self.cluster.sights(placement).await
+    pub async fn sights(&self, placement: Placement, host: bool) -> Result<Sights, String> {
+        self.cluster.sights(placement, host).await
     }
 
     /// What the cni's own pods cost.

@@ -125,7 +125,7 @@ impl Run<'_> {
                 self.batch(batch, &mut sequence, arms, &mut interrupt).await?;
             }
             self.footprints(arms, Phase::Load, &mut interrupt).await?;
-            self.probed(arms, &mut interrupt, &mut sequence).await?;
+            self.probed(number, arms, &mut interrupt, &mut sequence).await?;
             if interrupt.urgency() != Urgency::None {
                 return Ok(());
             }

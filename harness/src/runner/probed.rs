@@ -21,6 +21,7 @@ impl Run<'_> {
     /// Probes every case of the clusters that are up which was measured and has round trips.
     pub(super) async fn probed(
         &mut self,
+        group: usize,
         arms: &mut Arms,
         interrupt: &mut Interrupt,
         sequence: &mut u32,
@@ -29,9 +30,17 @@ impl Run<'_> {
         let Some(pairs) = plan.probe_pairs else { return Ok(()) };
         let mut rng = ChaCha8Rng::seed_from_u64(plan.seed ^ u64::from(*sequence));
         let mut given_up = HashSet::new();
-        let measured = |case: &&Case| self.ends.get(&case.id) == Some(&CellStatus::Measured);
-        let mut cases: Vec<&Case> = plan.cases.iter().filter(measured).collect();
-        cases.retain(|case| arms.get(&case.cni).is_some());
+        // The baseline that rides along is measured in later groups, too, and has not ended yet.
+        let rides = |case: &Case| plan.host_rides && !plan.groups[group].contains(&case.cni);
+        let here = |case: &&Case| match self.ends.get(&case.id) {
+            Some(status) => *status == CellStatus::Measured,
+            None => rides(case) && case.cni.name == "host",
+        };
+        let mut cases: Vec<&Case> = plan.cases.iter().filter(here).collect();
+        cases.retain(|case| {
+            arms.get(&case.cni).is_some() || (rides(case) && case.cni.name == "host")
+        });
+        let begin = group as u32 * pairs;
         for case in cases.iter().filter_map(|c| probe::refuses(c).map(|reason| (&c.id, reason))) {
             self.note(format!("{}: not probed: {}", case.0, case.1))?;
             given_up.insert(case.0.clone());
@@ -45,7 +54,9 @@ impl Run<'_> {
                 if given_up.contains(&case.id) {
                     continue;
                 }
-                let Some(arm) = arms.get(&case.cni) else { continue };
+                let host = rides(case);
+                let arm = if host { arms.first() } else { arms.get(&case.cni) };
+                let Some(arm) = arm else { continue };
                 self.progress.phase(&format!(
                     "probing {} {} on {}, pair {} of {pairs}",
                     case.workload,
@@ -53,11 +64,17 @@ impl Run<'_> {
                     case.cni,
                     block + 1
                 ));
-                let slot = Slot { index: block, block, sequence: *sequence, pair: None };
+                let slot = Slot {
+                    index: begin + block,
+                    block: begin + block,
+                    sequence: *sequence,
+                    pair: None,
+                };
+                let asked = Asked { slot, host, pair: None };
                 *sequence += 2;
                 let taken = tokio::select! {
                     biased;
-                    taken = pair(arm, case, slot, rng.random()) => Some(taken),
+                    taken = pair(arm, case, asked, rng.random()) => Some(taken),
                     () = interrupt.wait() => None,
                 };
                 match taken {
@@ -81,21 +98,20 @@ impl Run<'_> {
 }
 
 /// One trial with probes and one without, next to each other.
-async fn pair(arm: &mut Arm, case: &Case, slot: Slot, first: bool) -> Result<ProbedTrial> {
+async fn pair(arm: &mut Arm, case: &Case, asked: Asked, first: bool) -> Result<ProbedTrial> {
     arm.surround(case).await?;
-    if first {
-        let probed = with(arm, case, slot).await?;
-        let beside = without(arm, case, slot).await?;
-        return Ok(ProbedTrial { beside: probe::whole(&beside), ..probed });
-    }
-    let beside = without(arm, case, slot).await?;
-    let probed = with(arm, case, slot).await?;
+    let (probed, beside) = if first {
+        let probed = with(arm, case, asked).await?;
+        (probed, without(arm, case, asked).await?)
+    } else {
+        let beside = without(arm, case, asked).await?;
+        (with(arm, case, asked).await?, beside)
+    };
     Ok(ProbedTrial { beside: probe::whole(&beside), ..probed })
 }
 
-async fn without(arm: &mut Arm, case: &Case, slot: Slot) -> Result<Trial> {
-    let asked = [Asked { slot, host: false, pair: None }];
-    let results = arm.trials(case, &asked).await;
+async fn without(arm: &mut Arm, case: &Case, asked: Asked) -> Result<Trial> {
+    let results = arm.trials(case, &[asked]).await;
     let result = results.into_iter().next().ok_or_else(|| anyhow!("there was no trial"))?;
     result.map_err(|e| anyhow!("{e}"))
 }
@@ -103,26 +119,39 @@ async fn without(arm: &mut Arm, case: &Case, slot: Slot) -> Result<Trial> {
 /// Tries before a case is given up whose trial was not where it was expected (a busy machine).
 const TRIES: u32 = 3;
 
-async fn with(arm: &mut Arm, case: &Case, slot: Slot) -> Result<ProbedTrial> {
+async fn with(arm: &mut Arm, case: &Case, asked: Asked) -> Result<ProbedTrial> {
     let mut tries = 1;
     loop {
-        match try_with(arm, case, slot).await {
+        let sights = arm.sights(case.placement, asked.host).await;
+        // What is not offered will not be at the next try.
+        let sights = sights.map_err(|reason| anyhow!(reason))?;
+        let probes = Probes::attach(sights).await?;
+        match around(arm, case, asked, probes).await {
             Err(_) if tries < TRIES => tries += 1,
             done => return done,
         }
     }
 }
 
-async fn try_with(arm: &mut Arm, case: &Case, slot: Slot) -> Result<ProbedTrial> {
-    let scene = arm.sights(case.placement).await.map_err(|reason| anyhow!(reason))?;
-    let mut probes = Probes::attach(scene).await?;
-    let (counted, trial) = tokio::join!(probes.count(case), without(arm, case, slot));
-    let trial = trial?;
-    let result = probes.finish(&trial, counted?).await?;
+async fn around(
+    arm: &mut Arm,
+    case: &Case,
+    asked: Asked,
+    mut probes: Probes,
+) -> Result<ProbedTrial> {
+    let (counted, trial) = tokio::join!(probes.count(case), without(arm, case, asked));
+    let (counted, trial) = match (counted, trial) {
+        (Ok(counted), Ok(trial)) => (counted, trial),
+        (Err(error), _) | (_, Err(error)) => {
+            probes.give_up().await;
+            return Err(error);
+        }
+    };
+    let result = probes.finish(&trial, counted).await?;
     Ok(ProbedTrial {
         case: case.id.clone(),
-        index: slot.index,
-        block: slot.block,
+        index: asked.slot.index,
+        block: asked.slot.block,
         started: trial.started,
         workload: case.workload,
         nodes: trial.nodes.clone(),

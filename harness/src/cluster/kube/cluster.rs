@@ -4,14 +4,15 @@ use super::{
     deployment::Deployment,
     footprint::Footprints,
     objects::Role,
-    pods::Pods,
-    prove,
+    pods::{PodFacts, Pods},
+    probes, prove,
     surround::{Changer, State},
 };
 use crate::{
     cluster::{Cluster, Ends, Place, StateError},
     cni::kubernetes::KubeCni,
     exec::{Agent, Link},
+    probe::Sights,
     tell::tell,
 };
 use anyhow::{Context as _, anyhow};
@@ -149,6 +150,13 @@ impl KubeCluster {
     }
 }
 
+impl KubeCluster {
+    /// What is known of the pod that a place is.
+    pub(super) fn pod(&self, place: &Place) -> Option<&PodFacts> {
+        self.pods.pods.get(&place.id)
+    }
+}
+
 #[async_trait]
 impl Cluster for KubeCluster {
     fn info(&self) -> &CniInfo {
@@ -239,6 +247,11 @@ impl Cluster for KubeCluster {
 
     async fn enter(&self, place: &Place) -> anyhow::Result<Link> {
         self.pods.start(&place.id, "agent").await
+    }
+
+    async fn sights(&self, placement: Placement, host: bool) -> Result<Sights, String> {
+        let ends = if host { self.host_ends(placement) } else { self.ends(placement) }?;
+        probes::sights(self, &ends).await.map_err(|e| format!("{e:#}"))
     }
 
     fn observer(&self, place: &Place) -> Option<Place> {

@@ -19,6 +19,7 @@ pub mod nodes;
 pub mod objects;
 pub mod options;
 pub mod pods;
+mod probes;
 mod prove;
 mod provider;
 pub mod ready;

@@ -7,7 +7,7 @@ use crate::{
     exec::{self, Link},
     netlink::Netns,
     probe::{
-        self,
+        self, By, Sights,
         netns::{Stands, Station},
     },
     proof::{self, Way},
@@ -15,7 +15,7 @@ use crate::{
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
 use cnibench_model::{CniInfo, Placement, Proof, ProofKind, ProofOutcome, Surroundings};
-use cnibench_probes::{datapath::Counters, stages::Scene};
+use cnibench_probes::datapath::Counters;
 use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 /// How long one step of taking down may take before it is given up and reported.
@@ -183,7 +183,7 @@ impl Cluster for NetnsCluster {
         self.way(placement, self.topology.family != IpFamily::V6).map(|way| way.ends)
     }
 
-    async fn sights(&self, placement: Placement) -> Result<Scene, String> {
+    async fn sights(&self, placement: Placement, _: bool) -> Result<Sights, String> {
         let way = self.way(placement, self.topology.family != IpFamily::V6)?;
         let path = |netns: &Netns| netns.path().to_owned();
         if path(&way.client) == path(&way.server) {
@@ -201,9 +201,9 @@ impl Cluster for NetnsCluster {
             station(&way.client_node, "client's node"),
             station(&way.server_node, "server's node"),
         ];
-        probe::netns::scene(station(&way.client, "client"), station(&way.server, "server"), nodes)
-            .await
-            .map_err(|e| format!("{e:#}"))
+        let (client, server) = (station(&way.client, "client"), station(&way.server, "server"));
+        let scene = probe::netns::scene(client, server, nodes).await;
+        Ok(Sights { scene: scene.map_err(|e| format!("{e:#}"))?, by: By::This })
     }
 
     async fn surround(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
