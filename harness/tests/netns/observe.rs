@@ -5,7 +5,7 @@ use crate::{
     support::{down, provider, space, topology, up},
 };
 use cnibench::{
-    cluster::IpFamily,
+    cluster::{IpFamily, netns::user_namespace::enter_user_namespace},
     exec::{Agent, local::start_program},
 };
 use cnibench_workloads::protocol::Volley;
@@ -290,8 +290,23 @@ fn without_privileges_it_says_what_it_needs() {
     let program = folder.path().join("cnibench");
     std::fs::copy(binary(), &program).unwrap();
     let output =
-        Command::new(program).arg("observe").uid(65534).gid(65534).current_dir("/").output();
+        Command::new(&program).arg("observe").uid(65534).gid(65534).current_dir("/").output();
     let output = output.unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("run it with sudo"), "{}", stderr(&output));
+
+    let mut inside = Command::new(&program);
+    inside.arg("observe");
+    // SAFETY: the child has one thread and is about to become another program.
+    unsafe {
+        inside.pre_exec(|| {
+            enter_user_namespace().map_err(|e| {
+                eprintln!("{e:#}");
+                std::io::Error::from_raw_os_error(1)
+            })
+        });
+    }
+    let output = inside.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("outside of a user namespace"), "{}", stderr(&output));
 }
