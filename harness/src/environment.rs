@@ -61,7 +61,7 @@ pub fn capture() -> Environment {
         memory_limit_bytes,
         cpu_limit,
         euid: rustix::process::geteuid().as_raw(),
-        user_namespace: text("/proc/self/uid_map").is_some_and(|m| !is_whole_uid_range(&m)),
+        user_namespace: is_in_user_namespace(),
         load_1m: text("/proc/loadavg")
             .and_then(|t| t.split(' ').next()?.parse().ok())
             .unwrap_or_default(),
@@ -160,6 +160,11 @@ fn memory_total(meminfo: &str) -> u64 {
     field(meminfo, "MemTotal")
         .and_then(|v| v.split(' ').next()?.parse::<u64>().ok())
         .map_or(0, |kib| kib * 1024)
+}
+
+/// True where this process is root at most of a user namespace of its own.
+pub fn is_in_user_namespace() -> bool {
+    text("/proc/self/uid_map").is_some_and(|m| !is_whole_uid_range(&m))
 }
 
 fn is_whole_uid_range(uid_map: &str) -> bool {

@@ -6,6 +6,7 @@
 use super::{Outcome, TableFormat, print};
 use crate::{
     cluster::netns::user_namespace::is_privileged,
+    environment::is_in_user_namespace,
     interrupt::Interrupt,
     netlink::Rtnl,
     probe::{
@@ -73,6 +74,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
     if !is_privileged() {
         bail!(
             "observing needs root (namespaces of others, and eBPF programs that trace the kernel): run it with sudo"
+        );
+    }
+    if is_in_user_namespace() {
+        bail!(
+            "observing needs root outside of a user namespace: the kernel takes no tracing programs from inside one"
         );
     }
     super::runtime()?.block_on(observe(args))

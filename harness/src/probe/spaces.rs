@@ -326,11 +326,11 @@ mod tests {
         );
         let ends = |f: &Found| {
             let (client, server) = f.ends().unwrap();
-            (client.label[13..].to_owned(), server.label[13..].to_owned())
+            (client.label[14..].to_owned(), server.label[14..].to_owned())
         };
         let ends: Vec<_> = found.iter().map(ends).collect();
-        let expected = [("-n0p0", "-n1p0"), ("-n0", "-n1"), ("-n0p0", "-n0p1")];
-        assert_eq!(ends, expected.map(|(c, s)| (c[1..].to_owned(), s[1..].to_owned())));
+        let expected = [("n0p0", "n1p0"), ("n0", "n1"), ("n0p0", "n0p1")];
+        assert_eq!(ends, expected.map(|(client, server)| (client.to_owned(), server.to_owned())));
     }
 
     #[test]
