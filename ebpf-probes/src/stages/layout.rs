@@ -162,7 +162,15 @@ pub(super) struct DropKey {
     pub(super) place: u32,
 }
 
-// SAFETY: all four are of plain numbers without padding.
+/// `struct track`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Track {
+    pub(super) last_ns: u64,
+    pub(super) state: [u8; 8],
+}
+
+// SAFETY: all five are of plain numbers without padding.
 unsafe impl Pod for Config {}
 // SAFETY: as above.
 unsafe impl Pod for DeviceKey {}
@@ -170,6 +178,8 @@ unsafe impl Pod for DeviceKey {}
 unsafe impl Pod for Sums {}
 // SAFETY: as above.
 unsafe impl Pod for DropKey {}
+// SAFETY: as above.
+unsafe impl Pod for Track {}
 
 /// `enum count`: what is counted beside stages, in the map's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +190,8 @@ pub(super) enum Count {
     Merged,
     MapFull,
     Retransmits,
+    Followed,
+    Dropped,
 }
 
 #[cfg(test)]
