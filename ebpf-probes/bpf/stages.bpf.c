@@ -90,7 +90,7 @@ enum stage {
 	STAGES,
 };
 
-enum place { PLACE_CLIENT = 1, PLACE_SERVER = 2 };
+enum place { PLACE_ELSEWHERE, PLACE_CLIENT, PLACE_SERVER = 2 };
 /* Request and response are numbered as the places that send them, from 0. */
 #define DIRECTIONS 2
 
@@ -101,9 +101,12 @@ enum count {
 	COUNT_MERGED,
 	COUNT_MAP_FULL,
 	COUNT_RETRANSMITS,
+	COUNT_FOLLOWED, /* packets that a track was begun for */
+	COUNT_DROPPED,  /* of these: dropped on the way */
 	COUNTS,
 };
 
+#define EEXIST 17
 #define SUB_BITS 5
 #define BUCKETS 1024
 /* A packet that is not seen for this long is another one at the same address. */
@@ -354,6 +357,13 @@ static __always_inline bool has_payload(struct sk_buff *skb, struct sock *sk)
 	return false;
 }
 
+/* A packet is followed no further. Two CPUs may come to that at the same time: only one counts it. */
+static __always_inline void ends(__u64 address, __u32 why)
+{
+	if (!bpf_map_delete_elem(&tracks, &address))
+		bump(why);
+}
+
 /* The next event of a packet. */
 static __always_inline struct track *step(__u64 address, struct track *t, __u32 point, __u64 now)
 {
@@ -361,16 +371,20 @@ static __always_inline struct track *step(__u64 address, struct track *t, __u32 
 	__u8 *stage = bpf_map_lookup_elem(&edges, &edge);
 	__u32 of;
 
+	/* Another CPU has begun a new packet at this address meanwhile. */
+	if (now < t->last_ns)
+		return NULL;
 	if (!stage || *stage == NO_EDGE) {
-		bump(COUNT_ILLEGAL_EDGE);
-		bpf_map_delete_elem(&tracks, &address);
+		ends(address, COUNT_ILLEGAL_EDGE);
 		return NULL;
 	}
 	if (now - t->last_ns > TOO_OLD_NS) {
-		bump(COUNT_TOO_OLD);
-		bpf_map_delete_elem(&tracks, &address);
+		ends(address, COUNT_TOO_OLD);
 		return NULL;
 	}
+	/* The last step is of whoever takes the packet off the map. */
+	if (point == POINT_SOCKET && bpf_map_delete_elem(&tracks, &address))
+		return NULL;
 	of = *stage - 1;
 	/* The first device is the sender's own, whatever its role on the way of others. */
 	if (t->first && (point >> 3) == EV_XMIT)
@@ -420,9 +434,10 @@ int BPF_PROG(on_sys_enter, void *regs, long id)
 	return 0;
 }
 
-/* Does a packet begin its way here? It does where a thread in a send call queues its first; later
- * packets of a call, and those that the protocol sends by itself, are new where no packet followed so
- * far can be here by a legal step (a redirect keeps the sender's socket on the packet). */
+/* Does a packet begin its way here? Only at a device of its own socket's namespace (a redirect out of
+ * it keeps the sender's socket on the packet). It does where a thread in a send call queues its first;
+ * later packets of a call, and those that the protocol sends by itself, are new where no packet
+ * followed so far can be here by a legal step. */
 static __always_inline bool begins(struct sk_buff *skb, __u64 address, struct track *before,
 				   __u32 role, __u64 now)
 {
@@ -432,10 +447,13 @@ static __always_inline bool begins(struct sk_buff *skb, __u64 address, struct tr
 	struct track fresh = {};
 	struct thread *t;
 	__u8 *stage;
+	long failed;
 
 	if (!sk)
 		return false;
 	netns = netns_of(sk->__sk_common.skc_net.net);
+	if (netns != netns_of(skb->dev->nd_net.net))
+		return false;
 	place = bpf_map_lookup_elem(&places, &netns);
 	if (!place || *place > PLACE_SERVER)
 		return false;
@@ -447,8 +465,7 @@ static __always_inline bool begins(struct sk_buff *skb, __u64 address, struct tr
 		stage = bpf_map_lookup_elem(&edges, &edge);
 		if (!t && stage && *stage != NO_EDGE)
 			return false;
-		bump(COUNT_SKB_REUSED);
-		bpf_map_delete_elem(&tracks, &address);
+		ends(address, COUNT_SKB_REUSED);
 	}
 	if (!has_payload(skb, sk))
 		return true;
@@ -461,8 +478,13 @@ static __always_inline bool begins(struct sk_buff *skb, __u64 address, struct tr
 		t->send_ns = 0;
 		bpf_map_update_elem(&sockets, &socket, &pid, BPF_ANY);
 	}
-	if (bpf_map_update_elem(&tracks, &address, &fresh, BPF_ANY))
-		bump(COUNT_MAP_FULL);
+	failed = bpf_map_update_elem(&tracks, &address, &fresh, BPF_NOEXIST);
+	if (failed == -EEXIST) {
+		/* The one before could not be deleted: its part of the map was locked. */
+		bump(COUNT_SKB_REUSED);
+		failed = bpf_map_update_elem(&tracks, &address, &fresh, BPF_ANY);
+	}
+	bump(failed ? COUNT_MAP_FULL : COUNT_FOLLOWED);
 	return true;
 }
 
@@ -554,7 +576,6 @@ int BPF_PROG(on_ready, struct sock *sk)
 	k = step(*address, k, POINT_SOCKET, now);
 	if (!k)
 		return 0;
-	bpf_map_delete_elem(&tracks, address);
 	*address = 0;
 	pid = bpf_map_lookup_elem(&sockets, &socket);
 	t = pid ? bpf_map_lookup_elem(&threads, pid) : NULL;
@@ -603,36 +624,60 @@ int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_stru
 	return 0;
 }
 
-SEC("tp_btf/kfree_skb")
-int BPF_PROG(on_drop, struct sk_buff *skb, void *location, int reason)
+/* Whose drop it is: the receiving socket's, since sockets use the place of "dev" for other things; else
+ * that of the device where the packet is; else (on its way to one) the sender's. Of packets that are
+ * followed a drop anywhere else counts, too. */
+static __always_inline int dropped(struct sk_buff *skb, int reason, struct sock *to)
 {
 	struct drop key = {};
 	__u32 netns = 0, *place;
-	struct net_device *dev;
+	struct net *net = NULL;
 	__u64 one = 1, *n, address = (__u64)skb;
-	struct sock *sk;
+	struct net_device *dev;
+	struct sock *from;
+	bool followed = false;
 
-	if (bpf_map_lookup_elem(&tracks, &address))
-		bpf_map_delete_elem(&tracks, &address);
+	if (bpf_map_lookup_elem(&tracks, &address)) {
+		followed = true;
+		ends(address, COUNT_DROPPED);
+	}
 	if (!counting())
 		return 0;
-	sk = skb->sk;
 	dev = skb->dev;
-	if (sk)
-		netns = netns_of(sk->__sk_common.skc_net.net);
-	else if (dev)
+	from = skb->sk;
+	if (to) {
+		bpf_probe_read_kernel(&net, sizeof(net), &to->__sk_common.skc_net.net);
+		bpf_probe_read_kernel(&netns, sizeof(netns), &net->ns.inum);
+	}
+	if (!netns && dev)
 		netns = netns_of(dev->nd_net.net);
-	place = bpf_map_lookup_elem(&places, &netns);
-	if (!place)
-		return 0;
+	if (!netns && from)
+		netns = netns_of(from->__sk_common.skc_net.net);
 	key.reason = reason;
-	key.place = *place;
+	place = bpf_map_lookup_elem(&places, &netns);
+	if (place)
+		key.place = *place;
+	else if (!followed)
+		return 0;
 	n = bpf_map_lookup_elem(&drops, &key);
 	if (n)
 		__sync_fetch_and_add(n, 1);
 	else if (bpf_map_update_elem(&drops, &key, &one, BPF_NOEXIST))
 		bump(COUNT_MAP_FULL);
 	return 0;
+}
+
+/* Linux 6.11 and newer name the receiving socket (NULL: none). */
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(on_drop, struct sk_buff *skb, void *location, int reason, struct sock *to)
+{
+	return dropped(skb, reason, to);
+}
+
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(on_drop_5_17, struct sk_buff *skb, void *location, int reason)
+{
+	return dropped(skb, reason, NULL);
 }
 
 SEC("tp_btf/tcp_retransmit_skb")

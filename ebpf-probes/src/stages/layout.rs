@@ -175,7 +175,15 @@ pub(super) struct DropKey {
     pub(super) place: u32,
 }
 
-// SAFETY: all four are of plain numbers without padding.
+/// `struct track`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Track {
+    pub(super) last_ns: u64,
+    pub(super) state: [u8; 8],
+}
+
+// SAFETY: all five are of plain numbers without padding.
 unsafe impl Pod for Config {}
 // SAFETY: as above.
 unsafe impl Pod for DeviceKey {}
@@ -183,6 +191,8 @@ unsafe impl Pod for DeviceKey {}
 unsafe impl Pod for Sums {}
 // SAFETY: as above.
 unsafe impl Pod for DropKey {}
+// SAFETY: as above.
+unsafe impl Pod for Track {}
 
 /// `enum count`: what is counted beside stages, in the map's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,6 +203,8 @@ pub(super) enum Count {
     Merged,
     MapFull,
     Retransmits,
+    Followed,
+    Dropped,
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use aya::{
 use cnibench_model::probe::{
     Direction, DiscardCount, DiscardKind, DropCount, ProbeProgram, StageStats,
 };
-use layout::{Config, Count, DeviceKey, DropKey, POINTS, Role, Sums, TIMED};
+use layout::{Config, Count, DeviceKey, DropKey, POINTS, Role, Sums, TIMED, Track};
 use serde::{Deserialize, Serialize};
 use std::{
     fs,
@@ -66,10 +66,26 @@ pub struct Seen {
     pub discards: Vec<DiscardCount>,
     /// Times that a program was not run since it was running already on that CPU.
     pub lost_events: u64,
+    /// What became of the packets that were followed.
+    pub packets: Packets,
 }
 
-/// A program of the object: its name, its tracepoint, whether stages can be timed without it.
-const PROGRAMS: [(&str, &str, bool); 10] = [
+/// Packets that were followed while counting was on. Each of them is one that [`cnibench_model::Stage::ToSocket`]
+/// counts, one of the discards, or one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packets {
+    /// All, from their first device on.
+    pub followed: u64,
+    /// Dropped on the way, wherever.
+    pub dropped: u64,
+    /// Neither at a socket nor dropped when this was read: under way, or ended where no event says so
+    /// (merged into another packet). The map of them has an upper limit.
+    pub under_way: u64,
+}
+
+/// A program of the object: its name, its tracepoint, whether stages cannot be timed without it. Of
+/// several that are for one tracepoint the first that the kernel takes is used.
+const PROGRAMS: [(&str, &str, bool); 11] = [
     ("on_sys_enter", "sys_enter", true),
     ("on_queue", "net_dev_queue", true),
     ("on_xmit", "net_dev_start_xmit", true),
@@ -79,8 +95,13 @@ const PROGRAMS: [(&str, &str, bool); 10] = [
     ("on_switch", "sched_switch", true),
     ("on_tcp", "tcp_probe", false),
     ("on_drop", "kfree_skb", false),
+    // Before Linux 6.11 the tracepoint has one argument less.
+    ("on_drop_5_17", "kfree_skb", false),
     ("on_retransmit", "tcp_retransmit_skb", false),
 ];
+
+/// Tracepoints of what counts and times nothing.
+const COUNTERS: [&str; 2] = ["kfree_skb", "tcp_retransmit_skb"];
 
 /// Places in the map beyond client and server begin here.
 const FIRST_OTHER: u32 = 3;
@@ -99,6 +120,20 @@ impl Stages {
     /// # Errors
     /// What this kernel or this process lacks, with the kernel's reason.
     pub fn attach(scene: &Scene) -> Result<Self, Lack> {
+        Self::attach_those(scene, |_| true)
+    }
+
+    /// The same with the programs alone that count drops and retransmits and time nothing: they do
+    /// nothing as long as no packet is lost.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach); each of these programs may also be missing
+    /// ([`programs`](Self::programs)).
+    pub fn attach_counters(scene: &Scene) -> Result<Self, Lack> {
+        Self::attach_those(scene, |tracepoint| COUNTERS.contains(&tracepoint))
+    }
+
+    fn attach_those(scene: &Scene, wanted: impl Fn(&str) -> bool) -> Result<Self, Lack> {
         if !has_btf() {
             return Err(Lack::Btf);
         }
@@ -108,7 +143,17 @@ impl Stages {
         let btf = Btf::from_sys_fs().map_err(|_| Lack::Btf)?;
         let mut programs = Vec::new();
         for (program, tracepoint, needed) in PROGRAMS {
+            if !wanted(tracepoint) {
+                continue;
+            }
             let name = format!("tp_btf/{tracepoint}");
+            let known = programs.iter().position(|p: &ProbeProgram| p.name == name);
+            if let Some(known) = known {
+                if programs[known].attached {
+                    continue;
+                }
+                programs.remove(known);
+            }
             let reason = match start(&source, &mut ebpf, program, tracepoint, &btf) {
                 Ok(()) => None,
                 Err(error) if needed => return Err(error.into()),
@@ -172,6 +217,11 @@ impl Stages {
             retransmits: count(Count::Retransmits)?,
             discards,
             lost_events: self.lost_events(),
+            packets: Packets {
+                followed: count(Count::Followed)?,
+                dropped: count(Count::Dropped)?,
+                under_way: self.under_way()?,
+            },
         })
     }
 
@@ -210,6 +260,11 @@ impl Stages {
         Ok(stages)
     }
 
+    fn under_way(&self) -> Result<u64, MapError> {
+        let tracks: HashMap<_, u64, Track> = HashMap::try_from(self.map("tracks")?)?;
+        Ok(tracks.keys().filter(Result::is_ok).count() as u64)
+    }
+
     fn drops(&self) -> Result<Vec<DropCount>, MapError> {
         let map: HashMap<_, DropKey, u64> = HashMap::try_from(self.map("drops")?)?;
         let found: Vec<(DropKey, u64)> = map.iter().collect::<Result<_, _>>()?;
@@ -234,7 +289,8 @@ impl Stages {
             1 => "client".to_owned(),
             2 => "server".to_owned(),
             n => {
-                let other = self.scene.others.get((n - FIRST_OTHER) as usize);
+                let index = n.checked_sub(FIRST_OTHER).map(|i| i as usize);
+                let other = index.and_then(|i| self.scene.others.get(i));
                 other.map_or_else(|| "elsewhere".to_owned(), |(_, what)| what.clone())
             }
         }

@@ -19,7 +19,10 @@ use cnibench_model::{
     Case, Trial, Workload,
     probe::{ProbeProgram, ProbeResult, RoundTrip},
 };
-use cnibench_probes::stages::{Scene, Stages};
+use cnibench_probes::{
+    capability::Lack,
+    stages::{Scene, Stages},
+};
 use jiff::Timestamp;
 use std::time::Duration;
 pub use window::round_trip;
@@ -33,6 +36,19 @@ pub fn refuses(case: &Case) -> Option<String> {
         }
         other => Some(format!("{other} has no round trips of its own to cut into stages")),
     }
+}
+
+/// Where latency probes are to be had.
+pub const REMEDY: &str =
+    "Linux 5.17 or newer with CONFIG_DEBUG_INFO_BTF, and root outside of a user namespace";
+
+/// Loads and attaches every program that stages cannot be timed without, and takes all away again.
+/// Blocks.
+///
+/// # Errors
+/// What the kernel or this process lacks.
+pub fn try_all() -> Result<(), Lack> {
+    Stages::attach(&Scene::default()).map(drop)
 }
 
 /// The way between two ends, and who attaches the probes to it.

@@ -45,6 +45,7 @@ pub async fn run(
         left: trials_left(plan),
         missed: HashMap::new(),
         bad_states: HashMap::new(),
+        unprobed: false,
     };
     let outcome = run.everything(provider, topology, &mut arms, interrupt.clone()).await;
     // Down first, so that what could not be cleaned is in the record.
@@ -84,6 +85,8 @@ struct Run<'a> {
     missed: HashMap<CaseId, CellStatus>,
     /// States of a cni's cluster whose proof failed.
     bad_states: HashMap<(CniSpec, Surroundings), CellStatus>,
+    /// It was found, and said, that this process cannot probe.
+    unprobed: bool,
 }
 
 impl Run<'_> {

@@ -9,10 +9,11 @@ use super::{
 };
 use crate::{
     interrupt::{Interrupt, Urgency},
-    probe::{self, Probes},
+    probe::{self, Probes, REMEDY},
 };
 use anyhow::{Result, anyhow};
 use cnibench_model::{Case, CellStatus, JournalLine, ProbedTrial, Trial};
+use cnibench_probes::capability::Lack;
 use rand::{Rng as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 use std::collections::HashSet;
@@ -44,6 +45,10 @@ impl Run<'_> {
         for case in cases.iter().filter_map(|c| probe::refuses(c).map(|reason| (&c.id, reason))) {
             self.note(format!("{}: not probed: {}", case.0, case.1))?;
             given_up.insert(case.0.clone());
+        }
+        cases.retain(|case| !given_up.contains(&case.id));
+        if cases.is_empty() || self.unprobed {
+            return Ok(());
         }
         for block in 0..pairs {
             cases.shuffle(&mut rng);
@@ -84,6 +89,11 @@ impl Run<'_> {
                     }
                     Some(Ok(trial)) => {
                         self.journal.append(&JournalLine::Probed(Box::new(trial)))?
+                    }
+                    // Of all cases: this kernel, or this process, has no probes. Said once.
+                    Some(Err(error)) if error.downcast_ref::<Lack>().is_some() => {
+                        self.unprobed = true;
+                        return self.note(format!("not probed: {error:#} (it takes {REMEDY})"));
                     }
                     Some(Err(error)) => {
                         arm.forget_agents().await;

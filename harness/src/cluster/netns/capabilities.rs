@@ -1,12 +1,15 @@
 //! What this kernel can do for us, found by doing it in a namespace that ends with the try.
 
 use super::user_namespace;
-use crate::netlink::{
-    Batch, Rtnl,
-    namespace::scratch,
-    nftables::{Family, Field, Hook, Part, Table, Verdict},
-    socket::{Netlink, Request},
-    tun,
+use crate::{
+    netlink::{
+        Batch, Rtnl,
+        namespace::scratch,
+        nftables::{Family, Field, Hook, Part, Table, Verdict},
+        socket::{Netlink, Request},
+        tun,
+    },
+    probe,
 };
 use anyhow::Context as _;
 use cnibench_probes::capability::{Kind, try_kind};
@@ -127,18 +130,25 @@ pub const TP_BTF: &Feature = &Feature {
     remedy: "CONFIG_DEBUG_INFO_BTF, and root outside of a user namespace",
     run: || kind(Kind::TpBtf),
 };
-/// An extra of latency probes.
+/// All that latency probes need.
+pub const LATENCY_PROBES: &Feature = &Feature {
+    name: "latency probes",
+    tries: "every program that times stages, on its tracepoint",
+    remedy: probe::REMEDY,
+    run: || Ok(probe::try_all()?),
+};
+/// For extras of latency probes.
 pub const FENTRY: &Feature = &Feature {
     name: "ebpf fentry",
     tries: "an eBPF program on a kernel function's entry",
-    remedy: "only needed for the probes' extras: CONFIG_FUNCTION_TRACER with direct calls",
+    remedy: "not used yet, only for extras of the latency probes: CONFIG_FUNCTION_TRACER with direct calls",
     run: || kind(Kind::Fentry),
 };
-/// An extra of latency probes.
+/// For extras of latency probes.
 pub const KPROBE: &Feature = &Feature {
     name: "ebpf kprobe",
     tries: "an eBPF program on a kprobe",
-    remedy: "only needed for the probes' extras: CONFIG_KPROBES",
+    remedy: "not used yet, only for extras of the latency probes: CONFIG_KPROBES",
     run: || kind(Kind::Kprobe),
 };
 
@@ -155,6 +165,7 @@ pub const ALL: &[&Feature] = &[
     TCX,
     CLSACT,
     TP_BTF,
+    LATENCY_PROBES,
     FENTRY,
     KPROBE,
     USER_NAMESPACES,
