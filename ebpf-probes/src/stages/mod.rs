@@ -72,7 +72,7 @@ pub struct Seen {
 
 /// Packets that were followed while counting was on. Each of them is one that [`cnibench_model::Stage::ToSocket`]
 /// counts, one of the discards, or one of these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packets {
     /// All, from their first device on.
     pub followed: u64,

@@ -167,6 +167,7 @@ fn passed(
 mod tests {
     use super::*;
     use cnibench_model::{StoredHistogram, histogram};
+    use cnibench_probes::stages::Packets;
 
     fn stats(stage: Stage, values: &[(u64, u64)]) -> StageStats {
         let mut h = histogram::empty();
@@ -181,7 +182,14 @@ mod tests {
     }
 
     fn seen(stages: Vec<StageStats>) -> Seen {
-        Seen { stages, drops: Vec::new(), retransmits: 0, discards: Vec::new(), lost_events: 0 }
+        Seen {
+            stages,
+            drops: Vec::new(),
+            retransmits: 0,
+            discards: Vec::new(),
+            packets: Packets::default(),
+            lost_events: 0,
+        }
     }
 
     fn drop(reason: &str, netns_role: &str, count: u64) -> DropCount {
