@@ -33,7 +33,7 @@ fn ends(run: &str, cluster: &dyn Cluster) -> Ends {
 }
 
 async fn scene(cluster: &dyn Cluster) -> Scene {
-    cluster.sights(Placement::CrossNode).await.unwrap()
+    cluster.sights(Placement::CrossNode, false).await.unwrap_or_else(|e| panic!("{e}")).scene
 }
 
 fn of(seen: &Seen, direction: Direction) -> Vec<&StageStats> {
