@@ -37,24 +37,54 @@ pub(super) fn counted(trial: &Trial, from: Timestamp, to: Timestamp) -> Result<R
             whole.window_s
         ));
     }
-    let transactions: f64 = (0u32..)
-        .zip(&trial.slices)
-        .map(|(i, rate)| {
-            let begin = f64::from(i) * trial.slice_s;
-            let overlap = to.min(begin + trial.slice_s) - from.max(begin);
-            rate * overlap.max(0.0)
-        })
-        .sum();
+    let transactions = within_slices(&trial.slices, trial.slice_s, from, to);
     if transactions < 1.0 {
         return Err("the generator completed nothing while stages were counted".to_owned());
     }
-    // One flow that waits for each answer: its mean time goes with the inverse of its rate. The mean of
-    // the whole trial is that of another stretch of time, on a busy machine of quite another one.
-    let here = transactions / (to - from);
-    let overall = whole.rate().ok_or("the trial has no window")?;
-    Ok(RoundTrip {
-        transactions: transactions.round() as u64,
-        mean_ns: whole.mean_ns * overall / here,
-        window_s: to - from,
-    })
+    part(whole, transactions, to - from).ok_or_else(|| "the trial has no window".to_owned())
+}
+
+/// Transactions between two moments, of rates in slices of time.
+fn within_slices(slices: &[f64], slice_s: f64, from: f64, to: f64) -> f64 {
+    let parts = (0u32..).zip(slices).map(|(i, rate)| {
+        let begin = f64::from(i) * slice_s;
+        let overlap = to.min(begin + slice_s) - from.max(begin);
+        rate * overlap.max(0.0)
+    });
+    parts.sum()
+}
+
+/// A part of a trial. One flow that waits for each answer has a mean time that goes with the inverse of
+/// its rate: the mean of the whole trial is that of another stretch of time, on a busy machine of quite
+/// another one. None: the trial has no rate.
+fn part(whole: RoundTrip, transactions: f64, window_s: f64) -> Option<RoundTrip> {
+    let here = transactions / window_s;
+    let mean_ns = whole.mean_ns * whole.rate()? / here;
+    Some(RoundTrip { transactions: transactions.round() as u64, mean_ns, window_s })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_are_cut_at_both_ends() {
+        let slices = [1000.0, 3000.0, 2000.0];
+        let cut = |from, to| within_slices(&slices, 0.1, from, to).round();
+        assert_eq!(cut(0.0, 0.3), 600.0);
+        assert_eq!(cut(0.05, 0.15), 200.0);
+        assert_eq!(cut(0.22, 0.27), 100.0);
+        assert_eq!(cut(0.3, 0.4), 0.0);
+    }
+
+    #[test]
+    fn a_slow_part_of_a_trial_has_longer_round_trips() {
+        // Of 100 us each, 98 of which the generator saw as round trips.
+        let whole = RoundTrip { transactions: 10_000, mean_ns: 98_000.0, window_s: 1.0 };
+        let slow = part(whole, 2_500.0, 0.5).unwrap();
+        assert_eq!((slow.transactions, slow.mean_ns.round()), (2_500, 196_000.0));
+        let same = part(whole, 5_000.0, 0.5).unwrap();
+        assert_eq!(same.mean_ns.round(), 98_000.0);
+        assert_eq!(part(RoundTrip { window_s: 0.0, ..whole }, 1.0, 0.5), None);
+    }
 }

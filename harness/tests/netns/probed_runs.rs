@@ -6,13 +6,12 @@ use crate::{
     support::provider,
 };
 use cnibench_model::{CellStatus, ProbedTrial, Record, Stage, probe::Direction};
-use rustix::process::Signal;
 use std::{
     collections::BTreeSet,
     io::{BufRead as _, BufReader},
     os::unix::{fs::PermissionsExt, process::CommandExt as _},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 /// Trials long enough to be counted in.
@@ -121,6 +120,16 @@ fn loaded() -> (BTreeSet<u32>, BTreeSet<u32>) {
     (programs.collect(), maps.collect())
 }
 
+/// Killed (SIGKILL) when it goes, also where the test fails before.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn of_a_killed_run_no_program_and_no_map_is_left() {
     let folder = tempfile::tempdir().unwrap();
@@ -128,7 +137,8 @@ fn of_a_killed_run_no_program_and_no_map_is_left() {
     let mut command = long(&out, "2s");
     command.args(["--cni", "flannel-vxlan", "--workload", "tcp_rr", "--placement", "cross-node"]);
     command.args(["--trials", "1", "--probes=50"]);
-    let mut child = command.spawn().unwrap();
+    let mut killed = Killed(command.spawn().unwrap());
+    let child = &mut killed.0;
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let begun = lines.map_while(Result::ok).any(|line| line.contains("probing"));
     let mut mine = Default::default();
@@ -139,9 +149,7 @@ fn of_a_killed_run_no_program_and_no_map_is_left() {
         });
     }
     let before = loaded();
-    let killed = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
-    rustix::process::kill_process(killed, Signal::KILL).unwrap();
-    child.wait().unwrap();
+    drop(killed);
     assert!(begun, "it ended without probing");
     assert!(mine.0.is_subset(&before.0) && mine.1.len() >= 9, "{mine:?} {before:?}");
     // The kernel frees them behind a grace period. What is pinned would stay.
