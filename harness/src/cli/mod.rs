@@ -69,6 +69,11 @@ enum Command {
     /// Remove what interrupted runs left; runs that are alive are left alone.
     Clean(clean::Args),
     /// Show where packets of a running cluster, or of any two namespaces, spend their time, live.
+    ///
+    /// Attaches the latency probes and prints, again and again, how long packets between two ends took
+    /// in each stage of their way, in microseconds: of a cluster of namespaces that is running
+    /// (`cnibench run`), or of any two ends that are named. Changes nothing; what is attached ends with
+    /// the command (Ctrl-C). Needs root outside of a user namespace and a kernel with BTF.
     Observe(observe::Args),
     /// Print the rights that a run needs in a cluster, as a manifest to apply.
     Rbac(rbac::Args),

@@ -27,12 +27,7 @@ use tabled::{
 };
 use tokio::time::MissedTickBehavior;
 
-/// Attaches the latency probes to two namespaces of this machine and prints, again and again, how long
-/// packets between them took in each stage of their way: of a cluster of namespaces that is running
-/// (`cnibench run`), or of any two ends that are named. Nothing is changed; what is attached ends with
-/// the command (Ctrl-C). Needs root and a kernel with BTF. Times are in microseconds.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
 pub struct Args {
     /// The end whose packets are requests: a process id, a name that `ip netns` knows, or a path.
     /// By default pod 0 of node 0 of the running cluster.
