@@ -110,12 +110,27 @@ enum count {
 #define SUB_BITS 5
 #define BUCKETS 1024
 /* A packet that is not seen for this long is another one at the same address. */
-#define TOO_OLD_NS 1000000000ULL
+#define TOO_OLD_NS 200000000ULL
 
 struct config {
 	__u64 send_calls[3]; /* numbers of the system calls that send through a socket */
-	__u32 counting;      /* 0: follow packets, add nothing */
+	__u64 after_ns;      /* COUNT_WINDOW: from the first send of a flow until the window opens */
+	__u64 for_ns;        /* COUNT_WINDOW: how long the window is open */
+	__u32 counting;      /* enum counting */
 	__u32 unused;
+};
+
+enum counting {
+	COUNT_NOTHING, /* follow packets, add nothing */
+	COUNT_ALL,
+	COUNT_WINDOW, /* what lies in the window, to the nanosecond */
+};
+
+/* The window, once a flow has begun to send. */
+struct window {
+	__u64 from_ns; /* 0: none has */
+	__u64 to_ns;
+	__u64 first; /* the thread that sent first, by its id */
 };
 
 struct device {
@@ -139,7 +154,8 @@ struct thread {
 	__u8 running;
 	__u8 direction; /* of what made it ready */
 	__u8 place;
-	__u8 unused[5];
+	__u8 woken; /* put on a CPU since its data was ready */
+	__u8 unused[4];
 };
 
 struct sums {
@@ -158,6 +174,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct config);
 } config SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct window);
+} window SEC(".maps");
 
 /* Network namespace (inode) -> enum place; places beyond 2 only have their drops counted. */
 struct {
@@ -242,6 +265,8 @@ struct {
 	__type(value, __u64);
 } drops SEC(".maps");
 
+#define barrier() asm volatile("" ::: "memory")
+
 static __always_inline struct config *settings(void)
 {
 	__u32 zero = 0;
@@ -249,11 +274,24 @@ static __always_inline struct config *settings(void)
 	return bpf_map_lookup_elem(&config, &zero);
 }
 
+static __always_inline struct window *opened(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&window, &zero);
+}
+
 static __always_inline bool counting(void)
 {
 	struct config *c = settings();
+	struct window *w;
+	__u64 now;
 
-	return c && c->counting;
+	if (!c || c->counting != COUNT_WINDOW)
+		return c && c->counting;
+	w = opened();
+	now = bpf_ktime_get_ns();
+	return w && w->from_ns && now >= w->from_ns && now < w->to_ns;
 }
 
 static __always_inline void bump(__u32 which)
@@ -301,15 +339,31 @@ static __always_inline __u32 bucket(__u64 ns)
 	return ((e - SUB_BITS + 1) << SUB_BITS) + ((ns >> (e - SUB_BITS)) & ((1 << SUB_BITS) - 1));
 }
 
-static __always_inline void add(__u32 stage, __u32 direction, __u64 ns)
+/* What lies in the window of the time between two events: so the stages of a flow add up to the window,
+ * also where a long wait begins before it or ends after it. */
+static __always_inline void add(__u32 stage, __u32 direction, __u64 from, __u64 to)
 {
 	__u32 series = direction * STAGES + stage;
+	struct config *c = settings();
+	struct window *w;
 	struct sums *s;
 	__u32 slot;
-	__u64 *n;
+	__u64 *n, ns;
 
-	if (!counting())
+	if (!c || !c->counting)
 		return;
+	if (c->counting == COUNT_WINDOW) {
+		w = opened();
+		if (!w || !w->from_ns)
+			return;
+		if (from < w->from_ns)
+			from = w->from_ns;
+		if (to > w->to_ns)
+			to = w->to_ns;
+	}
+	if (from >= to)
+		return;
+	ns = to - from;
 	s = bpf_map_lookup_elem(&sums, &series);
 	if (s) {
 		s->count += 1;
@@ -390,7 +444,7 @@ static __always_inline struct track *step(__u64 address, struct track *t, __u32 
 	if (t->first && (point >> 3) == EV_XMIT)
 		of = STAGE_POD_DEVICE;
 	t->first = 0;
-	add(of, t->direction, now - t->last_ns);
+	add(of, t->direction, t->last_ns, now);
 	t->last_ns = now;
 	t->point = point;
 	return t;
@@ -403,6 +457,7 @@ int BPF_PROG(on_sys_enter, void *regs, long id)
 	struct thread fresh = {}, *t;
 	struct task_struct *task;
 	__u32 pid, netns, *place;
+	struct window *w;
 	__u64 now;
 
 	if (!c || id < 0)
@@ -421,13 +476,21 @@ int BPF_PROG(on_sys_enter, void *regs, long id)
 		fresh.place = *place;
 		fresh.running = 1;
 		fresh.send_ns = bpf_ktime_get_ns();
+		/* The first thread says hello and go; the first send of another one is of a flow. */
+		w = opened();
+		if (w && *place == PLACE_CLIENT && !w->first) {
+			w->first = pid;
+		} else if (w && *place == PLACE_CLIENT && !w->from_ns) {
+			w->to_ns = fresh.send_ns + c->after_ns + c->for_ns;
+			w->from_ns = fresh.send_ns + c->after_ns;
+		}
 		if (bpf_map_update_elem(&threads, &pid, &fresh, BPF_ANY))
 			bump(COUNT_MAP_FULL);
 		return 0;
 	}
 	now = bpf_ktime_get_ns();
 	if (t->ready_ns) {
-		add(STAGE_APPLICATION, t->direction, t->ran_ns + now - t->since_ns);
+		add(STAGE_APPLICATION, t->direction, t->since_ns - t->ran_ns, now);
 		t->ready_ns = 0;
 	}
 	t->send_ns = now;
@@ -474,7 +537,7 @@ static __always_inline bool begins(struct sk_buff *skb, __u64 address, struct tr
 	fresh.direction = *place - 1;
 	fresh.first = 1;
 	if (t) {
-		add(STAGE_SOCKET_TO_QDISC, fresh.direction, now - t->send_ns);
+		add(STAGE_SOCKET_TO_QDISC, fresh.direction, t->send_ns, now);
 		t->send_ns = 0;
 		bpf_map_update_elem(&sockets, &socket, &pid, BPF_ANY);
 	}
@@ -504,12 +567,20 @@ int BPF_PROG(on_queue, struct sk_buff *skb)
 }
 
 /* A followed packet at a device; devices without a role are part of what lies between two others. */
-static __always_inline void meets(__u64 address, struct track *t, struct net_device *dev, __u32 event)
+static __always_inline bool meets(__u64 address, struct track *t, struct net_device *dev, __u32 event)
 {
 	__u32 role = t ? role_of(dev) : 0;
 
-	if (role)
-		step(address, t, event * 8 + role, bpf_ktime_get_ns());
+	return role && step(address, t, event * 8 + role, bpf_ktime_get_ns());
+}
+
+/* Is it a socket of the end that packets of this direction go to? */
+static __always_inline bool receives(struct sock *sk, __u32 direction)
+{
+	__u32 netns = netns_of(sk->__sk_common.skc_net.net);
+	__u32 *place = bpf_map_lookup_elem(&places, &netns);
+
+	return place && *place <= PLACE_SERVER && *place - 1 != direction;
 }
 
 SEC("tp_btf/net_dev_start_xmit")
@@ -545,8 +616,7 @@ int BPF_PROG(on_receive, struct sk_buff *skb)
 	__u64 address = (__u64)skb;
 	struct track *t = bpf_map_lookup_elem(&tracks, &address);
 
-	meets(address, t, skb->dev, EV_RECEIVE);
-	receiving(t ? address : 0);
+	receiving(meets(address, t, skb->dev, EV_RECEIVE) ? address : 0);
 	return 0;
 }
 
@@ -554,7 +624,9 @@ int BPF_PROG(on_receive, struct sk_buff *skb)
 SEC("tp_btf/tcp_probe")
 int BPF_PROG(on_tcp, struct sock *sk, struct sk_buff *skb)
 {
-	receiving((__u64)skb);
+	__u32 netns = netns_of(sk->__sk_common.skc_net.net);
+
+	receiving(bpf_map_lookup_elem(&places, &netns) ? (__u64)skb : 0);
 	return 0;
 }
 
@@ -570,7 +642,7 @@ int BPF_PROG(on_ready, struct sock *sk)
 	if (!address || !*address)
 		return 0;
 	k = bpf_map_lookup_elem(&tracks, address);
-	if (!k)
+	if (!k || !receives(sk, k->direction))
 		return 0;
 	direction = k->direction;
 	k = step(*address, k, POINT_SOCKET, now);
@@ -584,10 +656,13 @@ int BPF_PROG(on_ready, struct sock *sk)
 	/* What came while it had not looked yet is part of the same turn. */
 	if (t->ready_ns)
 		return 0;
-	t->ready_ns = now;
 	t->since_ns = now;
 	t->ran_ns = 0;
 	t->direction = direction;
+	t->woken = 0;
+	/* Last: the thread may be looked at on another CPU. */
+	barrier();
+	t->ready_ns = now;
 	return 0;
 }
 
@@ -602,9 +677,10 @@ int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_stru
 	t = from ? bpf_map_lookup_elem(&threads, &from) : NULL;
 	if (t) {
 		t->running = 0;
-		/* It sleeps although its data was ready: it has taken that and waits for something
-		 * else than what sends (a thread that only receives). */
-		if (!preempt && prev_state)
+		/* It was woken for its data and sleeps again: it has taken that and waits for something
+		 * else than what sends (a thread that only receives). One that goes to sleep just when
+		 * its data comes is woken at once. */
+		if (!preempt && prev_state && t->woken)
 			t->ready_ns = 0;
 		if (t->ready_ns) {
 			now = bpf_ktime_get_ns();
@@ -617,8 +693,9 @@ int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_stru
 		t->running = 1;
 		if (t->ready_ns) {
 			now = bpf_ktime_get_ns();
-			add(STAGE_WAKE_UP, t->direction, now - t->since_ns);
+			add(STAGE_WAKE_UP, t->direction, t->since_ns, now);
 			t->since_ns = now;
+			t->woken = 1;
 		}
 	}
 	return 0;

@@ -125,7 +125,7 @@ fn main() {
             "host" => [space("n0"), space("n1")],
             _ => [space("n0p0"), space("n1p0")],
         };
-        let scene = rt.block_on(cluster.sights(Placement::CrossNode)).unwrap();
+        let scene = rt.block_on(cluster.sights(Placement::CrossNode, false)).unwrap().scene;
         let addr = cluster.ends(Placement::CrossNode).unwrap().server_addr;
         let mut pair = Pair::new(&client, &server, addr);
         for (name, attach) in sets {

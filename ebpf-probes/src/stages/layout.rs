@@ -120,6 +120,9 @@ pub fn steps() -> Vec<(Point, Point, Stage)> {
         (at(Queue, Bridge), at(Xmit, Bridge), Stage::ToPod),
         (at(Xmit, Bridge), at(Queue, Port), Stage::ToPod),
         (at(Queue, Port), at(Xmit, Port), Stage::ToPod),
+        // A veth pair of the node's own, before a tunnel takes the packet.
+        (at(Xmit, Port), at(Rx, Port), Stage::NodeForward),
+        (at(Xmit, Port), at(Receive, Port), Stage::NodeForward),
         (at(Xmit, Port), at(Rx, Pod), Stage::ToPod),
         (at(Xmit, Port), at(Receive, Pod), Stage::ToPod),
         (at(Rx, Pod), at(Receive, Pod), Stage::Backlog),
@@ -147,8 +150,19 @@ pub fn steps() -> Vec<(Point, Point, Stage)> {
 #[repr(C)]
 pub(super) struct Config {
     pub(super) send_calls: [u64; 3],
+    pub(super) after_ns: u64,
+    pub(super) for_ns: u64,
     pub(super) counting: u32,
     pub(super) unused: u32,
+}
+
+/// `struct window`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Window {
+    pub(super) from_ns: u64,
+    pub(super) to_ns: u64,
+    pub(super) first: u64,
 }
 
 /// `struct device`.
@@ -183,8 +197,10 @@ pub(super) struct Track {
     pub(super) state: [u8; 8],
 }
 
-// SAFETY: all five are of plain numbers without padding.
+// SAFETY: all six are of plain numbers without padding.
 unsafe impl Pod for Config {}
+// SAFETY: as above.
+unsafe impl Pod for Window {}
 // SAFETY: as above.
 unsafe impl Pod for DeviceKey {}
 // SAFETY: as above.

@@ -22,11 +22,13 @@ use aya::{
 use cnibench_model::probe::{
     Direction, DiscardCount, DiscardKind, DropCount, ProbeProgram, StageStats,
 };
-use layout::{Config, Count, DeviceKey, DropKey, POINTS, Role, Sums, TIMED, Track};
+use jiff::{SignedDuration, Timestamp};
+use layout::{Config, Count, DeviceKey, DropKey, POINTS, Role, Sums, TIMED, Track, Window};
 use serde::{Deserialize, Serialize};
 use std::{
     fs,
     os::fd::{AsFd as _, AsRawFd as _},
+    time::Duration,
 };
 
 /// What is observed.
@@ -66,6 +68,8 @@ pub struct Seen {
     pub discards: Vec<DiscardCount>,
     /// Times that a program was not run since it was running already on that CPU.
     pub lost_events: u64,
+    /// When the window of [`Stages::count_window`] opened; none: it did not, or there is none.
+    pub opened: Option<Timestamp>,
     /// What became of the packets that were followed.
     pub packets: Packets,
 }
@@ -176,7 +180,28 @@ impl Stages {
     /// # Errors
     /// The map cannot be written.
     pub fn count(&mut self, on: bool) -> Result<(), ObjectError> {
-        let config = Config { send_calls: send_calls(), counting: u32::from(on), unused: 0 };
+        self.set(u32::from(on), Duration::ZERO, Duration::ZERO)
+    }
+
+    /// Counts in a window that the kernel opens by itself, `after` the first send of a client's
+    /// second thread (the first to send makes the connections and says go), and that lasts `length`. What
+    /// lies across its edges is cut there. Once for each attachment.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn count_window(&mut self, after: Duration, length: Duration) -> Result<(), ObjectError> {
+        self.set(2, after, length)
+    }
+
+    fn set(&mut self, counting: u32, after: Duration, length: Duration) -> Result<(), ObjectError> {
+        let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+        let config = Config {
+            send_calls: send_calls(),
+            after_ns: ns(after),
+            for_ns: ns(length),
+            counting,
+            unused: 0,
+        };
         let source = self.source.clone();
         let mut set = || {
             let mut map: Array<_, Config> =
@@ -217,12 +242,27 @@ impl Stages {
             retransmits: count(Count::Retransmits)?,
             discards,
             lost_events: self.lost_events(),
+            opened: self.opened()?,
             packets: Packets {
                 followed: count(Count::Followed)?,
                 dropped: count(Count::Dropped)?,
                 under_way: self.under_way()?,
             },
         })
+    }
+
+    /// The kernel's monotonic clock, which the programs read, against the wall's.
+    fn opened(&self) -> Result<Option<Timestamp>, MapError> {
+        let window: Array<_, Window> = Array::try_from(self.map("window")?)?;
+        let from_ns = window.get(&0, 0)?.from_ns;
+        if from_ns == 0 {
+            return Ok(None);
+        }
+        let (wall, now) =
+            (Timestamp::now(), rustix::time::clock_gettime(rustix::time::ClockId::Monotonic));
+        let now_ns = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
+        let since = SignedDuration::from_nanos_i128(now_ns - i128::from(from_ns));
+        Ok(wall.checked_sub(since).ok())
     }
 
     fn map(&self, name: &'static str) -> Result<&aya::maps::Map, MapError> {

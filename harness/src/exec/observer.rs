@@ -8,7 +8,6 @@ use crate::{
 use cnibench_model::{NodeCpu, probe::ProbeProgram};
 use cnibench_probes::stages::{Scene, Seen};
 use cnibench_workloads::{observed::Observed, protocol::FaultKind};
-use jiff::Timestamp;
 use std::{net::IpAddr, time::Duration};
 
 /// How long one answer may take, over a slow API server too.
@@ -181,13 +180,18 @@ impl Observer {
         }
     }
 
-    /// Begins or ends to count stages, and says when by the node's wall clock.
+    /// Counts stages in the window of the next trial (`Stages::count_window`).
     ///
     /// # Errors
     /// [`AgentError`].
-    pub async fn count(&mut self, on: bool) -> Result<Timestamp, AgentError> {
-        match ask(&mut self.wire, &Request::Count { on }).await? {
-            Reply::Counting { at } => Ok(at),
+    pub async fn count_window(
+        &mut self,
+        after: Duration,
+        length: Duration,
+    ) -> Result<(), AgentError> {
+        let (after_s, for_s) = (after.as_secs_f64(), length.as_secs_f64());
+        match ask(&mut self.wire, &Request::Count { after_s, for_s }).await? {
+            Reply::Counting => Ok(()),
             other => Err(confused(&self.wire, &other)),
         }
     }

@@ -17,7 +17,10 @@ use cnibench_workloads::{
     node_cpu::{self, CpuWindow},
 };
 use protocol::{PROTOCOL_VERSION, Reply, Request};
-use std::io::{self, BufRead, Write};
+use std::{
+    io::{self, BufRead, Write},
+    time::Duration,
+};
 
 /// The longest request line; a watch with the largest canaries fits many times.
 const MAX_LINE: u64 = 1 << 20;
@@ -100,9 +103,11 @@ impl Eyes {
                 let attached = self.probes.insert(Stages::attach(&scene)?);
                 Reply::Probing { programs: attached.programs().to_vec() }
             }
-            Request::Count { on } => {
-                self.probes.as_mut().context("no probes are attached")?.count(on)?;
-                Reply::Counting { at: jiff::Timestamp::now() }
+            Request::Count { after_s, for_s } => {
+                let probes = self.probes.as_mut().context("no probes are attached")?;
+                let seconds = |s: f64| Duration::try_from_secs_f64(s).context("a time");
+                probes.count_window(seconds(after_s)?, seconds(for_s)?)?;
+                Reply::Counting
             }
             Request::Unprobe => {
                 let probes = self.probes.take().context("no probes are attached")?;

@@ -54,10 +54,12 @@ pub enum Request {
         /// What they observe.
         scene: Scene,
     },
-    /// Begin or end to count: [`Reply::Counting`].
+    /// Count in the window of the next trial: [`Reply::Counting`].
     Count {
-        /// Which.
-        on: bool,
+        /// Seconds from a flow's first send until it opens.
+        after_s: f64,
+        /// Seconds that it is open.
+        for_s: f64,
     },
     /// What was counted: [`Reply::Counted`]. Detaches the probes.
     Unprobe,
@@ -135,10 +137,7 @@ pub enum Reply {
         programs: Vec<ProbeProgram>,
     },
     /// Answer to [`Request::Count`].
-    Counting {
-        /// When it was switched, by the node's wall clock.
-        at: Timestamp,
-    },
+    Counting,
     /// Answer to [`Request::Unprobe`].
     Counted(Box<Seen>),
     /// Answer to [`Request::Stop`].

@@ -187,6 +187,7 @@ mod tests {
             drops: Vec::new(),
             retransmits: 0,
             discards: Vec::new(),
+            opened: None,
             packets: Packets::default(),
             lost_events: 0,
         }

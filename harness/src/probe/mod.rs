@@ -1,6 +1,6 @@
 //! Probed trials: the latency probes around one trial, and what they saw beside what the generator saw.
 //!
-//! Owns the window in which stages are counted. The programs are `cnibench-probes`; which devices are
+//! Owns that stages are counted in the generator's own window. The programs are `cnibench-probes`; which devices are
 //! on the way is the cluster's to say ([`crate::cluster::Cluster::sights`], for namespaces
 //! [`netns`]); which cases are probed, and when, is the runner's.
 //!
@@ -23,17 +23,24 @@ use cnibench_probes::{
     capability::Lack,
     stages::{Scene, Stages},
 };
-use jiff::Timestamp;
-use std::time::Duration;
 pub use window::round_trip;
+
+/// A message that fits into one packet of every cni here, in bytes.
+const ONE_PACKET: u64 = 1_200;
 
 /// Why a case has no probed trials; none: it can have.
 pub fn refuses(case: &Case) -> Option<String> {
     match case.workload {
-        Workload::TcpRr | Workload::UdpRr if case.params.streams <= 1 => None,
-        Workload::TcpRr | Workload::UdpRr => {
+        Workload::TcpRr | Workload::UdpRr if case.params.streams > 1 => {
             Some("the stages of a round trip add up for one flow only".to_owned())
         }
+        Workload::TcpRr | Workload::UdpRr if case.params.rate.is_some() => Some(
+            "at an offered rate a thread sleeps between round trips, which is no stage".to_owned(),
+        ),
+        Workload::TcpRr | Workload::UdpRr if case.params.size > ONE_PACKET => Some(format!(
+            "messages of more than {ONE_PACKET} bytes take several packets, whose stages overlap"
+        )),
+        Workload::TcpRr | Workload::UdpRr => None,
         other => Some(format!("{other} has no round trips of its own to cut into stages")),
     }
 }
@@ -78,13 +85,6 @@ enum Attached {
     There(Box<Observer>),
 }
 
-/// When stages were counted, by the wall clock of the machine that the ends are on.
-#[derive(Debug, Clone, Copy)]
-pub struct Counted {
-    from: Timestamp,
-    to: Timestamp,
-}
-
 impl Probes {
     /// Attaches them.
     ///
@@ -109,35 +109,23 @@ impl Probes {
         }
     }
 
-    /// Counts within a trial that begins now: well after its warm-up, until well before its end.
+    /// Counts in the window of the next trial, which is of this case.
     ///
     /// # Errors
     /// Counting cannot be switched.
-    pub async fn count(&mut self, case: &Case) -> anyhow::Result<Counted> {
-        let (wait, length) = window::within(case);
-        tokio::time::sleep(Duration::from_secs_f64(wait)).await;
-        let (_, from) = self.switch(true).await?;
-        tokio::time::sleep(Duration::from_secs_f64(length)).await;
-        let (to, _) = self.switch(false).await?;
-        Ok(Counted { from, to })
-    }
-
-    /// Switches counting; it was switched between the two moments that are given.
-    async fn switch(&mut self, on: bool) -> anyhow::Result<(Timestamp, Timestamp)> {
-        let before = Timestamp::now();
+    pub async fn arm(&mut self, case: &Case) -> anyhow::Result<()> {
+        let (after, length) = window::of(case);
         match &mut self.attached {
-            Attached::Here(stages) => stages.count(on)?,
-            Attached::There(observer) => return Ok(observer.count(on).await.map(|at| (at, at))?),
+            Attached::Here(stages) => Ok(stages.count_window(after, length)?),
+            Attached::There(observer) => Ok(observer.count_window(after, length).await?),
         }
-        Ok((before, Timestamp::now()))
     }
 
     /// What was counted in the trial's window. Detaches the probes.
     ///
     /// # Errors
     /// The trial's window was elsewhere, or a map cannot be read.
-    pub async fn finish(self, trial: &Trial, counted: Counted) -> anyhow::Result<ProbeResult> {
-        let round_trip = window::counted(trial, counted.from, counted.to);
+    pub async fn finish(self, trial: &Trial) -> anyhow::Result<ProbeResult> {
         let seen = match self.attached {
             Attached::Here(stages) => tokio::task::spawn_blocking(move || stages.read())
                 .await
@@ -148,9 +136,10 @@ impl Probes {
                 seen?
             }
         };
+        let round_trip = window::same(trial, seen.opened);
         Ok(ProbeResult {
             stages: seen.stages,
-            round_trip: round_trip.map_err(|reason| anyhow!("probes: {reason}"))?,
+            round_trip: round_trip.map_err(|reason| anyhow!(reason))?,
             drops: seen.drops,
             retransmits: seen.retransmits,
             discards: seen.discards,

@@ -1,20 +1,20 @@
-//! The part of a trial in which stages are counted, and the round trips that the generator made in it.
+//! The window of a trial as the generator saw it, and whether it is the one in which stages were counted.
 
 use cnibench_model::{Case, Trial, probe::RoundTrip};
 use jiff::Timestamp;
+use std::time::Duration;
 
-/// Shares of the trial's window before and in which stages are counted.
-const BEFORE: f64 = 0.25;
-const COUNTED: f64 = 0.55;
-/// Seconds that agents may take to connect before the warm-up begins.
-const CONNECT_S: f64 = 0.05;
+/// How far the windows of the generator and of the probes may be apart, in shares of the window, and at
+/// least in seconds: one begins when the first thread says go, the other when a flow first sends.
+const APART: f64 = 0.01;
+const APART_S: f64 = 0.002;
 
-/// From the trial's beginning: seconds until counting begins, and seconds for which it goes on.
-pub(super) fn within(case: &Case) -> (f64, f64) {
-    (case.warmup_s + CONNECT_S + BEFORE * case.duration_s, COUNTED * case.duration_s)
+/// From a flow's first send: until the window opens, and how long it is open.
+pub(super) fn of(case: &Case) -> (Duration, Duration) {
+    (Duration::from_secs_f64(case.warmup_s), Duration::from_secs_f64(case.duration_s))
 }
 
-/// What the generator saw in its whole window.
+/// What the generator saw in its window.
 pub fn round_trip(trial: &Trial) -> Option<RoundTrip> {
     let histogram = trial.histogram.as_ref()?.decode().ok()?;
     (!histogram.is_empty()).then(|| RoundTrip {
@@ -24,43 +24,25 @@ pub fn round_trip(trial: &Trial) -> Option<RoundTrip> {
     })
 }
 
-/// What the generator saw between two moments: the transactions of its slices, cut at both ends.
-pub(super) fn counted(trial: &Trial, from: Timestamp, to: Timestamp) -> Result<RoundTrip, String> {
-    let whole = round_trip(trial).ok_or("the trial has no latencies")?;
-    let opened = trial.window_opened.ok_or("the trial does not say when its window opened")?;
-    let after = |t: Timestamp| t.duration_since(opened).as_secs_f64();
-    let (from, to) = (after(from), after(to));
-    let end = trial.slices.len() as f64 * trial.slice_s;
-    if from < 0.0 || to > end.max(whole.window_s) || from >= to {
-        return Err(format!(
-            "stages were counted from {from:.3} to {to:.3} s of the trial's window of {:.3} s, which is not inside it",
-            whole.window_s
-        ));
-    }
-    let transactions = within_slices(&trial.slices, trial.slice_s, from, to);
-    if transactions < 1.0 {
-        return Err("the generator completed nothing while stages were counted".to_owned());
-    }
-    part(whole, transactions, to - from).ok_or_else(|| "the trial has no window".to_owned())
+/// What the generator saw in the window in which stages were counted, if it is the same.
+pub(super) fn same(trial: &Trial, opened: Option<Timestamp>) -> Result<RoundTrip, String> {
+    let seen = round_trip(trial).ok_or("the trial has no latencies")?;
+    let theirs = trial.window_opened.ok_or("the trial does not say when its window opened")?;
+    let ours = opened.ok_or("no flow of the client was seen to send")?;
+    together(ours, theirs, seen.window_s)?;
+    Ok(seen)
 }
 
-/// Transactions between two moments, of rates in slices of time.
-fn within_slices(slices: &[f64], slice_s: f64, from: f64, to: f64) -> f64 {
-    let parts = (0u32..).zip(slices).map(|(i, rate)| {
-        let begin = f64::from(i) * slice_s;
-        let overlap = to.min(begin + slice_s) - from.max(begin);
-        rate * overlap.max(0.0)
-    });
-    parts.sum()
-}
-
-/// A part of a trial. One flow that waits for each answer has a mean time that goes with the inverse of
-/// its rate: the mean of the whole trial is that of another stretch of time, on a busy machine of quite
-/// another one. None: the trial has no rate.
-fn part(whole: RoundTrip, transactions: f64, window_s: f64) -> Option<RoundTrip> {
-    let here = transactions / window_s;
-    let mean_ns = whole.mean_ns * whole.rate()? / here;
-    Some(RoundTrip { transactions: transactions.round() as u64, mean_ns, window_s })
+fn together(ours: Timestamp, theirs: Timestamp, window_s: f64) -> Result<(), String> {
+    let apart = ours.duration_since(theirs).as_secs_f64();
+    if apart.abs() <= (APART * window_s).max(APART_S) {
+        return Ok(());
+    }
+    Err(format!(
+        "stages were counted from {:.1} ms after the generator's window opened (of {:.0} ms): the machine is too busy, or the trial too short; try --duration 2s",
+        apart * 1e3,
+        window_s * 1e3
+    ))
 }
 
 #[cfg(test)]
@@ -68,23 +50,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slices_are_cut_at_both_ends() {
-        let slices = [1000.0, 3000.0, 2000.0];
-        let cut = |from, to| within_slices(&slices, 0.1, from, to).round();
-        assert_eq!(cut(0.0, 0.3), 600.0);
-        assert_eq!(cut(0.05, 0.15), 200.0);
-        assert_eq!(cut(0.22, 0.27), 100.0);
-        assert_eq!(cut(0.3, 0.4), 0.0);
-    }
-
-    #[test]
-    fn a_slow_part_of_a_trial_has_longer_round_trips() {
-        // Of 100 us each, 98 of which the generator saw as round trips.
-        let whole = RoundTrip { transactions: 10_000, mean_ns: 98_000.0, window_s: 1.0 };
-        let slow = part(whole, 2_500.0, 0.5).unwrap();
-        assert_eq!((slow.transactions, slow.mean_ns.round()), (2_500, 196_000.0));
-        let same = part(whole, 5_000.0, 0.5).unwrap();
-        assert_eq!(same.mean_ns.round(), 98_000.0);
-        assert_eq!(part(RoundTrip { window_s: 0.0, ..whole }, 1.0, 0.5), None);
+    fn windows_that_are_apart_are_told() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let opened = at("2026-02-03T10:20:31Z");
+        assert_eq!(together(at("2026-02-03T10:20:31.0015Z"), opened, 0.1), Ok(()));
+        assert_eq!(together(at("2026-02-03T10:20:30.991Z"), opened, 2.0), Ok(()));
+        let far = together(at("2026-02-03T10:20:31.004Z"), opened, 0.1).unwrap_err();
+        assert!(far.contains("from 4.0 ms after") && far.contains("--duration"), "{far}");
     }
 }

@@ -149,15 +149,18 @@ async fn around(
     asked: Asked,
     mut probes: Probes,
 ) -> Result<ProbedTrial> {
-    let (counted, trial) = tokio::join!(probes.count(case), without(arm, case, asked));
-    let (counted, trial) = match (counted, trial) {
-        (Ok(counted), Ok(trial)) => (counted, trial),
-        (Err(error), _) | (_, Err(error)) => {
+    let trial = match probes.arm(case).await {
+        Ok(()) => without(arm, case, asked).await,
+        Err(error) => Err(error),
+    };
+    let trial = match trial {
+        Ok(trial) => trial,
+        Err(error) => {
             probes.give_up().await;
             return Err(error);
         }
     };
-    let result = probes.finish(&trial, counted).await?;
+    let result = probes.finish(&trial).await?;
     Ok(ProbedTrial {
         case: case.id.clone(),
         index: asked.slot.index,

@@ -13,6 +13,7 @@ use crate::{
     },
     cni::kubernetes::KubeCni,
     exec::Link,
+    probe::Sights,
 };
 use async_trait::async_trait;
 use cnibench_model::{CniInfo, Footprint, NodePair, Phase, Placement, Proof, Surroundings};
@@ -140,6 +141,10 @@ impl Cluster for KindMeasured {
 
     async fn enter(&self, place: &Place) -> anyhow::Result<Link> {
         self.inner.enter(place).await
+    }
+
+    async fn sights(&self, placement: Placement, host: bool) -> Result<Sights, String> {
+        self.inner.sights(placement, host).await
     }
 
     fn observer(&self, place: &Place) -> Option<Place> {
