@@ -58,7 +58,8 @@ pub struct Cli {
 enum Command {
     /// Run a suite: bring clusters up, measure, prove, record, report.
     Run(Box<run::Args>),
-    /// Measure two cnis in pairs: both up at once, adjacent trials in random order, clusters rebuilt.
+    /// Measure two cnis in pairs: both up at once, adjacent trials in random order, everything made
+    /// anew between.
     Ab(Box<ab::Args>),
     /// Render a report from one or more records.
     Report(report::Args),
