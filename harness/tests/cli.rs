@@ -117,7 +117,17 @@ fn pairs_are_planned_before_anything_is_made() {
     let arms = ["ab", "--baseline", "host", "--candidate"];
     let ab = |more: &[&'static str]| [&arms[..], more].concat();
     refused(&ab(&["flanel-vxlan"]), &["did you mean \"flannel-vxlan\"?"]);
+    refused(&ab(&["cilium"]), &["cilium is a cni of --provider kind or kubeconfig"]);
+    refused(&ab(&["host#2"]), &["#2 is how reports name", "--candidate host"]);
+    refused(&["run", "--cni", "host#2"], &["#2 is how reports name"]);
+    refused(&["run", "--pairs", "3"], &["to the provider netns: give --provider kubeconfig\n"]);
     refused(&ab(&["host", "--pairs", "0"]), &["--pairs"]);
+    let (code, stdout, stderr) = cnibench(&ab(&["host", "--dry-run", "--pairs", "4"]));
+    assert_eq!(code, 0, "{stderr}");
+    assert!(
+        stdout.contains("baseline host, candidate host#2: 3 makings of the clusters, 4 pairs of every case in each; both trials of a pair next to each other"),
+        "{stdout}"
+    );
     refused(&ab(&["host", "--keep"]), &["--keep means nothing to the provider netns"]);
     let kind = [
         "cilium",

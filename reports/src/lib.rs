@@ -35,6 +35,6 @@ mod warnings;
 mod words;
 
 pub use files::ReportError;
-pub use paired::{Paired, PairedRow, paired};
+pub use paired::{Measured, Paired, PairedRow, paired};
 pub use render::{Format, Rendered, render};
 pub use terminal::terminal_summary;

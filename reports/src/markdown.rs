@@ -5,7 +5,7 @@
 use crate::{
     book::Book,
     facts, footprint,
-    matrix::{Against, Content, End, Matrix, MatrixCell},
+    matrix::{Against, Content, End, Matrix, MatrixCell, MatrixLine},
     page::end_name,
     paired::{CHANGE_HEADS, Paired, paired},
     proofs, sentences,
@@ -92,13 +92,8 @@ fn table(out: &mut String, matrix: &Matrix) {
         for (number, line) in row.lines.iter().enumerate() {
             let title = if number == 0 { plain(&row.title()) } else { String::new() };
             let cells: Vec<String> = line.cells.iter().map(cell).collect();
-            let unit = plain(&line.unit);
-            let _ = writeln!(
-                out,
-                "| {title} | {}, {unit} | {} |",
-                plain(line.metric.label()),
-                cells.join(" | ")
-            );
+            let metric = plain(&metric_and_unit(line));
+            let _ = writeln!(out, "| {title} | {metric} | {} |", cells.join(" | "));
         }
     }
     let _ = writeln!(
@@ -111,17 +106,28 @@ fn table(out: &mut String, matrix: &Matrix) {
     );
 }
 
+/// "p50 latency, µs"; of a count its name alone.
+fn metric_and_unit(line: &MatrixLine) -> String {
+    match line.unit.as_str() {
+        "" => line.metric.label().to_owned(),
+        unit => format!("{}, {unit}", line.metric.label()),
+    }
+}
+
 fn in_pairs(out: &mut String, table: &Paired) {
     let arms = [&table.pairing.baseline, &table.pairing.candidate];
     let arms = arms.map(|arm| plain(&arm.to_string()));
     let _ = writeln!(out, "### In pairs\n\n{}\n", plain(&table.explained()));
+    if table.measured.most == 0 {
+        return;
+    }
     let heads = arms.iter().map(String::as_str).chain(CHANGE_HEADS);
     let _ = writeln!(out, "| case | metric | {} |", heads.collect::<Vec<_>>().join(" | "));
     let _ = writeln!(out, "|---|---|--:|--:|---|---|");
     for rows in table.rows.chunk_by(|a, b| a.series == b.series) {
         for (number, row) in rows.iter().enumerate() {
             let title = if number == 0 { plain(&row.title) } else { String::new() };
-            let metric = format!("{}, {}", row.line.metric.label(), row.line.unit);
+            let metric = metric_and_unit(&row.line);
             let cells = row.values().into_iter().chain([row.change(), row.by_rebuild()]);
             let cells: Vec<String> = cells.map(|c| plain(&c)).collect();
             let _ = writeln!(out, "| {title} | {} | {} |", plain(&metric), cells.join(" | "));

@@ -9,9 +9,9 @@ use crate::{
     stats::{self, Change, Point},
     words,
 };
-use cnibench_model::{Metric, Pairing, Record, SeriesKey};
+use cnibench_model::{Metric, PairArm, Pairing, ProviderKind, Record, SeriesKey};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The heads of the table's columns after case and metric; those of both arms are their cnis.
 pub(crate) const CHANGE_HEADS: [&str; 2] = ["change (95 % interval)", "by rebuild"];
@@ -22,8 +22,46 @@ pub struct Paired {
     /// What was planned.
     #[serde(flatten)]
     pub pairing: Pairing,
+    /// What was measured of it.
+    pub measured: Measured,
     /// One for each series and metric that either arm has a value of.
     pub rows: Vec<PairedRow>,
+    /// Makings are of pods alone, in one cluster.
+    #[serde(skip)]
+    pods_only: bool,
+}
+
+/// Pairs of which both trials were measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Measured {
+    /// Makings of the clusters that have one.
+    pub makings: usize,
+    /// Those of the series with the fewest, over all makings.
+    pub fewest: usize,
+    /// And of the series with the most.
+    pub most: usize,
+}
+
+impl Measured {
+    fn of(record: &Record, book: &Book<'_>) -> Self {
+        let mut arms: BTreeMap<SeriesKey, BTreeMap<(u32, u32), BTreeSet<PairArm>>> =
+            book.rows.iter().map(|row| (row.key.clone(), BTreeMap::new())).collect();
+        for trial in &record.trials {
+            if let (Some(slot), Some(case)) = (trial.pair, record.case(&trial.case)) {
+                let pairs = arms.entry(case.series()).or_default();
+                pairs.entry((slot.rebuild, slot.pair)).or_default().insert(slot.arm);
+            }
+        }
+        arms.values_mut().for_each(|pairs| pairs.retain(|_, arms| arms.len() == 2));
+        let makings: BTreeSet<u32> =
+            arms.values().flat_map(|pairs| pairs.keys().map(|(making, _)| *making)).collect();
+        let counts = || arms.values().map(BTreeMap::len);
+        Self {
+            makings: makings.len(),
+            fewest: counts().min().unwrap_or(0),
+            most: counts().max().unwrap_or(0),
+        }
+    }
 }
 
 /// One metric of one series.
@@ -48,8 +86,12 @@ pub fn paired(record: &Record) -> Option<Paired> {
     let rebuild_of = rebuilds(record);
     let mut rows = Vec::new();
     for (row, about) in book.rows.iter().enumerate() {
-        let measured = |metric: &&Metric| book.first_measured(row, &[**metric]).is_some();
-        for metric in ordered(primary(about.workload)).iter().filter(measured) {
+        // Neither arm may have a value of a percentile that some of its trials have.
+        let has = |metric: Metric| {
+            let mut arms = (0..2).filter_map(|column| book.entry(row, column));
+            arms.any(|entry| !entry.values(metric).is_empty())
+        };
+        for metric in ordered(primary(about.workload)).iter().filter(|metric| has(**metric)) {
             let of = |column| book.entry(row, column);
             let by_rebuild = (0..pairing.rebuilds).map(|rebuild| {
                 let points = |entry: &Entry<'_>| -> Vec<Point> {
@@ -67,7 +109,9 @@ pub fn paired(record: &Record) -> Option<Paired> {
             });
         }
     }
-    Some(Paired { pairing, rows })
+    let provider = record.header.cases.first().map(|c| c.provider);
+    let pods_only = provider == Some(ProviderKind::Kubeconfig);
+    Some(Paired { measured: Measured::of(record, &book), pairing, rows, pods_only })
 }
 
 /// Every metric, those that stand for a workload first.
@@ -117,7 +161,15 @@ impl PairedRow {
             None => "none".to_owned(),
         };
         let texts: Vec<String> = self.rebuilds.iter().map(text).collect();
-        let parts: Option<Vec<_>> = texts.iter().map(|t| t.split_once(' ')).collect();
+        // "no change" has no figure to stand alone.
+        let figure = |text: &&str| text.starts_with(|c: char| c.is_ascii_digit());
+        let part = |text: &'_ String| text.split_once(' ').filter(|(f, _)| figure(f)).is_some();
+        let same = texts.iter().all(|text| *text == texts[0]);
+        let parts: Option<Vec<_>> = match texts.iter().all(part) {
+            true => texts.iter().map(|t| t.split_once(' ')).collect(),
+            false if same && texts.len() > 1 => return format!("{} in each", texts[0]),
+            false => None,
+        };
         match parts.as_deref() {
             Some([(_, unit), ..]) if parts.iter().flatten().all(|(_, u)| u == unit) => {
                 let figures: Vec<&str> =
@@ -141,17 +193,33 @@ impl Paired {
     /// What the table says of itself.
     pub(crate) fn explained(&self) -> String {
         let Pairing { rebuilds, pairs, adjacent, .. } = self.pairing;
+        let Measured { makings, fewest, most } = self.measured;
+        if most == 0 {
+            return "No pair was measured.".to_owned();
+        }
         let how = match adjacent {
             true => "both trials of a pair next to each other in random order",
             false => "in every rebuild one arm after the other, so that nothing is adjacent",
         };
-        let mut text = format!(
-            "{rebuilds} {} of both arms, {pairs} {} of every case in each; {how}.",
-            if rebuilds == 1 { "making" } else { "makings" },
-            if pairs == 1 { "pair" } else { "pairs" },
-        );
-        if rebuilds > 1 {
-            text.push_str(" The interval counts every pair as one observation, though those of one rebuild share its clusters: where rebuilds differ by more than it is wide, it is too narrow.");
+        let arms = if self.pods_only { "both arms' pods" } else { "both arms" };
+        let makings_word = if rebuilds == 1 { "making" } else { "makings" };
+        let planned = rebuilds as usize * pairs as usize;
+        let mut text = match (makings, fewest) {
+            (all, least) if all == rebuilds as usize && least == planned => format!(
+                "{rebuilds} {makings_word} of {arms}, {pairs} {} of every case in each; {how}.",
+                if pairs == 1 { "pair" } else { "pairs" },
+            ),
+            _ => {
+                let count =
+                    if fewest == most { fewest.to_string() } else { format!("{fewest} to {most}") };
+                format!(
+                    "{makings} of {rebuilds} {makings_word} of {arms}, {count} of {planned} pairs of every case; {how}. Why the others are missing is said under what failed or was cut off, and in the notes.",
+                )
+            }
+        };
+        if makings > 1 {
+            let shared = if self.pods_only { "pods" } else { "clusters" };
+            text.push_str(&format!(" The interval counts every pair as one observation, though those of one making share its {shared}: where makings differ by more than it is wide, it is too narrow."));
         }
         text
     }
@@ -214,6 +282,45 @@ mod tests {
     }
 
     #[test]
+    fn pairs_are_counted_from_the_trials() {
+        let whole = paired(&in_pairs(2, 10, 1.0)).unwrap();
+        assert!(whole.explained().starts_with("2 makings of both arms, 10 pairs of every case"));
+        let mut record = in_pairs(2, 10, 1.0);
+        // The fourth pair lacks its second trial.
+        record.trials.retain(|t| t.block < 3 || t.block == 3 && t.case.0.contains("host"));
+        let cut = paired(&record).unwrap();
+        assert_eq!(cut.measured, Measured { makings: 1, fewest: 3, most: 3 });
+        let said = cut.explained();
+        assert!(said.starts_with("1 of 2 makings of both arms, 3 of 20 pairs of every case"));
+        assert!(!said.contains("too narrow"), "{said}");
+        record.trials.retain(|t| t.case.0.contains("host"));
+        assert_eq!(paired(&record).unwrap().explained(), "No pair was measured.");
+    }
+
+    #[test]
+    fn rebuilds_without_a_change_are_said_in_words() {
+        let mut record = in_pairs(2, 3, 1.0);
+        for trial in &mut record.trials {
+            let p50 = trial.samples.iter_mut().filter(|s| s.metric == Metric::LatencyP50);
+            p50.for_each(|s| s.value = 100.0);
+        }
+        let table = paired(&record).unwrap();
+        let row = table.rows.iter().find(|r| r.line.metric == Metric::LatencyP50).unwrap();
+        assert_eq!(row.by_rebuild(), "no change in each");
+    }
+
+    #[test]
+    fn a_percentile_that_neither_arm_has_is_no_row() {
+        let mut record = in_pairs(1, 3, 1.0);
+        let p99 = |t: &Paired| t.rows.iter().any(|r| r.line.metric == Metric::LatencyP99);
+        assert!(p99(&paired(&record).unwrap()));
+        for trial in record.trials.iter_mut().filter(|t| t.block == 0) {
+            trial.samples.retain(|s| s.metric != Metric::LatencyP99);
+        }
+        assert!(!p99(&paired(&record).unwrap()));
+    }
+
+    #[test]
     fn a_missing_arm_says_why() {
         let mut record = in_pairs(2, 3, 1.0);
         crate::fixtures::set_status(
@@ -224,6 +331,6 @@ mod tests {
         let table = paired(&record).unwrap();
         assert_eq!(table.rows[0].values()[1], "cni not up");
         assert_eq!(table.rows[0].change(), "");
-        assert_eq!(table.rows[0].by_rebuild(), "none; none");
+        assert_eq!(table.rows[0].by_rebuild(), "none in each");
     }
 }

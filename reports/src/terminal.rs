@@ -35,7 +35,12 @@ pub fn terminal_summary(record: &Record, width: Option<usize>) -> String {
     let book = Book::new(records);
     let matrix = from_book(&book);
     let mut out = String::new();
-    if matrix.rows.is_empty() {
+    let pairs = paired(record);
+    let nothing = pairs.as_ref().is_some_and(|table| table.measured.most == 0);
+    if nothing && !matrix.rows.is_empty() {
+        // The reasons follow.
+        out.push_str("No pair was measured, so that there is nothing to compare.\n");
+    } else if matrix.rows.is_empty() {
         out.push_str("No case was planned.\n");
     } else {
         let side_by_side = side_by_side(&matrix);
@@ -54,7 +59,7 @@ pub fn terminal_summary(record: &Record, width: Option<usize>) -> String {
             out.push_str("over node pairs: median and interval of the pairs' own medians\n");
         }
     }
-    if let Some(table) = paired(record) {
+    if let Some(table) = pairs.filter(|_| !nothing) {
         out.push_str(&in_pairs(&table, width));
     }
     for remark in &matrix.remarks {

@@ -6,7 +6,7 @@
 use crate::{
     book::{Book, record_label},
     matrix::primary,
-    paired::paired,
+    paired::{Paired, paired},
     stats,
     units::{counted, duration, number},
 };
@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Trials of a cell from which on its two halves say something of drift.
 const ENOUGH_FOR_HALVES: usize = 4;
+/// Makings of namespaces from which on their spread is stated.
+const ENOUGH_MAKINGS: usize = 3;
 
 /// True when trials of different cnis ran next to each other, so that a drifting machine cancels out.
 pub(crate) fn interleaved(record: &Record) -> bool {
@@ -119,6 +121,7 @@ fn in_pairs(record: &Record) -> Option<String> {
     let arms = [&table.pairing.baseline, &table.pairing.candidate];
     let one_host = arms.iter().filter(|arm| arm.name == "host").count() == 1;
     let how = match (provider(record)?, table.pairing.adjacent) {
+        (ProviderKind::Netns, _) => return between_namespaces(&table),
         (ProviderKind::Kubeconfig, true) => {
             "Both arms are pods of one cluster, and whatever else runs there is beside both."
         }
@@ -128,27 +131,49 @@ fn in_pairs(record: &Record) -> Option<String> {
         (ProviderKind::Kind, true) => {
             "Both arms' clusters were up at once, so that each ran beside the other's idle pods."
         }
-        (ProviderKind::Kind | ProviderKind::Kubeconfig, false) => {
+        (ProviderKind::Kubeconfig, false) => {
+            "The arms' pods were there one after the other, in random order."
+        }
+        (ProviderKind::Kind, false) => {
             "The arms' clusters were up one after the other, in random order."
         }
         _ => return None,
     };
+    let made = match provider(record)? {
+        ProviderKind::Kubeconfig => {
+            "what the pods happen to be like each time they are made, which only making them again shows. The cluster and its CNI stay the same throughout: what another installation would be like is in nothing here"
+        }
+        _ => {
+            "what a cluster happens to be like each time it is made, which only making it again shows"
+        }
+    };
     let mut out = format!(
-        "{how} The clock is the wall's: what the machine does within a pair is in its change, and so is what a cluster happens to be like each time it is made, which only making it again shows."
+        "{how} The clock is the wall's: what the machine does within a pair is in its change, and so is {made}."
     );
     match table.between_rebuilds() {
-        Some((median, most, cases)) => out.push_str(&format!(
-            " From one making to the next the change of a case's main metric moved by {} % (median of {cases} {}) and by up to {} %: do not trust a smaller one.",
-            percent(median),
-            if cases == 1 { "case" } else { "cases" },
-            percent(most),
-        )),
+        Some(moved) => out.push_str(&format!(" {}", between(moved))),
         None => out.push_str(" With one making that is in no interval."),
     }
     out.push_str(
         " A cni compared with itself in the same way shows what changes there are here of nothing.",
     );
     Some(out)
+}
+
+/// Of namespaces, from as many makings on as say something of their spread.
+fn between_namespaces(table: &Paired) -> Option<String> {
+    (table.measured.makings >= ENOUGH_MAKINGS).then_some(())?;
+    table.between_rebuilds().map(between)
+}
+
+/// How far makings are apart: median and largest over the cases, with their number.
+fn between((median, most, cases): (f64, f64, usize)) -> String {
+    format!(
+        "From one making to another the change of a case's main metric moved by {} % (median of {cases} {}) and by up to {} %: do not trust a smaller one.",
+        percent(median),
+        if cases == 1 { "case" } else { "cases" },
+        percent(most),
+    )
 }
 
 fn on_one_machine(record: &Record) -> bool {
@@ -327,14 +352,18 @@ mod tests {
             record.header.cases.iter_mut().for_each(|c| c.provider = provider);
             said(record)
         };
-        assert_eq!(on(ProviderKind::Netns, 1.0), "");
+        let text = on(ProviderKind::Netns, 1.2);
+        assert!(text.starts_with("From one making to another"), "{text}");
+        assert!(text.contains("by up to 2"), "{text}");
+        assert_eq!(said(crate::fixtures::in_pairs(2, 6, 1.0)), "");
         let text = on(ProviderKind::Kind, 1.2);
         assert!(
             text.contains("in one cluster") && text.contains("The clock is the wall's"),
             "{text}"
         );
         assert!(text.contains("by up to 2"), "{text}");
-        assert!(on(ProviderKind::Kubeconfig, 1.0).contains("pods of one cluster"));
+        let text = on(ProviderKind::Kubeconfig, 1.0);
+        assert!(text.contains("pods of one cluster") && text.contains("stay the same"), "{text}");
         let mut record = crate::fixtures::in_pairs(1, 6, 1.0);
         record.header.cases.iter_mut().for_each(|c| c.provider = ProviderKind::Kind);
         record.header.pairing.as_mut().unwrap().adjacent = false;

@@ -4,7 +4,7 @@
 
 use super::{
     Outcome,
-    run::{Common, Design, Measure, measure},
+    run::{Common, Design, Measure, first_of_its_kind, measure},
 };
 use crate::plan::Pairs;
 use anyhow::Result;
@@ -19,16 +19,16 @@ const WARMUP_S: f64 = 0.1;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The cni to compare with, as run's --cni takes it.
-    #[arg(long, value_name = "CNI")]
+    #[arg(long, value_name = "CNI", value_parser = first_of_its_kind)]
     baseline: CniSpec,
     /// The cni that is compared: another one, the same with other parameters, or the very same, which
     /// shows what pairs tell of nothing at all.
-    #[arg(long, value_name = "CNI")]
+    #[arg(long, value_name = "CNI", value_parser = first_of_its_kind)]
     candidate: CniSpec,
     /// Pairs of every case and rebuild: two trials next to each other, in random order.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pairs: u32,
-    /// How often the clusters of both arms are made anew.
+    /// How often the clusters of both arms are made; with --provider kubeconfig only their pods are.
     #[arg(long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rebuilds: u32,
     #[command(flatten)]

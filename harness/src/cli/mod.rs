@@ -21,11 +21,11 @@ use std::process::ExitCode;
 /// How a command ended. The numbers are promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// 0: done, or the gate passed.
+    /// 0: done.
     Done,
     /// 2: the request or the machine is at fault, or a cell failed.
     Error,
-    /// 3: inconclusive, or data is missing (a run that was stopped).
+    /// 3: stopped before the end, or data missing (nothing was measured).
     Incomplete,
 }
 
@@ -42,8 +42,8 @@ impl From<Outcome> for ExitCode {
 /// Compare CNI datapaths on your own kernel, with intervals, proofs and a report.
 ///
 /// A bare `cnibench run` compares every CNI datapath that this machine can carry in under a minute
-/// and writes a report. Exit codes: 0 done, 1 regression, 2 usage or environment error or a failed
-/// cell, 3 inconclusive or data missing.
+/// and writes a report. Exit codes: 0 done, 2 usage or environment error or a failed cell, 3 stopped
+/// before the end, or data missing; 1 is kept for regressions.
 #[derive(Debug, Parser)]
 #[command(name = "cnibench", version, max_term_width = 100)]
 pub struct Cli {
@@ -58,7 +58,8 @@ pub struct Cli {
 enum Command {
     /// Run a suite: bring clusters up, measure, prove, record, report.
     Run(Box<run::Args>),
-    /// Measure two cnis in pairs: both up at once, adjacent trials in random order, clusters rebuilt.
+    /// Measure two cnis in pairs: both up at once, adjacent trials in random order, everything made
+    /// anew between.
     Ab(Box<ab::Args>),
     /// Render a report from one or more records.
     Report(report::Args),

@@ -49,10 +49,12 @@ impl Chosen {
         }
         match asked.kind {
             ProviderKind::Netns => {
-                if let Some(option) = asked.kube.given() {
-                    bail!(
-                        "{option} means nothing to the provider netns: give --provider kubeconfig or kind"
-                    );
+                if let Some(option) = asked.kube.given_of_kubeconfig().or(asked.kube.given()) {
+                    let others = match asked.kube.given_of_kubeconfig() {
+                        Some(_) => "kubeconfig",
+                        None => "kubeconfig or kind",
+                    };
+                    bail!("{option} means nothing to the provider netns: give --provider {others}");
                 }
                 Ok(Self::Netns(NetnsProvider::new(owner)?))
             }

@@ -19,7 +19,7 @@ use crate::{
 };
 use anyhow::{Context, Result, anyhow, bail};
 use cnibench_model::{
-    CellStatus, Clock, CniSpec, Header, JournalLine, Placement, ProviderKind, Record,
+    CellStatus, Clock, CniSpec, Header, JournalLine, Pairing, Placement, ProviderKind, Record,
     SCHEMA_VERSION, SkippedCni, Workload,
 };
 use cnibench_reports::Format;
@@ -119,6 +119,18 @@ pub(super) enum Design {
     Pairs(Pairs),
 }
 
+/// A cni as people name it. The second of two that are the same is `ab`'s to make.
+pub(super) fn first_of_its_kind(text: &str) -> Result<CniSpec, String> {
+    let spec: CniSpec = text.parse().map_err(|e: cnibench_model::SpecError| e.to_string())?;
+    match spec.second {
+        false => Ok(spec),
+        true => Err(format!(
+            "cni {text:?}: #2 is how reports name the second of two that are the same; to compare {0} with itself give `cnibench ab --baseline {0} --candidate {0}`",
+            spec.first()
+        )),
+    }
+}
+
 fn trials(text: &str) -> Result<u32, String> {
     suite::checked_trials(text.parse().map_err(|_| format!("{text:?} is not a number of trials"))?)
 }
@@ -133,7 +145,10 @@ struct Prepared {
 pub fn run(args: Args) -> Result<Outcome> {
     let Args { mut common, cnis, trials, order, matrix, rebuild } = args;
     let texts = cnis.iter().flat_map(|text| split_cnis(text));
-    let cnis = texts.map(|text| text.parse::<CniSpec>()).collect::<Result<Vec<_>, _>>()?;
+    let cnis = texts
+        .map(|text| first_of_its_kind(&text))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| anyhow!(e))?;
     (common.kube.pairs, common.kube.pairs_at_once) = (matrix.pairs, matrix.pairs_at_once);
     common.kind.rebuilds = rebuild.rebuilds;
     measure(Measure { common, cnis, trials, design: Design::Rounds(order) })
@@ -275,6 +290,9 @@ fn show_plan(args: &Common, prepared: &Prepared) -> Result<()> {
     for case in &plan.cases {
         text += &format!("{}  {} x {} s\n", case.id, case.trials, case.duration_s);
     }
+    if let Some(pairing) = &plan.pairing {
+        text += &in_pairs(pairing, args.provider);
+    }
     for skip in skipped {
         text += &format!("left out: {}: {}\n", skip.cni, skip.reason);
     }
@@ -286,6 +304,26 @@ fn show_plan(args: &Common, prepared: &Prepared) -> Result<()> {
         plan.seed
     );
     print(&text)
+}
+
+/// Arms, makings and pairs, and whether the trials of a pair are adjacent.
+fn in_pairs(pairing: &Pairing, provider: ProviderKind) -> String {
+    let Pairing { baseline, candidate, rebuilds, pairs, adjacent } = pairing;
+    let what = if provider == ProviderKind::Kubeconfig { "pods" } else { "clusters" };
+    let how = match (adjacent, provider) {
+        (true, _) => "both trials of a pair next to each other, in random order",
+        (false, ProviderKind::Kubeconfig) => {
+            "not adjacent: in one namespace (--namespace) the pods of one arm are there at a time"
+        }
+        (false, _) => {
+            "not adjacent: memory, or --parallel-clusters, leaves room for one cluster at a time"
+        }
+    };
+    format!(
+        "baseline {baseline}, candidate {candidate}: {} of the {what}, {} of every case in each; {how}\n",
+        counted(*rebuilds as usize, "making"),
+        counted(*pairs as usize, "pair"),
+    )
 }
 
 async fn execute(
@@ -369,6 +407,8 @@ fn finish(args: &Common, folder: &Path, record: Record, interrupt: &Interrupt) -
         .iter()
         .filter(|c| matches!(c.status, CellStatus::Failed { .. } | CellStatus::Invalid { .. }))
         .count();
+    let paired = cnibench_reports::paired(&record);
+    let nothing = paired.is_some_and(|pairs| pairs.measured.most == 0);
     if interrupt.urgency() != Urgency::Impatient {
         if !args.quiet && args.format == TableFormat::Table {
             print(&cnibench_reports::terminal_summary(&record, super::terminal_width()))?;
@@ -408,17 +448,32 @@ fn finish(args: &Common, folder: &Path, record: Record, interrupt: &Interrupt) -
             tell(&format!("stopped; `cnibench report {}` makes the report", folder.display()));
             Outcome::Incomplete
         }
+        (Urgency::None, 0) if nothing => {
+            tell("no pair was measured: the reasons are in the report");
+            Outcome::Incomplete
+        }
         (Urgency::None, 0) => Outcome::Done,
         (Urgency::None, n) => {
             tell(&format!("{n} cells failed (see the report)"));
-            if args.allow_failed { Outcome::Done } else { Outcome::Error }
+            match (args.allow_failed, nothing) {
+                (false, _) => Outcome::Error,
+                (true, true) => Outcome::Incomplete,
+                (true, false) => Outcome::Done,
+            }
         }
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::split_cnis;
+    use super::{first_of_its_kind, split_cnis};
+
+    #[test]
+    fn the_second_of_two_is_not_named_by_hand() {
+        assert_eq!(first_of_its_kind("host").unwrap().to_string(), "host");
+        let refused = first_of_its_kind("host#2").unwrap_err();
+        assert!(refused.contains("--baseline host --candidate host"), "{refused}");
+    }
 
     #[test]
     fn a_comma_separates_cnis_or_parameters() {

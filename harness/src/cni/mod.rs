@@ -73,10 +73,14 @@ impl Profile {
     pub fn of(spec: &CniSpec) -> Result<&'static Self, ClusterError> {
         let Some(profile) = PROFILES.iter().find(|p| p.name == spec.name) else {
             let near = did_you_mean(&spec.name, PROFILES.iter().map(|p| p.name));
-            return Err(ClusterError::Usage(format!(
-                "unknown cni {:?}{near} (`cnibench list cnis` names them all)",
-                spec.name
-            )));
+            let text = match kubernetes::names().any(|name| name == spec.name) {
+                true => format!("{0} is a cni of --provider kind or kubeconfig", spec.name),
+                false => format!(
+                    "unknown cni {:?}{near} (`cnibench list cnis` names them all)",
+                    spec.name
+                ),
+            };
+            return Err(ClusterError::Usage(text));
         };
         params::check_names(spec, profile.params)?;
         Ok(profile)

@@ -5,6 +5,7 @@
 
 mod arms;
 mod eyes;
+mod pairs;
 mod probed;
 pub mod progress;
 mod trial;
@@ -45,6 +46,7 @@ pub async fn run(
         left: trials_left(plan),
         missed: HashMap::new(),
         bad_states: HashMap::new(),
+        pairs: pairs::Kept::default(),
         unprobed: false,
     };
     let outcome = run.everything(provider, topology, &mut arms, interrupt.clone()).await;
@@ -85,6 +87,8 @@ struct Run<'a> {
     missed: HashMap<CaseId, CellStatus>,
     /// States of a cni's cluster whose proof failed.
     bad_states: HashMap<(CniSpec, Surroundings), CellStatus>,
+    /// What became of pairs, where two arms are measured in pairs.
+    pairs: pairs::Kept,
     /// It was found, and said, that this process cannot probe.
     unprobed: bool,
 }
@@ -101,7 +105,11 @@ impl Run<'_> {
         let mut sequence = 0;
         let mut index = 0;
         for (number, group) in plan.groups.iter().enumerate() {
+            let making = self.making_of(number);
             for cni in group {
+                if self.is_lost(making) {
+                    break;
+                }
                 if interrupt.urgency() != Urgency::None {
                     return Ok(());
                 }
@@ -117,7 +125,7 @@ impl Run<'_> {
                     up = Arm::up(provider, index, cni, topology) => up,
                 };
                 index += 1;
-                self.came_up(cni, up, arms)?;
+                self.came_up(cni, making, up, arms)?;
             }
             self.footprints(arms, Phase::Idle, &mut interrupt).await?;
             let due = plan.batches().filter(|b| b[0].group == number);
@@ -132,7 +140,7 @@ impl Run<'_> {
             if interrupt.urgency() != Urgency::None {
                 return Ok(());
             }
-            self.prove_again(arms).await?;
+            self.prove_again(making, arms).await?;
             if number + 1 < plan.groups.len() {
                 self.progress.phase("taking clusters down");
                 for error in arms.down_all().await {
@@ -146,6 +154,7 @@ impl Run<'_> {
     fn came_up(
         &mut self,
         cni: &CniSpec,
+        making: Option<u32>,
         up: Result<(Arm, Vec<Proof>), ClusterError>,
         arms: &mut Arms,
     ) -> Result<()> {
@@ -156,7 +165,7 @@ impl Run<'_> {
                     short: "cni not up".to_owned(),
                     reason: format!("{error:#}"),
                 };
-                return self.end_cni(cni, &status);
+                return self.cni_lost(cni, making, &status);
             }
         };
         self.journal.append(&JournalLine::Cni(arm.info().clone()))?;
@@ -196,7 +205,7 @@ impl Run<'_> {
 
     /// A route or a daemon may have changed since the first proofs: what was measured counts only if
     /// they still hold.
-    async fn prove_again(&mut self, arms: &mut Arms) -> Result<()> {
+    async fn prove_again(&mut self, making: Option<u32>, arms: &mut Arms) -> Result<()> {
         self.progress.phase("proving again");
         for (cni, arm) in arms.all() {
             // Of a cluster that is made anew later the cases are still open.
@@ -209,10 +218,17 @@ impl Run<'_> {
             if cases.is_empty() {
                 continue;
             }
+            if self.is_dead(cni, making) {
+                continue;
+            }
             let (proofs, status) = arm.still_proved().await;
             let Some(status) = status else { continue };
             for proof in proofs {
                 self.journal.append(&JournalLine::Proof(proof))?;
+            }
+            if making.is_some() && matches!(status, CellStatus::Failed { .. }) {
+                self.cni_lost(cni, making, &status)?;
+                continue;
             }
             self.tell(cni, &status);
             for case in cases {
@@ -229,15 +245,11 @@ impl Run<'_> {
         if self.ends.contains_key(&case.id) {
             return true;
         }
-        let Some(pairing) = &self.plan.pairing else { return false };
-        let other = [&pairing.baseline, &pairing.candidate].into_iter().find(|c| **c != case.cni);
-        let twin = |c: &&Case| Some(&c.cni) == other && c.series() == case.series();
-        let Some(twin) = self.plan.cases.iter().find(twin) else { return false };
+        let Some(twin) = self.twin(case) else { return false };
         let lost = self.ends.get(&twin.id).is_some_and(|end| *end != CellStatus::Measured);
         if lost {
-            let reason =
-                format!("{} was not measured, and this is measured in pairs with it", twin.id);
-            self.missed.entry(case.id.clone()).or_insert(CellStatus::Skipped { reason });
+            let status = pairs::without(twin);
+            self.missed.entry(case.id.clone()).or_insert(status);
         }
         lost
     }
@@ -258,6 +270,10 @@ impl Run<'_> {
         let rides = plan.host_rides && !plan.groups[first.group].contains(&case.cni);
         let arm = if rides { arms.first() } else { arms.get(&case.cni) };
         let open = !self.is_over(case);
+        if self.is_lost(first.arm.map(|slot| slot.rebuild)) {
+            self.progress.trials_over(case, 0, batch.len());
+            return Ok(());
+        }
         let Some(arm) = arm.filter(|_| open) else {
             if rides && open {
                 let reason = "the clusters that it was to be measured in did not come up";
@@ -356,14 +372,19 @@ impl Run<'_> {
         let status = match result {
             Ok(trial) => {
                 self.journal.append(&JournalLine::Trial(Box::new(trial)))?;
+                self.pair_measured(case, scheduled);
                 return self.one_less(case);
             }
             Err(TrialError::ClusterDead(broken)) => {
-                return self.end_cni(cluster, &failed(broken, scheduled.index));
+                let making = scheduled.arm.map(|slot| slot.rebuild);
+                return self.cni_lost(cluster, making, &failed(broken, scheduled.index));
             }
             Err(TrialError::NotOffered(reason)) => CellStatus::Skipped { reason },
             Err(TrialError::Broken(broken)) => failed(broken, scheduled.index),
         };
+        if let (Some(slot), CellStatus::Failed { .. }) = (scheduled.arm, &status) {
+            return self.pair_broke(case, slot, status);
+        }
         let Some((a, b)) = scheduled.pair else { return self.end(case, status) };
         // One pair of many: the others are measured all the same.
         let (CellStatus::Failed { reason, .. } | CellStatus::Skipped { reason }) = &status else {
@@ -429,8 +450,11 @@ impl Run<'_> {
             if let Some(status) =
                 self.missed.get(&case.id).cloned().filter(|_| urgency == Urgency::None)
             {
-                let begun = self.left.get(&case.id).is_some_and(|left| *left < case.trials);
-                // What there is, is whole: other clusters, or other pairs of nodes.
+                let begun = match plan.pairing {
+                    Some(_) => self.whole_pairs(case) >= pairs::ENOUGH,
+                    None => self.left.get(&case.id).is_some_and(|left| *left < case.trials),
+                };
+                // What there is, is whole: other clusters, or other pairs of nodes or trials.
                 let status = if begun { CellStatus::Measured } else { status };
                 self.end(case, status)?;
                 continue;

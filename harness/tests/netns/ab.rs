@@ -1,7 +1,8 @@
 //! Two arms in pairs: what a person types and what the record then says of every pair.
 
-use crate::running::{measuring, record, run_id, stderr, traces_of};
+use crate::running::{Running, agents_of, measuring, record, run_id, signal, stderr, traces_of};
 use cnibench_model::{CellStatus, PairArm, PairOrder, Record};
+use rustix::process::Signal;
 use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
@@ -89,4 +90,42 @@ fn one_profile_with_other_parameters_is_another_arm() {
     pairs_hold(&record, (1, 2));
     let mtus: Vec<u32> = record.cnis.iter().map(|c| c.mtu).collect();
     assert!(mtus.contains(&1300) && mtus.iter().any(|m| *m > 1300), "{mtus:?}");
+}
+
+#[test]
+fn what_measured_nothing_is_data_missing_with_its_reasons() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("results");
+    let mut command = measuring("ab", &out);
+    command.args(["--baseline", "host", "--candidate", "flannel-host-gw", "--workload", "tcp_rr"]);
+    command.args(["--placement", "pod-service", "--pairs", "2", "--rebuilds", "1"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("No pair was measured") && said.contains("skipped: "), "{said}");
+    assert!(!said.contains("change (95 % interval)"), "{said}");
+}
+
+#[test]
+fn a_broken_trial_costs_its_pair_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("results");
+    let mut command = measuring("ab", &out);
+    command.args(["--baseline", "host", "--candidate", "flannel-host-gw", "--workload", "tcp_rr"]);
+    command.args(["--pairs", "10", "--rebuilds", "2", "--seed", "7"]);
+    let running = Running::until_trials(command, &out, 5);
+    let agents = agents_of(&run_id(&out));
+    assert!(!agents.is_empty());
+    agents.into_iter().for_each(|pid| signal(pid, Signal::KILL));
+    let output = running.wait();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let record = record(&out);
+    assert!(record.cells.iter().all(|c| c.status == CellStatus::Measured), "{:?}", record.cells);
+    let failed = record.notes.iter().filter(|n| n.contains("of making 1 failed: ")).count();
+    assert!(failed >= 1, "{:?}", record.notes);
+    let measured = cnibench_reports::paired(&record).unwrap().measured;
+    assert_eq!(measured.makings, 2);
+    assert!((17..20).contains(&measured.fewest), "{measured:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("of 20 pairs of every case"), "{said}");
 }

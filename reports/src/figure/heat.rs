@@ -10,12 +10,13 @@ use super::{
     theme::{HEATS, Paint},
 };
 use crate::{
-    book::{Book, slug},
+    book::{Book, Entry, slug},
     pairs::Pairs,
     stats,
     units::{Scale, counted, number, thousands},
 };
-use cnibench_model::{Direction, Metric};
+use cnibench_model::{Direction, Metric, NodePair};
+use std::collections::BTreeMap;
 
 /// Most nodes with numbers in their cells.
 const NUMBERED: usize = 16;
@@ -88,7 +89,8 @@ impl Grid {
 
 /// The map of one cell of the book; none where it has fewer than two pairs.
 pub(crate) fn heat(book: &Book<'_>, row: usize, column: usize, metric: Metric) -> Option<Scene> {
-    let pairs = Pairs::of(book.entry(row, column)?, metric)?;
+    let entry = book.entry(row, column)?;
+    let pairs = Pairs::of(entry, metric)?;
     let all: Vec<f64> = pairs.cells.values().copied().collect();
     let steps = Steps::of(&all, metric.direction())?;
     let scale = Scale::of(metric, book.clock(), &[pairs.median]);
@@ -122,7 +124,7 @@ pub(crate) fn heat(book: &Book<'_>, row: usize, column: usize, metric: Metric) -
     let style = (Size::Body, Weight::Regular);
     y = scene.paragraph((MARGIN, y), WIDTH - 2.0 * MARGIN, &sentence, style, Paint::Ink);
     scene.description = sentence;
-    let caption = caption(book, row, &pairs, &scale, enlarged);
+    let caption = caption(book, row, &pairs, &scale, (entry, enlarged));
     frame::caption(&mut scene, y - Size::Body.line() * 0.65, &caption);
     Some(scene)
 }
@@ -263,19 +265,32 @@ fn key(scene: &mut Scene, steps: &Steps, scale: &Scale, top: f64, hatched: bool)
     top + HIGH + 36.0
 }
 
+/// "1 to 2 trials each": how many stand behind a pair's median.
+fn each(entry: &Entry<'_>, metric: Metric) -> String {
+    let mut trials: BTreeMap<&NodePair, usize> = BTreeMap::new();
+    let with = entry.shown().iter().filter(|t| t.value(metric).is_some());
+    with.filter_map(|t| t.nodes.as_ref()).for_each(|pair| *trials.entry(pair).or_default() += 1);
+    match (trials.values().min(), trials.values().max()) {
+        (Some(least), Some(most)) if least < most => {
+            format!("{least} to {} each", stats::trials(*most))
+        }
+        (_, most) => format!("{} each", stats::trials(most.copied().unwrap_or(0))),
+    }
+}
+
 fn caption(
     book: &Book<'_>,
     row: usize,
     pairs: &Pairs<'_>,
     scale: &Scale,
-    enlarged: Option<usize>,
+    (entry, enlarged): (&Entry<'_>, Option<usize>),
 ) -> String {
     let nodes = pairs.nodes.len();
     let same = pairs.cells.keys().filter(|(client, server)| client == server).count();
     let between = pairs.cells.len() - same;
     let mut parts = vec![
         format!("{} in {}", pairs.metric.label(), scale.unit),
-        "cell: median of the trials of that pair in that direction".to_owned(),
+        format!("cell: median of the trials of that pair in that direction ({})", each(entry, pairs.metric)),
         format!(
             "{} of {} of {} measured{}",
             thousands(between as u64),

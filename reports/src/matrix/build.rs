@@ -168,7 +168,9 @@ pub(crate) fn line(book: &Book<'_>, row: usize, metric: Metric) -> MatrixLine {
     let series = &book.rows[row];
     let flat_out = series.workload == Workload::UdpStream && series.params.rate.is_none();
     let weight = if flat_out && metric == Metric::Loss { Weight::Informs } else { Weight::Judges };
-    MatrixLine { metric, unit: scale.unit.clone(), weight, cells, scale }
+    // Where no cell has a value, nothing is in a unit.
+    let unit = if medians.is_empty() { String::new() } else { scale.unit.clone() };
+    MatrixLine { metric, unit, weight, cells, scale }
 }
 
 /// What values of a metric can be: a share is 0 to 1.
