@@ -21,7 +21,7 @@ use cnibench_model::{
     Case, CaseId, Cell, CellStatus, CniSpec, JournalLine, Phase, Proof, Surroundings, Trial,
 };
 use progress::Progress;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use trial::TrialError;
 
 /// Runs a plan. Every cluster that it brings up is down again when it returns.
@@ -45,6 +45,7 @@ pub async fn run(
         left: trials_left(plan),
         missed: HashMap::new(),
         bad_states: HashMap::new(),
+        idle: HashSet::new(),
         unprobed: false,
     };
     let outcome = run.everything(provider, topology, &mut arms, interrupt.clone()).await;
@@ -85,6 +86,8 @@ struct Run<'a> {
     missed: HashMap<CaseId, CellStatus>,
     /// States of a cni's cluster whose proof failed.
     bad_states: HashMap<(CniSpec, Surroundings), CellStatus>,
+    /// Cnis whose idle pods were looked at.
+    idle: HashSet<CniSpec>,
     /// It was found, and said, that this process cannot probe.
     unprobed: bool,
 }
@@ -174,22 +177,26 @@ impl Run<'_> {
         }
     }
 
-    /// What the cnis' own pods cost, of every cluster that is up.
+    /// What the cnis' own pods cost, of every cluster that is up, all at the same time; idle only when
+    /// a cni is up for the first time.
     async fn footprints(
         &mut self,
         arms: &mut Arms,
         phase: Phase,
         interrupt: &mut Interrupt,
     ) -> Result<()> {
-        for (_, arm) in arms.all() {
-            let taken = tokio::select! {
-                biased;
-                () = interrupt.wait() => return Ok(()),
-                taken = arm.footprint(phase) => taken,
-            };
-            for footprint in taken {
-                self.journal.append(&JournalLine::Footprint(footprint))?;
-            }
+        let idle = &mut self.idle;
+        let asked = arms.all().map(|(cni, arm)| {
+            let known = phase == Phase::Idle && !idle.insert(cni.clone());
+            arm.footprint(phase, known)
+        });
+        let taken = tokio::select! {
+            biased;
+            () = interrupt.wait() => return Ok(()),
+            taken = futures::future::join_all(asked) => taken,
+        };
+        for footprint in taken.into_iter().flatten() {
+            self.journal.append(&JournalLine::Footprint(footprint))?;
         }
         Ok(())
     }
