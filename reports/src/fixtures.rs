@@ -381,9 +381,9 @@ fn footprints(paths: &[Path]) -> Vec<Footprint> {
                         stretch: 0,
                         window_s: 20.0,
                         cpus: Some(0.004 * busy * part * (number as f64 + f64::from(node) / 2.0)),
-                        memory_bytes: ((60 + 8 * node as u64) << 20)
-                            * if pod == "agent" { 4 } else { 1 }
-                            / 4,
+                        memory_bytes: Some(
+                            ((60 + 8 * node as u64) << 20) * if pod == "agent" { 4 } else { 1 } / 4,
+                        ),
                     });
                 }
             }

@@ -14,8 +14,26 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) const HEADS: [&str; 6] =
     ["cni", "nodes", "CPUs, idle", "CPUs, under load", "memory, idle", "memory, under load"];
 
+const EXPLAINED: &str = "What the cni's own pods used on one node, all those there together: its agent, its operator where that runs, and kube-proxy where the cni leaves services to it. A cni of several components has a line for each, over the nodes that have it. The mean over the nodes and, in brackets, the node with the most. CPUs are the mean of the window, memory is the working set at its end, both as the kubelet says. What the kernel does for packets is no pod's: it is in the CPU cost of each series.";
+
+/// What the table leaves out.
+const LEFT_OUT: &str = "Under load is until Hubble was first switched: after Hubble was switched the agents restart, which costs more than the load does. What was read from then on is left out of the table; it is in the record.";
+
 /// What the table says of itself.
-pub(crate) const EXPLAINED: &str = "What the cni's own pods used on one node, all those there together: its agent, its operator where that runs, and kube-proxy where the cni leaves services to it. A cni of several components has a line for each, over the nodes that have it. The mean over the nodes and, in brackets, the node with the most. CPUs are the mean of the window, memory is the working set at its end, both as the kubelet says. What the kernel does for packets is no pod's: it is in the CPU cost of each series.";
+pub(crate) fn explained(book: &Book<'_>) -> String {
+    left_out(book).map_or_else(|| EXPLAINED.to_owned(), |note| format!("{EXPLAINED} {note}"))
+}
+
+/// What the table leaves out, if anything.
+pub(crate) fn left_out(book: &Book<'_>) -> Option<&'static str> {
+    let mut all = book.records.iter().flat_map(|r| &r.footprints);
+    all.any(|f| !shown(f)).then_some(LEFT_OUT)
+}
+
+/// Is it in the table? Where the agents were restarted it is not what the load costs.
+fn shown(footprint: &Footprint) -> bool {
+    footprint.stretch == 0
+}
 
 /// One cni, or one component of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +49,8 @@ pub(crate) struct Row {
 struct Use {
     /// None: no window was long enough.
     cpus: Option<f64>,
-    memory: f64,
+    /// None: the kubelet took no reading.
+    memory: Option<f64>,
 }
 
 /// Rows for every cni with footprints, in the order of the columns: its sum, then its components.
@@ -76,8 +95,8 @@ fn cells(label: &str, own: &[&Footprint]) -> [String; 6] {
         nodes.len().to_string(),
         cell(Phase::Idle, |u| u.cpus, cpu_text),
         cell(Phase::Load, |u| u.cpus, cpu_text),
-        cell(Phase::Idle, |u| Some(u.memory), memory_text),
-        cell(Phase::Load, |u| Some(u.memory), memory_text),
+        cell(Phase::Idle, |u| u.memory, memory_text),
+        cell(Phase::Load, |u| u.memory, memory_text),
     ]
 }
 
@@ -87,7 +106,7 @@ fn cpu_text(cpus: f64) -> String {
 
 /// Why there is no mean of a phase.
 fn why_not(own: &[&Footprint], phase: Phase) -> String {
-    let short = own.iter().filter(|f| f.phase == phase && f.cpus.is_none());
+    let short = own.iter().filter(|f| f.phase == phase && shown(f) && f.cpus.is_none());
     match short.map(|f| f.window_s).reduce(f64::min) {
         None => "not taken".to_owned(),
         Some(0.0) => "no two readings of the kubelet's".to_owned(),
@@ -97,35 +116,27 @@ fn why_not(own: &[&Footprint], phase: Phase) -> String {
     }
 }
 
-/// The sums of each node in a phase, by stretches: CPU is their mean by length, memory that of the
-/// last. Of a pod with several windows in one stretch the same holds.
+/// The sums of each node in a phase. Of a pod with several windows CPU is their mean by length, memory
+/// that of the last.
 fn by_node(own: &[&Footprint], phase: Phase) -> Vec<Use> {
-    let mut nodes: BTreeMap<&str, BTreeMap<u32, BTreeMap<&str, Vec<&Footprint>>>> = BTreeMap::new();
-    for footprint in own.iter().filter(|f| f.phase == phase) {
-        let stretches = nodes.entry(&footprint.node).or_default();
-        let pods = stretches.entry(footprint.stretch).or_default();
+    let mut nodes: BTreeMap<&str, BTreeMap<&str, Vec<&Footprint>>> = BTreeMap::new();
+    for footprint in own.iter().filter(|f| f.phase == phase && shown(f)) {
+        let pods = nodes.entry(&footprint.node).or_default();
         pods.entry(&footprint.pod).or_default().push(footprint);
     }
-    let node = |stretches: BTreeMap<u32, BTreeMap<&str, Vec<&Footprint>>>| {
-        let sums: Vec<(f64, Use)> = stretches.into_values().map(|pods| sum(&pods)).collect();
-        let known = sums.iter().filter_map(|(length, u)| Some((*length, u.cpus?)));
-        Use { cpus: mean(known), memory: sums.last().map_or(0.0, |(_, u)| u.memory) }
-    };
-    nodes.into_values().map(node).collect()
+    nodes.values().map(sum).collect()
 }
 
-/// What the pods of a node used together in one stretch, and how long it was. A pod whose windows are
-/// all too short leaves the sum unknown.
-fn sum(pods: &BTreeMap<&str, Vec<&Footprint>>) -> (f64, Use) {
-    let mut length = 0.0f64;
-    let (mut cpus, mut memory) = (Some(0.0), 0.0);
+/// What the pods of a node used together. A pod whose windows are all too short leaves the sum unknown.
+fn sum(pods: &BTreeMap<&str, Vec<&Footprint>>) -> Use {
+    let (mut cpus, mut memory) = (Some(0.0), Some(0.0));
     for windows in pods.values() {
-        length = length.max(windows.iter().map(|w| w.window_s).sum());
         let own = mean(windows.iter().filter_map(|w| Some((w.window_s, w.cpus?))));
         cpus = cpus.zip(own).map(|(sum, own)| sum + own);
-        memory += windows.last().map_or(0.0, |w| w.memory_bytes as f64);
+        let last = windows.iter().rev().find_map(|w| w.memory_bytes);
+        memory = memory.zip(last).map(|(sum, own)| sum + own as f64);
     }
-    (length, Use { cpus, memory })
+    Use { cpus, memory }
 }
 
 /// The mean by length; none of nothing.
@@ -156,7 +167,7 @@ fn pod(f: &Footprint) -> String {
         f.pod,
         f.node,
         f.phase.name(),
-        bytes(f.memory_bytes)
+        f.memory_bytes.map_or_else(|| "no reading of its memory".to_owned(), bytes)
     )
 }
 
@@ -181,7 +192,7 @@ mod tests {
             stretch: 0,
             window_s,
             cpus: (window_s >= LEAST_WINDOW_S).then_some(cpus),
-            memory_bytes: mib << 20,
+            memory_bytes: Some(mib << 20),
         }
     }
 
@@ -231,16 +242,34 @@ mod tests {
     }
 
     #[test]
-    fn stretches_are_averaged_by_length_though_pods_were_replaced() {
+    fn what_follows_a_restart_of_the_agents_is_left_out_and_said_to_be() {
         let later = |f: Footprint| Footprint { stretch: 1, ..f };
-        let rows = of(vec![
+        let footprints = vec![
             one("a", "agent-old", Phase::Load, 10.0, 1.0, 100),
             one("a", "proxy", Phase::Load, 10.0, 0.5, 20),
             later(one("a", "agent-new", Phase::Load, 30.0, 2.0, 140)),
             later(one("a", "proxy", Phase::Load, 30.0, 0.5, 20)),
+        ];
+        let records = [cnibench_model::Record { footprints, ..Builder::default().build() }];
+        let book = Book::new(&records);
+        let rows = rows(&book);
+        assert_eq!(rows[0].cells[3], "1.50");
+        assert_eq!(rows[0].cells[5], "120 MiB");
+        assert_eq!(rows[0].pods.len(), 4, "all of it is kept");
+        assert!(explained(&book).contains("after Hubble was switched the agents restart"));
+        assert_eq!(left_out(&Book::new(&[policies()])), None);
+    }
+
+    #[test]
+    fn memory_that_was_not_read_is_not_that_of_before() {
+        let unread = |f: Footprint| Footprint { memory_bytes: None, ..f };
+        let rows = of(vec![
+            one("a", "x", Phase::Idle, 10.0, 0.5, 1),
+            unread(one("a", "x", Phase::Load, 0.0, 0.5, 1)),
         ]);
-        assert_eq!(rows[0].cells[3], "2.25");
-        assert_eq!(rows[0].cells[5], "160 MiB");
+        let none = "– (no two readings of the kubelet's)";
+        assert_eq!(rows[0].cells[3..], [none, "1 MiB", none]);
+        assert!(rows[0].pods[1].ends_with("no reading of its memory"), "{:?}", rows[0].pods);
     }
 
     #[test]

@@ -172,7 +172,7 @@ fn footprint_table(out: &mut String, book: &Book<'_>) {
     if rows.is_empty() {
         return;
     }
-    let _ = writeln!(out, "### Footprint\n\n{}\n", plain(footprint::EXPLAINED));
+    let _ = writeln!(out, "### Footprint\n\n{}\n", plain(&footprint::explained(book)));
     let _ = writeln!(out, "| {} |", footprint::HEADS.join(" | "));
     let _ = writeln!(out, "|---|{}", "--:|".repeat(footprint::HEADS.len() - 1));
     for row in rows {

@@ -190,7 +190,7 @@ fn around(book: &Book<'_>) -> Vec<(&'static str, String)> {
     if any_case(book, |c| c.surroundings.hubble.is_some()) {
         out.push((
             "Hubble",
-            "Cilium's observer of flows, off or on for the trials of a case. What it costs is its line on against off: the host's pods share the nodes' CPUs with the observer, so a change against the host can understate it. Switching takes time, so that trials with it on and off are never next to each other: those of one block are compared in pairs, and the sentence says how long after each other they began. What the machine did in that time is in the difference.".to_owned(),
+            "Cilium's observer of flows, off or on for the trials of a case. What it costs is its line on against off: the host's pods share the nodes' CPUs with the observer, so a change against the host can understate it. Switching takes time, so that several trials with it off follow each other, then several with it on: where those of one block ran near enough to each other they are compared in pairs, and the sentence says how long after each other they began; elsewhere it says that they are not. What the machine did in that time is in the difference.".to_owned(),
         ));
     }
     let curves = curves::curves(book);

@@ -246,7 +246,10 @@ fn footprints(book: &Book<'_>, width: usize) -> String {
     if widest(&table.to_string()) > width {
         table.with(Width::wrap(width).priority(Priority::max(true)).keep_words(true));
     }
-    format!("\nthe cnis' own pods on one node: mean over nodes (node with the most)\n{table}\n")
+    let note = footprint::left_out(book).map_or_else(String::new, |note| format!("{note}\n"));
+    format!(
+        "\nthe cnis' own pods on one node: mean over nodes (node with the most)\n{table}\n{note}"
+    )
 }
 
 fn missing(matrix: &Matrix) -> String {

@@ -10,7 +10,7 @@ use crate::{
     stats,
     units::{counted, duration, number},
 };
-use cnibench_model::{Case, CaseId, CniSpec, ProviderKind, Record};
+use cnibench_model::{Case, CaseId, CniSpec, Placement, ProviderKind, Record, Trial};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Trials of a cell from which on its two halves say something of drift.
@@ -106,9 +106,14 @@ pub(crate) fn remarks(book: &Book<'_>) -> Vec<String> {
             remarks.push(format!("{of}{remark}"));
         }
         remarks.extend(in_pairs(record).map(|remark| format!("{of}{remark}")));
-        if provider(record) == Some(ProviderKind::Kind) && on_one_machine(record) {
+        if on_one_machine(record) {
+            let kind = if provider(record) == Some(ProviderKind::Kind) {
+                "containers of kind on "
+            } else {
+                ""
+            };
             remarks.push(format!(
-                "{of}All nodes are containers of kind on one machine (both ends of every trial name the same): they share its CPUs, its kernel and its other work, and between nodes there is no network card."
+                "{of}All nodes are {kind}one machine (both ends of every trial name the same): they share its CPUs, its kernel and its other work, and between nodes there is no network card."
             ));
         }
     }
@@ -176,9 +181,19 @@ fn between((median, most, cases): (f64, f64, usize)) -> String {
     )
 }
 
+/// Do the trials themselves say that the nodes of a real cluster are one machine? Of a cluster that was
+/// there only trials between nodes can.
 fn on_one_machine(record: &Record) -> bool {
-    let mut trials = record.trials.iter();
-    !record.trials.is_empty() && trials.all(|t| t.client.node.machine == t.server.node.machine)
+    let between = |t: &Trial| {
+        let mut cases = record.header.cases.iter();
+        cases.any(|c| c.id == t.case && c.placement == Placement::CrossNode)
+    };
+    let known = match provider(record) {
+        Some(ProviderKind::Kind) => !record.trials.is_empty(),
+        Some(ProviderKind::Kubeconfig) => record.trials.iter().any(between),
+        _ => false,
+    };
+    known && record.trials.iter().all(|t| t.client.node.machine == t.server.node.machine)
 }
 
 /// The cnis had a time of their own each, but the baseline was measured in every one.
@@ -269,7 +284,7 @@ fn percent(share: f64) -> String {
 mod tests {
     use super::*;
     use crate::fixtures::Builder;
-    use cnibench_model::{Placement, Workload};
+    use cnibench_model::Workload;
 
     fn kind() -> Builder {
         let series = vec![(Workload::TcpRr, Placement::CrossNode)];
@@ -394,5 +409,10 @@ mod tests {
         assert!(apart.starts_with("Trials of different cnis were not interleaved"), "{apart}");
         let two = Builder { two_machines: true, ..kind() }.build();
         assert!(!said(two).contains("one machine"));
+        let there = |two_machines| {
+            said(Builder { two_machines, provider: ProviderKind::Kubeconfig, ..kind() }.build())
+        };
+        assert!(there(false).contains("All nodes are one machine"), "{}", there(false));
+        assert!(!there(true).contains("one machine"));
     }
 }

@@ -4,14 +4,17 @@
 //! Pure. Called by the runner before the two ends are put together.
 
 use crate::{protocol::EndReport, trial::KTHREADS_UNSEEN};
-use cnibench_model::NodeCpu;
+use cnibench_model::{CpuTime, NodeCpu};
 use jiff::Timestamp;
 
 /// An observer's window may be off from the end's by this share of it: the traffic is the same before
-/// and behind it.
+/// and behind it, and CPU times are scaled to the end's length.
 const OFF: f64 = 0.1;
 /// Warning where it is off by more.
 const TOO_FAR: &str = "the node observer's CPU window was off by more than 10 %: kernel threads are in the system time of the end's own reading";
+
+/// From this share on a window that is off is taken with a warning.
+const NOTABLE: f64 = 0.02;
 
 /// What an observer measured.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,18 +34,37 @@ pub fn observe(end: &mut EndReport, seen: &Observed) {
     let window_s = end.endpoint.window_s;
     let off = end.window_opened.map(|at| seen.opened.duration_since(at).as_secs_f64().abs());
     let longer = (seen.node.window_s - window_s).abs();
-    if off.is_none_or(|off| off.max(longer) > OFF * window_s) {
+    let Some(off) = off.map(|off| off.max(longer)).filter(|off| *off <= OFF * window_s) else {
         end.warnings.push(TOO_FAR.to_owned());
         return;
+    };
+    if off > NOTABLE * window_s {
+        end.warnings.push(format!(
+            "the node observer's CPU window was off by {:.1} %: CPU times of the node are scaled to the trial's window",
+            off / window_s * 100.0
+        ));
     }
-    end.endpoint.node = seen.node.clone();
+    end.endpoint.node = scaled(&seen.node, window_s);
     end.warnings.retain(|w| w != KTHREADS_UNSEEN);
+}
+
+/// What the node used, as if its window had been this long.
+fn scaled(node: &NodeCpu, window_s: f64) -> NodeCpu {
+    let factor = if node.window_s > 0.0 { window_s / node.window_s } else { 1.0 };
+    let mut node = node.clone();
+    node.window_s = window_s;
+    let CpuTime { user_s, system_s, softirq_s, irq_s, kthread_s, steal_s } = &mut node.time;
+    for seconds in [user_s, system_s, softirq_s, irq_s, kthread_s, steal_s] {
+        *seconds *= factor;
+    }
+    // What each CPU was busy is a share already.
+    node
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cnibench_model::{CpuTime, EndpointResult};
+    use cnibench_model::EndpointResult;
     use std::collections::BTreeMap;
 
     fn node(machine: &str, system_s: f64, kthread_s: f64) -> NodeCpu {
@@ -74,9 +96,23 @@ mod tests {
     #[test]
     fn the_observer_tells_kernel_threads_from_the_rest() {
         let mut end = end();
-        observe(&mut end, &seen("m", "2026-11-23T10:00:00.05Z"));
+        observe(&mut end, &seen("m", "2026-11-23T10:00:00.01Z"));
         assert_eq!(end.endpoint.node, node("m", 0.2, 0.3));
         assert_eq!(end.warnings, ["another"]);
+    }
+
+    #[test]
+    fn a_window_of_another_length_is_scaled_and_one_that_is_notably_off_is_said_to_be() {
+        let mut end = end();
+        let mut longer = seen("m", "2026-11-23T10:00:00Z");
+        longer.node.window_s = 1.08;
+        observe(&mut end, &longer);
+        let node = &end.endpoint.node;
+        assert_eq!(node.window_s, 1.0);
+        assert!((node.time.system_s - 0.2 / 1.08).abs() < 1e-12);
+        assert!((node.time.softirq_s - 0.3 / 1.08).abs() < 1e-12);
+        assert_eq!(end.warnings.len(), 2);
+        assert!(end.warnings[1].contains("off by 8.0 %"), "{:?}", end.warnings);
     }
 
     #[test]

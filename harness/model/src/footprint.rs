@@ -53,6 +53,6 @@ pub struct Footprint {
     /// CPUs used, the mean over the window (CPU-seconds per second); none where the window is shorter
     /// than [`LEAST_WINDOW_S`], which is no mean of anything.
     pub cpus: Option<f64>,
-    /// Working set at the window's end, in bytes.
-    pub memory_bytes: u64,
+    /// Working set at the window's end, in bytes; none where the kubelet took no reading under load.
+    pub memory_bytes: Option<u64>,
 }

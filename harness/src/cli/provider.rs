@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::{
-        Provider,
+        Provider, Topology,
         kind::{KindOptions, KindProvider},
         kube::{self, KubeconfigProvider},
         netns::{NetnsProvider, Owner},
@@ -134,11 +134,17 @@ impl Chosen {
     ///
     /// # Errors
     /// As [`Self::arrangement`].
-    pub async fn paired(&self, pairs: Pairs) -> Result<Arrangement> {
+    pub async fn paired(&self, pairs: Pairs, topology: &Topology) -> Result<Arrangement> {
         let usual = self.arrangement(TrialOrder::Interleaved).await?;
         let at_once = match self {
             Self::Netns(_) => None,
-            Self::Kind(provider) => Some(provider.at_once_in_pairs()),
+            // The host is measured in the other's cluster: there is only one.
+            Self::Kind(_)
+                if [&pairs.baseline, &pairs.candidate].iter().any(|c| c.name == "host") =>
+            {
+                Some(1)
+            }
+            Self::Kind(provider) => Some(provider.at_once_in_pairs(topology)),
             Self::Kubeconfig(provider) => provider.at_once_in_pairs(),
         };
         Ok(Arrangement { at_once, pairs: Some(pairs), ..usual })

@@ -15,7 +15,8 @@ pub struct Args {
     #[arg(long)]
     matrix: bool,
     /// With what the cni's own pods cost and what they say of themselves (`run --privileged`, a cni that
-    /// is named, and its flow observer).
+    /// is named, and its flow observer). Far-reaching: pods/exec and nodes/proxy in the whole cluster,
+    /// which is as good as root on its nodes.
     #[arg(long)]
     cni_pods: bool,
     /// Who gets them: a service account as NAMESPACE/NAME, or a user's name.
@@ -27,7 +28,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let scope = Scope::printed(args.namespace.is_none(), args.matrix, args.cni_pods);
     let namespace = args.namespace.as_deref().unwrap_or("default");
     let all = rights::manifest(scope, namespace, &subject(&args.subject)?);
-    let mut text = String::new();
+    let mut text = match rights::caution(scope) {
+        Some(caution) => format!("# {caution}\n"),
+        None => String::new(),
+    };
     for value in all {
         text += "---\n";
         text += &serde_saphyr::to_string(&value)?;

@@ -256,7 +256,7 @@ async fn prepare(measure: &Measure, suite: Suite, chosen: &Chosen) -> Result<Pre
     let seed = args.seed.unwrap_or_else(rand::random);
     let arrangement = match &measure.design {
         Design::Rounds(order) => chosen.arrangement(*order).await?,
-        Design::Pairs(pairs) => chosen.paired(pairs.clone()).await?,
+        Design::Pairs(pairs) => chosen.paired(pairs.clone(), &suite.topology).await?,
     };
     let mut plan = Plan::new(cases, &arrangement, seed);
     plan.probe_pairs = args.probes;

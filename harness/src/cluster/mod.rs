@@ -157,6 +157,9 @@ pub trait Cluster: Send + Sync {
         Vec::new()
     }
 
+    /// From here on the cni's own pods are under load, with no idle window taken of them.
+    async fn footprint_begins(&mut self) {}
+
     /// Asked after a trial that failed: was it the way to the cluster, and is it back? Then the trial
     /// is run once more, and the text says why.
     ///

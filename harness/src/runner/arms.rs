@@ -10,10 +10,13 @@ use crate::{
     probe::Sights,
 };
 use cnibench_model::{
-    Case, CellStatus, CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProofKind,
-    ProofOutcome, Surroundings, Trial,
+    Case, CellStatus, CniInfo, CniSpec, Footprint, Metric, NodePair, Phase, Placement, Proof,
+    ProofKind, ProofOutcome, Surroundings, Trial,
 };
 use std::collections::HashMap;
+
+/// Warning of a trial whose machine carried another one.
+const BESIDE: &str = "another pair ran on this machine at the same time: what the machine's CPUs did is no pair's own, and is left out";
 
 /// One cni's cluster and the agents that were started in it.
 pub struct Arm {
@@ -111,8 +114,13 @@ impl Arm {
         self.cluster.sights(placement, host).await
     }
 
-    /// What the cni's own pods cost.
-    pub async fn footprint(&mut self, phase: Phase) -> Vec<Footprint> {
+    /// What the cni's own pods cost in this phase; `known`: what they cost idle was seen when the
+    /// cluster was made before, and is not waited for again.
+    pub async fn footprint(&mut self, phase: Phase, known: bool) -> Vec<Footprint> {
+        if phase == Phase::Idle && known {
+            self.cluster.footprint_begins().await;
+            return Vec::new();
+        }
         self.cluster.footprint(phase).await
     }
 
@@ -196,7 +204,8 @@ impl Arm {
             }
         });
         let done = futures::future::join_all(running).await;
-        done.into_iter()
+        let mut results: Vec<_> = done
+            .into_iter()
             .map(|result| {
                 result.map(|(trial, agents, observers)| {
                     self.agents.extend(agents);
@@ -204,7 +213,9 @@ impl Arm {
                     trial
                 })
             })
-            .collect()
+            .collect();
+        crowded(&mut results);
+        results
     }
 
     /// Finds the ends of a trial and takes their agents out of the pool.
@@ -285,6 +296,24 @@ impl Pooled {
             Broken::from(AgentError::Start { place: place.label.clone(), cause: format!("{e:#}") })
         })?;
         Ok(Agent::start(&place.label, link).await?)
+    }
+}
+
+/// Trials at the same time whose nodes are one machine: each saw the CPU time of all of them, so that
+/// none has a cost of its own.
+fn crowded(results: &mut [Result<Trial, TrialError>]) {
+    let machines = |t: &Trial| [t.client.node.machine.clone(), t.server.node.machine.clone()];
+    let all: Vec<_> = results.iter().map(|r| r.as_ref().ok().map(machines)).collect();
+    for (i, result) in results.iter_mut().enumerate() {
+        let (Ok(trial), Some(own)) = (result, &all[i]) else { continue };
+        let shared = |(j, other): (usize, &Option<[String; 2]>)| {
+            j != i && other.iter().flatten().any(|machine| own.contains(machine))
+        };
+        if all.iter().enumerate().any(shared) {
+            let cost = [Metric::CpuPerGigabit, Metric::CpuPerTransaction];
+            trial.samples.retain(|s| !cost.contains(&s.metric));
+            trial.warnings.push(BESIDE.to_owned());
+        }
     }
 }
 

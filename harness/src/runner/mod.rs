@@ -22,7 +22,7 @@ use cnibench_model::{
     Case, CaseId, Cell, CellStatus, CniSpec, JournalLine, Phase, Proof, Surroundings, Trial,
 };
 use progress::Progress;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use trial::TrialError;
 
 /// Runs a plan. Every cluster that it brings up is down again when it returns.
@@ -47,6 +47,7 @@ pub async fn run(
         missed: HashMap::new(),
         bad_states: HashMap::new(),
         pairs: pairs::Kept::default(),
+        idle: HashSet::new(),
         unprobed: false,
     };
     let outcome = run.everything(provider, topology, &mut arms, interrupt.clone()).await;
@@ -89,6 +90,8 @@ struct Run<'a> {
     bad_states: HashMap<(CniSpec, Surroundings), CellStatus>,
     /// What became of pairs, where two arms are measured in pairs.
     pairs: pairs::Kept,
+    /// Cnis whose idle pods were looked at.
+    idle: HashSet<CniSpec>,
     /// It was found, and said, that this process cannot probe.
     unprobed: bool,
 }
@@ -183,22 +186,26 @@ impl Run<'_> {
         }
     }
 
-    /// What the cnis' own pods cost, of every cluster that is up.
+    /// What the cnis' own pods cost, of every cluster that is up, all at the same time; idle only when
+    /// a cni is up for the first time.
     async fn footprints(
         &mut self,
         arms: &mut Arms,
         phase: Phase,
         interrupt: &mut Interrupt,
     ) -> Result<()> {
-        for (_, arm) in arms.all() {
-            let taken = tokio::select! {
-                biased;
-                () = interrupt.wait() => return Ok(()),
-                taken = arm.footprint(phase) => taken,
-            };
-            for footprint in taken {
-                self.journal.append(&JournalLine::Footprint(footprint))?;
-            }
+        let idle = &mut self.idle;
+        let asked = arms.all().map(|(cni, arm)| {
+            let known = phase == Phase::Idle && !idle.insert(cni.clone());
+            arm.footprint(phase, known)
+        });
+        let taken = tokio::select! {
+            biased;
+            () = interrupt.wait() => return Ok(()),
+            taken = futures::future::join_all(asked) => taken,
+        };
+        for footprint in taken.into_iter().flatten() {
+            self.journal.append(&JournalLine::Footprint(footprint))?;
         }
         Ok(())
     }

@@ -135,6 +135,10 @@ impl Cluster for KindMeasured {
         self.inner.footprint(phase).await
     }
 
+    async fn footprint_begins(&mut self) {
+        self.inner.footprint_begins().await;
+    }
+
     async fn mend(&mut self) -> anyhow::Result<Option<String>> {
         self.inner.mend().await
     }

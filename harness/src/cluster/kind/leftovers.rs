@@ -21,7 +21,9 @@ use std::{
 
 /// The provider's name in file names.
 const KIND: &str = "kind";
-/// Asking kind what there is.
+/// Asking a daemon whether it is there, where a run waits for the answer.
+const ASK: Duration = Duration::from_secs(3);
+/// Asking kind what there is, and a daemon where somebody asked to clean.
 const LIST: Duration = Duration::from_secs(30);
 
 /// A cluster of a run.
@@ -131,6 +133,7 @@ pub async fn clean_leftovers(keep: Keep) -> CleanReport {
 
 async fn clean(folder: &Path, keep: Keep) -> CleanReport {
     let mut report = CleanReport::default();
+    let mut asked = Asked::default();
     let Ok(entries) = fs::read_dir(folder) else { return report };
     let names = entries.flatten().filter_map(|e| e.file_name().into_string().ok());
     let mut runs: Vec<RunId> = names.filter_map(|n| RunId::of_note(&n, KIND)).collect();
@@ -151,7 +154,7 @@ async fn clean(folder: &Path, keep: Keep) -> CleanReport {
             }
         };
         let path = run.note(folder, KIND);
-        match remove_clusters(&path, keep, &mut report).await {
+        match remove_clusters(&path, keep, &mut asked, &mut report).await {
             Ok(()) if held.is_some() => match fs::remove_file(run.lock(folder)) {
                 Ok(()) => report.removed.push(format!("{run}.lock")),
                 Err(e) => report.errors.push(anyhow!(e).context(format!("{run}.lock"))),
@@ -163,8 +166,35 @@ async fn clean(folder: &Path, keep: Keep) -> CleanReport {
     report
 }
 
+/// What daemons said, each asked once: one that is gone is waited for until the time is up.
+#[derive(Default)]
+struct Asked(Vec<(Daemon, PathBuf, Result<(), String>)>);
+
+impl Asked {
+    async fn answers(&mut self, note: &Note, keep: Keep) -> Result<(), String> {
+        let known = |(daemon, docker, _): &&(Daemon, PathBuf, _)| {
+            *daemon == note.daemon && *docker == note.docker
+        };
+        if let Some((_, _, said)) = self.0.iter().find(known) {
+            return said.clone();
+        }
+        let patience = if keep == Keep::Override { LIST } else { ASK };
+        let tools = Tools { docker: note.docker.clone(), ..Tools::default() };
+        let question = tools.docker(patience).args(["version", "--format", "{{.Server.Version}}"]);
+        let said = note.daemon.asked_by(question).run().await;
+        let said = said.map(drop).map_err(|e| format!("{:#}", anyhow!(e)));
+        self.0.push((note.daemon.clone(), note.docker.clone(), said.clone()));
+        said
+    }
+}
+
 /// Removes what a note says of a dead run. The lock may go unless this fails.
-async fn remove_clusters(path: &Path, keep: Keep, report: &mut CleanReport) -> anyhow::Result<()> {
+async fn remove_clusters(
+    path: &Path,
+    keep: Keep,
+    asked: &mut Asked,
+    report: &mut CleanReport,
+) -> anyhow::Result<()> {
     let mut note = Note::read(path)?;
     let mut failed = None;
     for (cluster, noted) in note.clusters.clone() {
@@ -174,11 +204,11 @@ async fn remove_clusters(path: &Path, keep: Keep, report: &mut CleanReport) -> a
         let (kind, docker) = (note.kind.clone(), note.docker.clone());
         let tools = Tools { kind, docker, ..Tools::default() };
         // A daemon that does not answer has not said that the cluster is gone, whatever kind makes of it.
-        let question = tools.docker(LIST).args(["version", "--format", "{{.Server.Version}}"]);
-        if let Err(e) = note.daemon.asked_by(question).run().await {
+        if let Err(e) = asked.answers(&note, keep).await {
             let what = format!(
-                "cluster {cluster} is left: its daemon ({}) does not answer; it is noted until it does",
-                note.daemon.describe()
+                "cluster {cluster} is left: its daemon ({}) does not answer; it is noted in {} until it does (if it never will, removing that file forgets the cluster)",
+                note.daemon.describe(),
+                path.display()
             );
             if let Some(before) = failed.replace(anyhow!(e).context(what)) {
                 report.errors.push(before);
@@ -340,10 +370,13 @@ mod tests {
         // A kind that finds no cluster there deletes nothing and is content.
         fakes.program("kind", "echo $DOCKER_CONTEXT >>\"$FAKES/asked\"");
         fakes.program("docker", "echo cannot connect >&2; exit 1");
+        let before = fakes.calls("docker").len();
         let report = clean(fakes.folder(), Keep::Override).await;
         assert_eq!((report.errors.len(), report.removed.len()), (2, 0), "{report:?}");
+        assert_eq!(fakes.calls("docker").len() - before, 1, "asked once for both clusters");
         let text = format!("{:#}", report.errors[0]);
         assert!(text.contains("(docker context lab) does not answer"), "{text}");
+        assert!(text.contains(&path.display().to_string()), "{text}");
         assert_eq!(Note::read(&path).unwrap(), note);
         assert!(fakes.calls("kind").is_empty());
         // Answers only where it is.

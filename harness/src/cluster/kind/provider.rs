@@ -29,6 +29,7 @@ use crate::{
         owner::Owner,
     },
     cni::kubernetes::{self, KernelFeature, KubeCni, KubeProfile},
+    tell::tell,
 };
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
@@ -120,9 +121,20 @@ impl KindProvider {
     }
 
     /// Clusters up at a time where two arms are measured in pairs: both, unless the user said how many
-    /// or this machine has no room for them.
-    pub fn at_once_in_pairs(&self) -> usize {
-        self.options.parallel_clusters.map_or_else(room::clusters, |n| n as usize)
+    /// or this machine has no room for them, which the user is told.
+    pub fn at_once_in_pairs(&self, topology: &Topology) -> usize {
+        if let Some(n) = self.options.parallel_clusters {
+            return n as usize;
+        }
+        match room::for_two(topology.nodes) {
+            Ok(()) => 2,
+            Err(reason) => {
+                tell(&format!(
+                    "the clusters of the two arms come up one after the other, and their trials are not next to each other: {reason} (--parallel-clusters 2 has both up at once all the same)"
+                ));
+                1
+            }
+        }
     }
 
     /// How often every cluster is made.

@@ -5,16 +5,32 @@
 
 use super::provider::docker_is_local;
 
-/// What a cluster may need. Two nodes of Kubernetes with Flannel, at rest, were seen to take 0.9 GB;
-/// the same again is for other CNIs and for what runs while one is installed.
-const CLUSTER: u64 = 1_800_000_000;
+/// What a node may need. Two nodes of Kubernetes with Flannel, at rest, were seen to take 0.9 GB; the
+/// same again is for other CNIs and for what runs while one is installed.
+const NODE: u64 = 900_000_000;
 
-/// Clusters that can be up at a time, 1 or 2. Of a Docker that is not on this machine nothing is known.
-pub fn clusters() -> usize {
+/// Is there room for two clusters of so many nodes?
+///
+/// # Errors
+/// Why not, as far as is known: of a Docker that is not on this machine nothing is.
+pub fn for_two(nodes: u32) -> Result<(), String> {
+    if !docker_is_local() {
+        return Err("how much memory the machine of this Docker has is not known".to_owned());
+    }
     let available = std::fs::read_to_string("/proc/meminfo").ok().and_then(|t| available(&t));
+    enough(nodes, available)
+}
+
+fn enough(nodes: u32, available: Option<u64>) -> Result<(), String> {
+    let needed = 2 * u64::from(nodes) * NODE;
     match available {
-        Some(bytes) if docker_is_local() && bytes >= 2 * CLUSTER => 2,
-        _ => 1,
+        None => Err("/proc/meminfo does not say how much memory is available".to_owned()),
+        Some(bytes) if bytes < needed => Err(format!(
+            "two clusters of {nodes} nodes may need {:.1} GB of memory, and {:.1} GB are available",
+            needed as f64 / 1e9,
+            bytes as f64 / 1e9
+        )),
+        Some(_) => Ok(()),
     }
 }
 
@@ -27,6 +43,14 @@ fn available(meminfo: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_nodes_need_more_and_too_little_is_said_in_numbers() {
+        assert_eq!(enough(2, Some(4_000_000_000)), Ok(()));
+        let text = enough(3, Some(4_000_000_000)).unwrap_err();
+        assert!(text.contains("of 3 nodes may need 5.4 GB") && text.contains("4.0 GB"), "{text}");
+        assert!(enough(2, None).is_err());
+    }
 
     #[test]
     fn available_memory_is_read_or_not_known() {

@@ -240,6 +240,13 @@ impl Cluster for KubeCluster {
         })
     }
 
+    async fn footprint_begins(&mut self) {
+        if let Some(footprints) = &mut self.footprints {
+            // What fails here fails at the end of the load, too, and is told there.
+            let _ = footprints.begin().await;
+        }
+    }
+
     async fn mend(&mut self) -> anyhow::Result<Option<String>> {
         let cut = self.pods.was_cut(OUTAGE).await?;
         Ok(cut.map(|what| format!("{what} in mid-trial; this is the trial that was run again")))

@@ -16,10 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long the idle window lasts at least, and how long new readings are waited for: the kubelet
-/// takes one about every 10 to 15 s.
+/// How long new readings are waited for while nothing is measured, and at the end of a load that was too
+/// short for one: the kubelet takes one about every 10 to 15 s.
 const IDLE: Duration = Duration::from_secs(20);
-const LONGEST: Duration = Duration::from_secs(45);
+const LATE: Duration = Duration::from_secs(10);
+/// Between two questions.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// The parts of `/stats/summary` that are used (k8s.io/kubelet/pkg/apis/stats/v1alpha1).
 #[derive(Debug, Deserialize)]
@@ -85,7 +87,8 @@ impl Footprints {
         Self { client, cni, components, before, over: Vec::new(), stretch: 0 }
     }
 
-    /// What they cost while nothing is measured: waits for a window of its own.
+    /// What they cost while nothing is measured: waits for a window of its own, which two readings of
+    /// every pod's kubelet make.
     ///
     /// # Errors
     /// The kubelets cannot be asked, and why.
@@ -93,25 +96,38 @@ impl Footprints {
         let first = self.read().await?;
         let begun = Instant::now();
         loop {
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            if begun.elapsed() < IDLE {
-                continue;
-            }
+            tokio::time::sleep(PAUSE).await;
             let now = self.read().await?;
             let taken = between(&self.cni, Phase::Idle, 0, &first, &now);
-            if taken.iter().all(|f| f.cpus.is_some()) || begun.elapsed() > LONGEST {
+            if taken.iter().all(|f| f.cpus.is_some()) || begun.elapsed() > IDLE {
                 self.before = now;
                 return Ok(taken);
             }
         }
     }
 
-    /// What they cost since the idle window, by stretches.
+    /// Begins the load without an idle window before it.
+    ///
+    /// # Errors
+    /// As [`idle`](Self::idle).
+    pub async fn begin(&mut self) -> anyhow::Result<()> {
+        self.before = self.read().await?;
+        Ok(())
+    }
+
+    /// What they cost since the idle window, by stretches. Waits for new readings where the last
+    /// stretch has none.
     ///
     /// # Errors
     /// As [`idle`](Self::idle).
     pub async fn load(&mut self) -> anyhow::Result<Vec<Footprint>> {
-        self.pause().await?;
+        let begun = Instant::now();
+        let mut now = self.read().await?;
+        while !all_new(&self.before, &now) && begun.elapsed() < LATE {
+            tokio::time::sleep(PAUSE).await;
+            now = self.read().await?;
+        }
+        self.close(now);
         self.stretch = 0;
         Ok(std::mem::take(&mut self.over))
     }
@@ -122,9 +138,13 @@ impl Footprints {
     /// As [`idle`](Self::idle).
     pub async fn pause(&mut self) -> anyhow::Result<()> {
         let now = self.read().await?;
+        self.close(now);
+        Ok(())
+    }
+
+    fn close(&mut self, now: Readings) {
         self.over.extend(between(&self.cni, Phase::Load, self.stretch, &self.before, &now));
         self.before = now;
-        Ok(())
     }
 
     /// Begins the next stretch of the load: the cni's pods were replaced.
@@ -184,6 +204,11 @@ fn of_pods(summary: Summary, pods: &HashMap<(String, String), String>) -> Vec<(S
     summary.pods.into_iter().filter_map(reading).collect()
 }
 
+/// Has the kubelet of every pod taken a reading since?
+fn all_new(before: &Readings, now: &Readings) -> bool {
+    now.iter().all(|(pod, now)| before.get(pod).is_none_or(|before| now.at > before.at))
+}
+
 /// Of every pod that is there now. One that was not there before, or was restarted in between, has no
 /// window.
 fn between(
@@ -194,7 +219,10 @@ fn between(
     now: &Readings,
 ) -> Vec<Footprint> {
     let of = |((node, pod), now): (&(String, String), &Reading)| {
-        let window = before.get(&(node.clone(), pod.clone())).and_then(|before| {
+        let before = before.get(&(node.clone(), pod.clone()));
+        // A reading of before the load is none of its memory.
+        let stale = phase == Phase::Load && before.is_some_and(|before| now.at <= before.at);
+        let window = before.and_then(|before| {
             let window_s = now.at.duration_since(before.at).as_secs_f64();
             Some((window_s.max(0.0), now.cpu_ns.checked_sub(before.cpu_ns)? as f64 / 1e9))
         });
@@ -208,7 +236,7 @@ fn between(
             stretch,
             window_s,
             cpus: (window_s >= LEAST_WINDOW_S).then(|| busy_s / window_s),
-            memory_bytes: now.memory_bytes,
+            memory_bytes: (!stale).then_some(now.memory_bytes),
         }
     };
     now.iter().map(of).collect()
@@ -255,7 +283,11 @@ mod tests {
         ] {
             let taken = between(&cni, Phase::Load, 1, before, &now);
             assert_eq!((taken[0].cpus, taken[0].stretch), (None, 1), "{why}");
-            assert_eq!(taken[0].memory_bytes, 100 << 20);
+            let memory = (why != "no new reading").then_some(100 << 20);
+            assert_eq!(taken[0].memory_bytes, memory, "{why}");
         }
+        assert!(all_new(&before, &now) && !all_new(&now, &now));
+        let idle = between(&cni, Phase::Idle, 0, &now, &now);
+        assert_eq!(idle[0].memory_bytes, Some(100 << 20), "idle it was read all the same");
     }
 }

@@ -241,17 +241,39 @@ pub async fn check(access: &Access, namespace: &str, scope: Scope) -> anyhow::Re
     );
 }
 
+/// What a name of the manifest may be made of, so that another subject or namespace gets objects of its
+/// own: RBAC allows nearly everything, but nothing that is a part of a path.
+fn name_of(scope: Scope, namespace: &str, subject: &Value) -> String {
+    let part = |key: &str| subject[key].as_str().unwrap_or_default();
+    // In capitals what is no namespace, whose names have none.
+    let works = if scope.own_namespace { "Own" } else { namespace };
+    let whose = match part("namespace") {
+        "" => format!("User:{}", part("name")),
+        namespace => format!("{namespace}:{}", part("name")),
+    };
+    format!("cnibench:{works}:{whose}").replace(['/', '%'], "_")
+}
+
+/// What one who grants the rights of a scope should know of them; nothing where they are harmless.
+pub fn caution(scope: Scope) -> Option<&'static str> {
+    scope.cni_pods.then_some(
+        "pods/exec and nodes/proxy in the whole cluster are far-reaching: who has them can run commands in every pod and ask every kubelet, which is as good as root on the nodes. Grant them for as long as you measure.",
+    )
+}
+
 /// The manifest of the rights of a scope, for `subject`: a Role in `namespace` and, where a Role
-/// cannot give them, a ClusterRole; each with its binding.
+/// cannot give them, a ClusterRole; each with its binding. They are named after both.
 pub fn manifest(scope: Scope, namespace: &str, subject: &Value) -> Vec<Value> {
     let rights = needed(scope);
     // In a namespace of the run's own, which is not there yet, a Role cannot be made.
     let (cluster, local): (Vec<Right>, Vec<Right>) =
         rights.into_iter().partition(|r| r.cluster_wide || scope.own_namespace);
     let mut all = Vec::new();
-    let reference = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "cnibench"});
+    let name = name_of(scope, namespace, subject);
+    let reference =
+        |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name});
     if !local.is_empty() {
-        let metadata = json!({"name": "cnibench", "namespace": namespace});
+        let metadata = json!({"name": name, "namespace": namespace});
         all.push(json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
             "metadata": metadata, "rules": rules(&local),
@@ -262,7 +284,7 @@ pub fn manifest(scope: Scope, namespace: &str, subject: &Value) -> Vec<Value> {
         }));
     }
     if !cluster.is_empty() {
-        let metadata = json!({"name": "cnibench"});
+        let metadata = json!({"name": name});
         all.push(json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
             "metadata": metadata, "rules": rules(&cluster),
@@ -327,6 +349,23 @@ mod tests {
         assert_eq!(role.rules.unwrap().len(), 1);
         let all = manifest(Scope::printed(true, false, false), "bench", &subject());
         assert_eq!(all.len(), 2, "no Role in a namespace that is not there yet");
+    }
+
+    #[test]
+    fn another_subject_or_namespace_does_not_replace_the_first() {
+        let scope = Scope::printed(false, false, true);
+        let name = |namespace: &str, subject: &Value| {
+            let all = manifest(scope, namespace, subject);
+            assert!(all.iter().all(|v| v["metadata"]["name"] == all[0]["metadata"]["name"]));
+            assert_eq!(all[3]["roleRef"]["name"], all[2]["metadata"]["name"]);
+            all[2]["metadata"]["name"].as_str().unwrap().to_owned()
+        };
+        let user = json!({"kind": "User", "name": "a/b", "apiGroup": "rbac.authorization.k8s.io"});
+        assert_eq!(name("bench", &subject()), "cnibench:bench:ci:bench");
+        assert_eq!(name("bench", &user), "cnibench:bench:User:a_b");
+        assert_eq!(name("other", &subject()), "cnibench:other:ci:bench");
+        assert!(caution(scope).is_some());
+        assert!(caution(Scope::printed(true, true, false)).is_none());
     }
 
     /// Every scope that a run can have.

@@ -9,7 +9,7 @@ use super::{
 use crate::exec::{Agent, AgentError, ProbeEvent};
 use anyhow::{anyhow, bail};
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -17,6 +17,39 @@ use std::{
 const HOLDS: Duration = Duration::from_secs(1);
 /// Between two tries of a probe, in milliseconds.
 pub(super) const INTERVAL_MS: u32 = 2;
+
+/// The agents of a probe of a service, started before the service is there.
+pub(super) struct Ready {
+    server: Agent,
+    client: Agent,
+}
+
+impl Ready {
+    /// Starts them in the pods: the server's echo answers already.
+    pub(super) async fn service(pods: &Pods, client: &str) -> anyhow::Result<Self> {
+        // Behind a service the port is fixed; beside it another watch may run.
+        Self::start(pods, client, SERVICE_PORT).await.map(|(ready, _)| ready)
+    }
+
+    async fn start(pods: &Pods, client: &str, port: u16) -> anyhow::Result<(Self, SocketAddr)> {
+        let to = pods.pod(1, Role::Pod(0)).map_err(|e| anyhow!(e))?;
+        let name = to.role.name(to.node);
+        let mut server = Agent::start(&name, pods.start(&name, "agent").await?).await?;
+        let client = Agent::start(client, pods.start(client, "agent").await?).await?;
+        let port = server.echo(to.ip, port).await?;
+        Ok((Self { server, client }, SocketAddr::new(to.ip, port)))
+    }
+
+    /// Begins to probe the address of the service.
+    pub(super) async fn watch(self, service: IpAddr) -> anyhow::Result<Watch> {
+        self.probe(SocketAddr::new(service, SERVICE_PORT)).await
+    }
+
+    async fn probe(mut self, target: SocketAddr) -> anyhow::Result<Watch> {
+        self.client.probe(target, false, INTERVAL_MS, 3_600.0).await?;
+        Ok(Watch { server: self.server, client: self.client, now: None })
+    }
+}
 
 /// A probe from one pod to the server's, and the echo that answers it.
 pub(super) struct Watch {
@@ -27,24 +60,8 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) async fn start(pods: &Pods, client: &str) -> anyhow::Result<Self> {
-        Self::of(pods, client, None).await
-    }
-
-    /// To an address of a service, or to the server's pod itself.
-    pub(super) async fn of(
-        pods: &Pods,
-        client: &str,
-        service: Option<std::net::IpAddr>,
-    ) -> anyhow::Result<Self> {
-        let to = pods.pod(1, Role::Pod(0)).map_err(|e| anyhow!(e))?;
-        let name = to.role.name(to.node);
-        let mut server = Agent::start(&name, pods.start(&name, "agent").await?).await?;
-        let mut client = Agent::start(client, pods.start(client, "agent").await?).await?;
-        // Behind a service the port is fixed; beside it another watch may run.
-        let port = server.echo(to.ip, if service.is_some() { SERVICE_PORT } else { 0 }).await?;
-        let target = SocketAddr::new(service.unwrap_or(to.ip), port);
-        client.probe(target, false, INTERVAL_MS, 3_600.0).await?;
-        Ok(Self { server, client, now: None })
+        let (ready, target) = Ready::start(pods, client, 0).await?;
+        ready.probe(target).await
     }
 
     /// When the path came to be in this state, waiting for it if need be; none: not within `patience`.
