@@ -74,7 +74,7 @@ pub struct Probes {
 }
 
 enum Attached {
-    Here(Stages),
+    Here(Box<Stages>),
     There(Box<Observer>),
 }
 
@@ -97,7 +97,7 @@ impl Probes {
                 let attached = tokio::task::spawn_blocking(move || Stages::attach(&scene)).await;
                 let stages = attached.context("attaching the probes panicked")??;
                 let programs = stages.programs().to_vec();
-                Ok(Self { attached: Attached::Here(stages), programs })
+                Ok(Self { attached: Attached::Here(Box::new(stages)), programs })
             }
             By::Node(mut observer) => match observer.probe(scene).await {
                 Ok(programs) => Ok(Self { attached: Attached::There(observer), programs }),
