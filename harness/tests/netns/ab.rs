@@ -5,7 +5,6 @@ use cnibench_model::{CellStatus, PairArm, PairOrder, Record};
 use rustix::process::Signal;
 use std::{
     collections::{BTreeMap, HashSet},
-    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
@@ -129,40 +128,4 @@ fn a_broken_trial_costs_its_pair_alone() {
     assert!((17..20).contains(&measured.fewest), "{measured:?}");
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("of 20 pairs of every case"), "{said}");
-}
-
-/// A plugin that fails the first pod of the second making: of two nodes with two pods each the fifth.
-const FAILS_ONCE: &str = r#"#!/bin/sh
-if [ "$CNI_COMMAND" = ADD ]; then
-    echo pod >> "${0%/*}/pods"
-    if [ "$(wc -l < "${0%/*}/pods")" -eq 5 ]; then
-        echo '{"cniVersion":"1.0.0","code":11,"msg":"not this time"}'
-        exit 1
-    fi
-fi
-exec /usr/lib/cni/tuning
-"#;
-
-#[test]
-fn a_cluster_that_did_not_come_up_once_costs_that_making_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let (out, plugins) = (folder.path().join("results"), folder.path().join("plugins"));
-    std::fs::create_dir(&plugins).unwrap();
-    let plugin = plugins.join("tuning");
-    std::fs::write(&plugin, FAILS_ONCE).unwrap();
-    std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let list = folder.path().join("test.conflist");
-    let text = r#"{"cniVersion": "1.0.0", "name": "t", "plugins": [
-        {"type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "mtu": ${MTU},
-         "ipam": {"type": "host-local", "subnet": "${POD_CIDR}"}},
-        {"type": "tuning"}]}"#;
-    std::fs::write(&list, text).unwrap();
-    let candidate =
-        format!("conflist:path={},bin={}:/usr/lib/cni", list.display(), plugins.display());
-    let more = ["--workload", "tcp_rr", "--placement", "cross-node", "--pairs", "3"];
-    let (record, said) = ab(&out, "host", &candidate, &[&more[..], &["--rebuilds", "3"]].concat());
-    assert!(record.cells.iter().all(|c| c.status == CellStatus::Measured), "{:?}", record.cells);
-    let failed = |n: &String| n.starts_with("making 2: ") && n.contains("not this time");
-    assert_eq!(record.notes.iter().filter(|n| failed(n)).count(), 1, "{:?}", record.notes);
-    assert!(said.contains("2 of 3 makings of both arms, 6 of 9 pairs of every case"), "{said}");
 }
