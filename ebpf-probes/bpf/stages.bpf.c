@@ -130,7 +130,6 @@ enum counting {
 struct window {
 	__u64 from_ns; /* 0: none has */
 	__u64 to_ns;
-	__u64 first; /* the thread that sent first, by its id */
 };
 
 struct device {
@@ -450,6 +449,15 @@ static __always_inline struct track *step(__u64 address, struct track *t, __u32 
 	return t;
 }
 
+/* Is this the generator's thread of a flow that asks? They are named ask-0, ask-1, ... */
+static __always_inline bool is_flow(void)
+{
+	char name[16] = {};
+
+	bpf_get_current_comm(name, sizeof(name));
+	return name[0] == 'a' && name[1] == 's' && name[2] == 'k' && name[3] == '-';
+}
+
 SEC("tp_btf/sys_enter")
 int BPF_PROG(on_sys_enter, void *regs, long id)
 {
@@ -476,11 +484,9 @@ int BPF_PROG(on_sys_enter, void *regs, long id)
 		fresh.place = *place;
 		fresh.running = 1;
 		fresh.send_ns = bpf_ktime_get_ns();
-		/* The first thread says hello and go; the first send of another one is of a flow. */
+		/* Others of the namespace send, too: who says go, and on a node whatever runs there. */
 		w = opened();
-		if (w && *place == PLACE_CLIENT && !w->first) {
-			w->first = pid;
-		} else if (w && *place == PLACE_CLIENT && !w->from_ns) {
+		if (w && *place == PLACE_CLIENT && !w->from_ns && is_flow()) {
 			w->to_ns = fresh.send_ns + c->after_ns + c->for_ns;
 			w->from_ns = fresh.send_ns + c->after_ns;
 		}

@@ -162,7 +162,6 @@ pub(super) struct Config {
 pub(super) struct Window {
     pub(super) from_ns: u64,
     pub(super) to_ns: u64,
-    pub(super) first: u64,
 }
 
 /// `struct device`.

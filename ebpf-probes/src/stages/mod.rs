@@ -183,8 +183,8 @@ impl Stages {
         self.set(u32::from(on), Duration::ZERO, Duration::ZERO)
     }
 
-    /// Counts in a window that the kernel opens by itself, `after` the first send of a client's
-    /// second thread (the first to send makes the connections and says go), and that lasts `length`. What
+    /// Counts in a window that the kernel opens by itself, `after` the first send of the client's
+    /// thread that asks (of the generator's, by its name), and that lasts `length`. What
     /// lies across its edges is cut there. Once for each attachment.
     ///
     /// # Errors
