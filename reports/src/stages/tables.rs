@@ -127,6 +127,8 @@ pub(crate) fn remarks(book: &Book<'_>, accounts: &[Account<'_>]) -> Vec<String> 
     }
     let mut of_programs: std::collections::BTreeMap<String, Vec<&str>> =
         std::collections::BTreeMap::new();
+    let mut of_trials: std::collections::BTreeMap<&str, Vec<&str>> =
+        std::collections::BTreeMap::new();
     for account in accounts {
         let name = book.columns[account.column].short.as_str();
         let programs = account.trials.iter().flat_map(|t| &t.result.programs);
@@ -139,8 +141,15 @@ pub(crate) fn remarks(book: &Book<'_>, accounts: &[Account<'_>]) -> Vec<String> 
         }
         let warnings: BTreeSet<&str> =
             account.trials.iter().flat_map(|t| &t.warnings).map(String::as_str).collect();
-        out.extend(warnings.iter().map(|w| format!("{name}: {w}")));
+        for warning in warnings {
+            of_trials.entry(warning).or_default().push(name);
+        }
     }
+    // Each is said once, however many cnis it is of.
+    out.extend(of_trials.iter().map(|(warning, cnis)| match cnis.len() == accounts.len() {
+        true => format!("In probed trials of all: {warning}."),
+        false => format!("In probed trials of {}: {warning}.", cnis.join(", ")),
+    }));
     out.extend(of_programs.iter().map(|(program, cnis)| match cnis.len() == accounts.len() {
         true => format!("Not attached: {program}."),
         false => format!("Not attached for {}: {program}.", cnis.join(", ")),
@@ -181,7 +190,22 @@ mod tests {
         assert_eq!(line("retransmits")[0], "none");
         assert!(line("cost of probing")[0].contains("% fewer transactions ("), "{table:?}");
         assert!(line("cost of probing")[0].ends_with("4 pairs"), "{table:?}");
-        let remarks = with(remarks);
-        assert_eq!(remarks, ["Not attached: fentry/vxlan_xmit (no such function in this kernel)."]);
+        let said = with(remarks);
+        assert_eq!(said, ["Not attached: fentry/vxlan_xmit (no such function in this kernel)."]);
+    }
+
+    #[test]
+    fn a_warning_is_said_once_with_its_cnis() {
+        let mut record = probed();
+        record.probed.iter_mut().for_each(|t| t.warnings.push("CPU 1 was full".to_owned()));
+        let last = record.probed.last().unwrap().case.clone();
+        let one = record.probed.iter_mut().find(|t| t.case == last).unwrap();
+        one.warnings.push("late".to_owned());
+        let records = [record];
+        let book = Book::new(&records);
+        let said = remarks(&book, &stages::accounts(&book, stages::rows(&book)[0]));
+        assert!(said.contains(&"In probed trials of all: CPU 1 was full.".to_owned()), "{said:?}");
+        let late: Vec<_> = said.iter().filter(|r| r.ends_with(": late.")).collect();
+        assert!(late.len() == 1 && !late[0].contains("of all"), "{said:?}");
     }
 }
