@@ -172,7 +172,9 @@ pub(super) fn measure(asked: Measure) -> Result<Outcome> {
             kind_options: &args.kind,
             demand: kube::Demand::of(&suite, &asked.cnis),
         };
-        let provider = Chosen::new(&asked_of, owner).await?;
+        // Not every provider keeps the owner, whose lock tells every clean-up that this run lives: it is
+        // held here until all is taken down.
+        let provider = Chosen::new(&asked_of, Arc::clone(&owner)).await?;
         let prepared = prepare(&asked, suite, &provider).await?;
         if args.dry_run {
             show_plan(args, &prepared)?;
