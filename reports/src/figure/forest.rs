@@ -141,7 +141,9 @@ pub(crate) fn forest(book: &Book<'_>, gate: &Gate) -> Option<Scene> {
         floor(&mut scene, &axis, row, place(number));
     }
     let zero = axis.at(0.0);
-    scene.line((zero, top), (zero, bottom), 3.0, Paint::Ink);
+    for (number, _) in rows.iter().enumerate().filter(|(_, row)| row.change.is_some()) {
+        scene.line((zero, place(number)), (zero, place(number) + ROW), 3.0, Paint::Ink);
+    }
     if part > 0.0 {
         let y = place(gating) - PART;
         scene.rect((MARGIN - 16.0, y), (WIDTH - 2.0 * MARGIN + 32.0, PART), Paint::Card);
@@ -196,7 +198,7 @@ fn reach(rows: &[Row<'_>]) -> Axis {
 
 /// The floor as a band around no change, edged where it ends.
 fn floor(scene: &mut Scene, axis: &Axis, row: &Row<'_>, top: f64) {
-    let Some(floor) = row.floor else { return };
+    let Some(floor) = row.floor.filter(|_| row.change.is_some()) else { return };
     let (a, b) = (axis.at(-floor), axis.at(floor));
     let (from, to) = (top + 8.0, top + ROW - 8.0);
     scene.rect((a, from), (b - a, to - from), Paint::Grid);
@@ -209,7 +211,20 @@ fn floor(scene: &mut Scene, axis: &Axis, row: &Row<'_>, top: f64) {
 
 /// Change, interval and what each rebuild says.
 fn drawn(scene: &mut Scene, axis: &Axis, row: &Row<'_>, middle: f64) {
-    let Some((estimate, interval)) = row.change else { return };
+    let Some((estimate, interval)) = row.change else {
+        // In place of what there is none of.
+        let style = (Size::Small, Weight::Regular);
+        let mut lines = text::wrap(&row.judgement.reason, style.0, style.1, axis.right - axis.left);
+        if lines.len() > 2 {
+            lines.truncate(2);
+            lines[1].push('…');
+        }
+        for (number, line) in lines.iter().enumerate() {
+            let at = (axis.left, middle - 6.0 + 36.0 * number as f64);
+            scene.text(at, line, (style.0, style.1, Anchor::Start), Paint::Ink);
+        }
+        return;
+    };
     let paint = paint(row.judgement);
     let y = middle - 8.0;
     if let Some((low, high)) = interval {
@@ -232,8 +247,8 @@ fn drawn(scene: &mut Scene, axis: &Axis, row: &Row<'_>, middle: f64) {
         scene.line((x, middle + 20.0), (x, middle + 36.0), 4.0, Paint::Muted);
     }
     let mark = mark(row.judgement.verdict);
-    scene.mark((axis.at(estimate), y), 18.0, mark, Paint::Card);
-    scene.mark((axis.at(estimate), y), 14.0, mark, paint);
+    scene.mark((axis.at(estimate), y), 15.0, mark, Paint::Card);
+    scene.mark((axis.at(estimate), y), 12.0, mark, paint);
 }
 
 /// The names at the left, and at the right verdict and change.
@@ -266,14 +281,23 @@ fn name(judgement: &Judgement) -> [String; 2] {
 /// Verdict and change, or why there is none.
 fn fact(judgement: &Judgement) -> [String; 2] {
     let change = judgement.metric.zip(judgement.estimate.as_ref());
-    let said = match (change, judgement.verdict) {
-        (Some((metric, estimate)), Verdict::Missing) if estimate.low.is_none() => {
-            words::size(metric, estimate)
-        }
-        (Some((metric, estimate)), _) => words::change(metric, estimate),
-        (None, _) => judgement.reason.clone(),
-    };
+    let said = change.map_or_else(String::new, |(metric, estimate)| said_of(metric, estimate));
     [words::verdict(judgement.verdict, judgement.role), said]
+}
+
+/// "7 % less throughput (6–9 %)"; where the interval has both sides, its ends with the axis' signs: in
+/// words they would be twice as long.
+fn said_of(metric: Metric, estimate: &Estimate) -> String {
+    let ends = estimate.low.zip(estimate.high);
+    let ends = ends.map(|(a, b)| [a, b].map(|end| worse(metric, estimate.basis, end)));
+    match ends.map(|[a, b]| [a.min(b), a.max(b)]) {
+        Some([better, worse]) if better < 0.0 && worse > 0.0 => {
+            let digits = usize::from(worse - better < 10.0);
+            let [better, worse] = [better, worse].map(|end| number(end, digits));
+            format!("{} ({better} to +{worse})", words::size(metric, estimate))
+        }
+        _ => words::change(metric, estimate),
+    }
 }
 
 fn name_width(judgement: &Judgement) -> f64 {
@@ -312,8 +336,8 @@ fn paint(judgement: &Judgement) -> Paint {
 fn describe(gate: &Gate) -> String {
     let rows = gate.judgements.iter().map(|j| {
         let [title, metric] = name(j);
-        let [word, change] = fact(j);
-        format!("{title}, {metric}: {word}, {change}.")
+        let word = words::verdict(j.verdict, j.role);
+        format!("{title}, {metric}: {word}, {}.", j.reason)
     });
     let rows: Vec<String> = rows.collect();
     format!("{}. {}", summary::headline(gate), rows.join(" "))
