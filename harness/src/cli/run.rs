@@ -308,7 +308,7 @@ fn show_plan(args: &Common, prepared: &Prepared) -> Result<()> {
 
 /// Arms, makings and pairs, and whether the trials of a pair are adjacent.
 fn in_pairs(pairing: &Pairing, provider: ProviderKind) -> String {
-    let Pairing { baseline, candidate, rebuilds, pairs, adjacent } = pairing;
+    let Pairing { baseline, candidate, rebuilds, pairs, adjacent, .. } = pairing;
     let what = if provider == ProviderKind::Kubeconfig { "pods" } else { "clusters" };
     let how = match (adjacent, provider) {
         (true, _) => "both trials of a pair next to each other, in random order",
@@ -382,6 +382,7 @@ async fn execute(
         &mut journal,
         &interrupt,
         progress.as_mut(),
+        runner::Limits::default(),
     )
     .await;
     progress.finish();

@@ -17,7 +17,7 @@ pub use tournament::Matrix;
 /// Measured: 15-60 ms.
 const TRIAL_OVERHEAD_S: f64 = 0.05;
 /// Time of the report.
-const REPORT_S: f64 = 3.0;
+pub const REPORT_S: f64 = 3.0;
 /// Time to bring a cluster to another state (policies, services, Hubble).
 const STATE_S: f64 = 20.0;
 

@@ -36,7 +36,7 @@ pub(super) fn order(
     let hosts = [&baseline, &candidate].map(|c| c.name == HOST);
     let host_rides = arrangement.host_rides && hosts[0] != hosts[1];
     let adjacent = host_rides || arrangement.at_once.is_none_or(|n| n >= 2);
-    let pairing = Pairing { baseline, candidate, rebuilds, pairs, adjacent };
+    let pairing = Pairing { baseline, candidate, rebuilds, pairs, adjacent, looks: Vec::new() };
     cases.iter_mut().for_each(|c| c.trials = rebuilds * pairs);
     let mut plan =
         Planner { cases, pairing: &pairing, rng: &mut rng, groups: Vec::new(), out: Vec::new() };
