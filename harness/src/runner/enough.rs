@@ -1,4 +1,4 @@
-//! When enough pairs were measured: the answer of a case is clear, or the time that was given is over.
+//! When enough pairs were measured: the answer is clear, or the time that was given is over.
 //!
 //! Owns when it is asked and what becomes of cases then; judges nothing itself (see [`Referee`]). Called
 //! by the run.
@@ -6,22 +6,22 @@
 use super::{Run, pairs::ENOUGH};
 use crate::plan::{Plan, Scheduled};
 use anyhow::Result;
-use cnibench_model::{Case, CellStatus, SeriesKey, Trial};
+use cnibench_model::{Case, CellStatus, Trial};
 use std::time::{Duration, Instant};
 
 /// Whoever judges pairs while they are measured.
 pub trait Referee: Send {
     /// A trial of a pair was measured.
     fn measured(&mut self, trial: &Trial);
-    /// So many makings of the clusters are over, and it was planned to look now: cases whose answer is
-    /// clear, which are not measured any more, each with what is clear.
-    fn look(&mut self, makings: u32) -> Vec<(SeriesKey, String)>;
+    /// So many makings of the clusters are over, and it was planned to look now: is the answer clear,
+    /// so that nothing more need be measured? Then what is clear, in words.
+    fn look(&mut self, makings: u32) -> Option<String>;
 }
 
 /// What may end a run of pairs before its plan does.
 #[derive(Default)]
 pub struct Limits {
-    /// Ends cases whose answer is clear.
+    /// Ends a run whose answer is clear.
     pub referee: Option<Box<dyn Referee>>,
     /// From the beginning of the run until its report; none: as long as it takes.
     pub max_time: Option<Duration>,
@@ -33,13 +33,27 @@ pub(super) struct Enough {
     began: Instant,
     /// What bringing up the clusters of one making took, the longest so far.
     up: Duration,
+    /// Why no more pairs are begun; none: they are.
+    end: Option<End>,
+}
+
+/// Why a run of pairs ends before its plan does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The answer is clear.
+    Clear,
     /// The time that was given is over.
-    pub(super) late: bool,
+    Late,
 }
 
 impl Enough {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, began: Instant::now(), up: Duration::ZERO, late: false }
+        Self { limits, began: Instant::now(), up: Duration::ZERO, end: None }
+    }
+
+    /// Did it end before its plan?
+    pub(super) fn ended(&self) -> Option<End> {
+        self.end
     }
 
     pub(super) fn measured(&mut self, trial: &Trial) {
@@ -63,9 +77,9 @@ impl Enough {
 }
 
 impl Run<'_> {
-    /// Is there no time to begin this? Says so once. Pairs are begun only when they can be ended.
-    pub(super) fn is_late(&mut self, next: &Scheduled) -> Result<bool> {
-        if self.enough.late {
+    /// Is this not begun any more? Pairs are begun only when there is time to end them.
+    pub(super) fn is_enough(&mut self, next: &Scheduled) -> Result<bool> {
+        if self.enough.end.is_some() {
             return Ok(true);
         }
         let (plan, Some(slot)) = (self.plan, next.arm) else { return Ok(false) };
@@ -77,15 +91,16 @@ impl Run<'_> {
         self.late_for(Duration::from_secs_f64(pair))
     }
 
-    /// Is there no time to make the clusters of a group, and to measure one pair of every open case?
-    pub(super) fn is_late_for_group(&mut self, number: usize) -> Result<bool> {
+    /// Are the clusters of a group not made any more? Only when there is time to measure one pair of
+    /// every open case on them.
+    pub(super) fn is_enough_for(&mut self, number: usize) -> Result<bool> {
         let plan = self.plan;
         let Some(pairing) = plan.pairing.as_ref() else { return Ok(false) };
         let of_group = || plan.schedule.iter().filter(move |s| s.group == number);
         let first = of_group().next().and_then(|s| s.arm);
         if !pairing.adjacent && first.is_some_and(|s| s.order.arms()[0] != s.arm) {
             // The other arm of this making is measured: alone it would be of no use.
-            return Ok(self.enough.late);
+            return Ok(self.enough.end.is_some());
         }
         let trial = |s: &Scheduled| Plan::trial_s(&plan.cases[s.case]);
         let open = |s: &&Scheduled| !self.ends.contains_key(&plan.cases[s.case].id);
@@ -99,53 +114,41 @@ impl Run<'_> {
     }
 
     fn late_for(&mut self, work: Duration) -> Result<bool> {
-        if !self.enough.late && self.enough.too_long(work) {
-            self.enough.late = true;
+        if self.enough.end.is_none() && self.enough.too_long(work) {
+            self.enough.end = Some(End::Late);
             let limit = self.enough.limits.max_time.unwrap_or_default().as_secs_f64();
             self.note(format!(
-                "--max-time: {} are over before all pairs that were planned were measured",
+                "the time that was given ({}, --max-time) was over before all pairs that were planned were measured",
                 super::progress::human(limit)
             ))?;
         }
-        Ok(self.enough.late)
+        Ok(self.enough.end.is_some())
     }
 
-    /// After a making: ends the cases whose answer is clear.
+    /// After a making: asks whether the answer is clear, where it was planned to.
     pub(super) fn look(&mut self, number: usize) -> Result<()> {
-        let plan = self.plan;
-        let Some(pairing) = plan.pairing.as_ref() else { return Ok(()) };
+        let Some(pairing) = self.plan.pairing.as_ref() else { return Ok(()) };
         let (Some(making), next) = (self.making_of(number), self.making_of(number + 1)) else {
             return Ok(());
         };
         let makings = making + 1;
-        if next == Some(making) || makings >= pairing.rebuilds || !pairing.looks.contains(&makings) {
+        let due = next != Some(making) && makings < pairing.rebuilds && pairing.looks.contains(&makings);
+        let referee = self.enough.limits.referee.as_mut();
+        let Some(referee) = referee.filter(|_| due && self.enough.end.is_none()) else {
             return Ok(());
-        }
-        let Some(referee) = self.enough.limits.referee.as_mut() else { return Ok(()) };
-        for (series, what) in referee.look(makings) {
-            let open = plan.cases.iter().filter(|c| c.series() == series);
-            let open: Vec<&Case> = open.filter(|c| !self.ends.contains_key(&c.id)).collect();
-            if open.is_empty() {
-                continue;
-            }
-            self.note(format!(
-                "{series}: clear after {makings} of {} makings, and not measured any more: {what}",
-                pairing.rebuilds
-            ))?;
-            for case in open {
-                self.end_quietly(case, CellStatus::Measured)?;
-            }
-        }
-        Ok(())
+        };
+        let Some(what) = referee.look(makings) else { return Ok(()) };
+        self.enough.end = Some(End::Clear);
+        self.note(format!("ended after {makings} of {} makings: {what}", pairing.rebuilds))
     }
 
-    /// What a case is whose pairs ended since the time was over.
-    pub(super) fn cut_short(&self, case: &Case) -> CellStatus {
-        match self.whole_pairs(case) >= ENOUGH {
-            true => CellStatus::Measured,
-            false => CellStatus::Interrupted {
-                reason: "the time that was given (--max-time) was over".to_owned(),
-            },
-        }
+    /// What a case is of which not all pairs were begun.
+    pub(super) fn cut_short(&self, case: &Case, end: End) -> CellStatus {
+        let reason = match end {
+            _ if self.whole_pairs(case) >= ENOUGH => return CellStatus::Measured,
+            End::Clear => "the answer was clear without it",
+            End::Late => "the time that was given (--max-time) was over",
+        };
+        CellStatus::Interrupted { reason: reason.to_owned() }
     }
 }

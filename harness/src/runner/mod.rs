@@ -119,7 +119,7 @@ impl Run<'_> {
         let mut index = 0;
         for (number, group) in plan.groups.iter().enumerate() {
             let making = self.making_of(number);
-            if self.is_late_for_group(number)? {
+            if self.is_enough_for(number)? {
                 return Ok(());
             }
             let begun = Instant::now();
@@ -151,7 +151,7 @@ impl Run<'_> {
                 if interrupt.urgency() != Urgency::None {
                     return Ok(());
                 }
-                if self.is_late(&batch[0])? {
+                if self.is_enough(&batch[0])? {
                     break;
                 }
                 self.batch(batch, &mut sequence, arms, &mut interrupt).await?;
@@ -474,8 +474,8 @@ impl Run<'_> {
         let open = plan.cases.iter().filter(|c| !self.ends.contains_key(&c.id));
         let open: Vec<&Case> = open.collect();
         for case in open {
-            if self.enough.late && urgency == Urgency::None {
-                let status = self.cut_short(case);
+            if let Some(end) = self.enough.ended().filter(|_| urgency == Urgency::None) {
+                let status = self.cut_short(case, end);
                 self.end(case, status)?;
                 continue;
             }
