@@ -79,6 +79,8 @@ pub struct Pairs {
     pub rebuilds: u32,
     /// Pairs of every series in each rebuild.
     pub pairs: u32,
+    /// Rebuilds after which it is looked whether the answer is clear (see [`Pairing::looks`]).
+    pub looks: Vec<u32>,
 }
 
 /// One trial to run.
