@@ -4,8 +4,10 @@
 
 mod ab;
 mod agent;
+mod calibrate;
 mod clean;
 mod doctor;
+mod judged;
 mod list;
 mod measure;
 mod node_observer;
@@ -65,6 +67,11 @@ enum Command {
     /// Measure two cnis in pairs: both up at once, adjacent trials in random order, everything made
     /// anew between.
     Ab(Box<ab::Args>),
+    /// Measure what this host makes of nothing: the floor below which the gate believes no change.
+    ///
+    /// Runs `ab` of cnis with themselves, many times, and keeps how large a change came out. The gate uses
+    /// it as long as the machine, its kernel and its settings are the same.
+    Calibrate(Box<calibrate::Args>),
     /// Render a report from one or more records.
     Report(report::Args),
     /// Say what this host can do, what is missing, and how to get it.
@@ -124,6 +131,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         Command::Run(args) => run::run(*args),
         Command::Ab(args) => ab::run(*args),
+        Command::Calibrate(args) => calibrate::run(*args),
         Command::Report(args) => report::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::List(args) => list::run(&args),

@@ -82,7 +82,7 @@ pub fn run(args: Args) -> Result<Outcome> {
 
 /// Splits `a,b:k=v,l=w,c` into `a`, `b:k=v,l=w`, `c`: a comma begins a new cni unless what follows
 /// is `key=value` of the one before.
-fn split_cnis(text: &str) -> Vec<String> {
+pub(super) fn split_cnis(text: &str) -> Vec<String> {
     let mut cnis: Vec<String> = Vec::new();
     for part in text.split(',') {
         match cnis.last_mut() {
