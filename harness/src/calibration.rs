@@ -25,7 +25,9 @@ pub fn default_path() -> Result<PathBuf> {
         Some(state) => state,
         None if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib"),
         None => named("HOME").map(|home| home.join(".local/state")).ok_or_else(|| {
-            anyhow!("no place for a calibration (neither XDG_STATE_HOME nor HOME is set): name a file")
+            anyhow!(
+                "no place for a calibration (neither XDG_STATE_HOME nor HOME is set): name a file"
+            )
         })?,
     };
     Ok(folder.join("cnibench").join(FILE))
@@ -52,7 +54,8 @@ pub fn read(path: &Path) -> Result<Option<Calibration>> {
 pub fn find(named: Option<&Path>) -> Result<Option<Calibration>> {
     match named {
         Some(path) => {
-            let found = read(path)?.ok_or_else(|| anyhow!("no calibration at {}", path.display()))?;
+            let found =
+                read(path)?.ok_or_else(|| anyhow!("no calibration at {}", path.display()))?;
             Ok(Some(found))
         }
         None => default_path().map_or(Ok(None), |path| read(&path)),
@@ -78,7 +81,9 @@ pub fn write(path: &Path, calibration: &Calibration) -> Result<()> {
 /// The same where there is none, or where it is stale.
 pub fn state(found: Option<&Calibration>, environment: &Environment) -> Result<String, String> {
     let Some(calibration) = found else {
-        return Err("none: `cnibench calibrate` measures what this host makes of nothing".to_owned());
+        return Err(
+            "none: `cnibench calibrate` measures what this host makes of nothing".to_owned()
+        );
     };
     let made = calibration.made.strftime("%F");
     match calibration.matches(environment) {

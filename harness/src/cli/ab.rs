@@ -4,7 +4,7 @@
 
 use super::{
     Outcome,
-    judged::{JudgeOptions, Judge},
+    judged::{Judge, JudgeOptions},
     measure::{Common, Design, Ends, Measure, Measured, measure, on_runtime},
     run::{finish, first_of_its_kind},
 };
@@ -113,10 +113,10 @@ pub fn run(args: Args) -> Result<Outcome> {
         let Some(Measured { folder, record }) = measure(asked, &interrupt).await? else {
             return Ok(Outcome::Done);
         };
-        let conclusion = match interrupt.urgency() {
+        let gate = match interrupt.urgency() {
             Urgency::Impatient => None,
             _ => Some(judge.conclude(&record, &folder)?),
         };
-        finish(&common, Measured { folder, record }, &interrupt, conclusion)
+        finish(&common, Measured { folder, record }, &interrupt, gate)
     })
 }

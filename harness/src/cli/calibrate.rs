@@ -61,9 +61,10 @@ pub fn run(args: Args) -> Result<Outcome> {
         Some(path) => path.clone(),
         None => calibration::default_path()?,
     };
-    let folder = args.records.clone().unwrap_or_else(|| {
-        store::default_folder("calibrate", Timestamp::now())
-    });
+    let folder = args
+        .records
+        .clone()
+        .unwrap_or_else(|| store::default_folder("calibrate", Timestamp::now()));
     on_runtime(&args.what, async |interrupt| {
         let began = Instant::now();
         let total = cnis.len() * args.runs as usize;

@@ -2,10 +2,10 @@
 //!
 //! Owns the options and the files; verdicts and their words are those of `cnibench_reports::gate`.
 
-use super::{Outcome, measure::MakeReferee, run::Conclusion};
+use super::measure::MakeReferee;
 use crate::{calibration, runner::Referee, store};
 use anyhow::{Context as _, Result};
-use cnibench_model::{Calibration, Gate, GateOutcome, Record, Trial};
+use cnibench_model::{Calibration, Gate, Record, Trial};
 use cnibench_reports::gate::{
     self, Policy,
     policy::share,
@@ -81,27 +81,21 @@ impl Judge {
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub fn conclude(&self, record: &Record, folder: &Path) -> Result<Conclusion> {
+    pub fn conclude(&self, record: &Record, folder: &Path) -> Result<Gate> {
         let gate = gate::judge_pairs(record, &self.policy, self.calibration.as_ref())?;
         store::write_atomically(&folder.join(GATE), |out| {
             serde_json::to_writer_pretty(out, &gate).map_err(std::io::Error::from)
         })?;
-        let headline = headline(&gate);
-        let mut text = format!("{headline}\n");
-        for judgement in gate.gating() {
-            text += &format!("  {:<13} {}: {}\n", judgement.verdict.to_string(), judgement.title, judgement.reason);
-        }
-        let files = [(&self.junit, text.clone()), (&self.markdown, text.clone())];
-        for (path, text) in files {
-            let Some(path) = path else { continue };
-            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        let outcome = match gate.exit_code {
-            0 => Outcome::Done,
-            1 => Outcome::Regression,
-            _ => Outcome::Incomplete,
+        let write = |path: &Path, text: String| {
+            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
         };
-        Ok(Conclusion { headline, text, json: ("gate", serde_json::to_value(&gate)?), outcome })
+        if let Some(path) = &self.junit {
+            write(path, gate::junit(&gate)?)?;
+        }
+        if let Some(path) = &self.markdown {
+            write(path, gate::markdown(&gate, &record.header.command))?;
+        }
+        Ok(gate)
     }
 }
 
@@ -110,14 +104,6 @@ fn smallest(text: &str) -> Result<f64, String> {
     match share(text)? {
         value if (0.0..1.0).contains(&value) => Ok(value),
         _ => Err(format!("{text:?}: a change counts from 0 % or more, and less than 100 %")),
-    }
-}
-
-fn headline(gate: &Gate) -> String {
-    match gate.outcome {
-        GateOutcome::Pass => "PASS".to_owned(),
-        GateOutcome::Regression => "REGRESSION".to_owned(),
-        GateOutcome::Inconclusive => "INCONCLUSIVE".to_owned(),
     }
 }
 

@@ -19,6 +19,7 @@ mod report;
 mod run;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use cnibench_model::{Gate, GateOutcome};
 use std::process::ExitCode;
 
 /// How a command ended. The numbers are promises.
@@ -32,6 +33,17 @@ pub enum Outcome {
     Error,
     /// 3: stopped before the end, data missing (nothing was measured), or inconclusive.
     Incomplete,
+}
+
+impl Outcome {
+    /// How a command ends that was asked for a verdict.
+    fn of(gate: &Gate) -> Self {
+        match (gate.exit_code, gate.outcome) {
+            (0, _) => Self::Done,
+            (_, GateOutcome::Regression) => Self::Regression,
+            _ => Self::Incomplete,
+        }
+    }
 }
 
 impl From<Outcome> for ExitCode {

@@ -43,12 +43,17 @@ fn a_cost_that_is_clear_is_a_regression_and_ends_the_run_at_the_first_look() {
     let record = record(&out);
     assert_eq!(record.header.pairing.as_ref().unwrap().looks, [3, 5]);
     assert_eq!(record.trials.len(), 3 * 3 * 2, "the look after three of five makings ended it");
-    assert!(record.notes.iter().any(|n| n.starts_with("ended after 3 of 5 makings: ")), "{:?}", record.notes);
+    assert!(
+        record.notes.iter().any(|n| n.starts_with("ended after 3 of 5 makings: ")),
+        "{:?}",
+        record.notes
+    );
     assert!(record.cells.iter().all(|c| c.status == CellStatus::Measured), "{:?}", record.cells);
     let last = said(&output);
-    let last = last.rsplit_once("report: ").unwrap().1;
-    let words = last.lines().map(str::trim).find(|l| !l.is_empty() && !l.starts_with('/')).unwrap();
-    assert!(words.to_lowercase().starts_with("regression"), "the verdict is first: {last}");
+    let last = last.trim_end().lines().last().unwrap();
+    assert!(last.starts_with("regression: tcp_rr cross-node, latency p50: "), "{last}");
+    let page = std::fs::read_to_string(out.join("report/index.html")).unwrap();
+    assert!(page.contains("regression: tcp_rr cross-node"), "the page has the verdict");
     let junit = std::fs::read_to_string(junit).unwrap();
     assert!(junit.contains("<failure") && junit.contains("tcp_rr"), "{junit}");
     let markdown = std::fs::read_to_string(markdown).unwrap();
@@ -61,13 +66,23 @@ fn the_same_twice_passes_where_only_large_changes_count() {
     let out = folder.path().join("results");
     let policy = folder.path().join("policy.toml");
     std::fs::write(&policy, "confidence = \"80%\"\n").unwrap();
-    let more = ["--rebuilds", "5", "--pairs", "3", "--min-effect", "95%", "--policy", policy.to_str().unwrap()];
+    let more = [
+        "--rebuilds",
+        "5",
+        "--pairs",
+        "3",
+        "--min-effect",
+        "95%",
+        "--policy",
+        policy.to_str().unwrap(),
+    ];
     let output = ab(&out, "ebpf", &more);
     let verdict = gate(&out);
     assert_eq!(output.status.code(), Some(0), "{}\n{verdict:#?}", stderr(&output));
     assert_eq!(verdict.outcome, GateOutcome::Pass);
     assert_eq!(verdict.gating().next().unwrap().floor.unwrap().minimum_effect, 0.95);
-    assert!((verdict.alpha - 0.2).abs() < 1e-9, "the policy's: {}", verdict.alpha);
+    // 0.2 by the policy, of which looks on the way have had a share.
+    assert!(verdict.alpha > 0.02, "the policy's: {}", verdict.alpha);
 }
 
 #[test]
@@ -81,7 +96,11 @@ fn no_pair_is_begun_that_would_end_too_late() {
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     assert_eq!(output.status.code(), Some(gate(&out).exit_code.into()), "{}", stderr(&output));
     let record = record(&out);
-    assert!(record.notes.iter().any(|n| n.contains("(12 s, --max-time) was over")), "{:?}", record.notes);
+    assert!(
+        record.notes.iter().any(|n| n.contains("(12 s, --max-time) was over")),
+        "{:?}",
+        record.notes
+    );
     let of = |arm| record.trials.iter().filter(|t| t.pair.unwrap().arm == arm).count();
     assert_eq!(of(PairArm::Baseline), of(PairArm::Candidate), "pairs are whole");
     assert!((1..2000).contains(&of(PairArm::Baseline)));
@@ -171,7 +190,11 @@ fn what_this_host_makes_of_nothing_is_kept_and_used() {
     let mut other = kept;
     other.host.0.insert("kernel_release".to_owned(), "5.4".to_owned());
     std::fs::write(&path, serde_json::to_string(&other).unwrap()).unwrap();
-    assert!(doctor().starts_with("missing") && doctor().contains("stale: kernel_release: 5.4 and"), "{}", doctor());
+    assert!(
+        doctor().starts_with("missing") && doctor().contains("stale: kernel_release: 5.4 and"),
+        "{}",
+        doctor()
+    );
     let CalibrationUse::Stale { differences, .. } = judged("stale").calibration else {
         panic!("a stale calibration was used")
     };
