@@ -1,7 +1,7 @@
 //! The suite file: what may stand in it, and the checks that need its text for line numbers.
 
 use crate::{error::SuiteError, quantity};
-use cnibench_model::{FlowDirection, Pinning, Placement, Rate, Topology, Workload};
+use cnibench_model::{FlowDirection, Generator, Pinning, Placement, Rate, Topology, Workload};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_spanned::Spanned;
@@ -73,6 +73,8 @@ pub struct Sweep {
     pub send_buffer: Vec<Option<u64>>,
     /// SO_RCVBUF.
     pub receive_buffer: Vec<Option<u64>>,
+    /// What makes the traffic.
+    pub generator: Vec<Generator>,
     /// NetworkPolicies that select the server's pod. Of this and the next two an empty list means
     /// "the cluster as it came up".
     pub policies: Vec<u32>,
@@ -160,6 +162,7 @@ struct RawScenario {
     gso: Values<bool>,
     send_buffer: Values<Quantity>,
     receive_buffer: Values<Quantity>,
+    generator: Values<String>,
     policies: Values<Quantity>,
     services: Values<Quantity>,
     hubble: Values<Switch>,
@@ -377,6 +380,7 @@ fn scenario(
         gso: source.each(&raw.gso, "gso", |b| Ok(*b))?,
         send_buffer: source.each(&raw.send_buffer, "send_buffer", buffer)?,
         receive_buffer: source.each(&raw.receive_buffer, "receive_buffer", buffer)?,
+        generator: source.each(&raw.generator, "generator", |s| s.parse())?,
         policies: source.each(&raw.policies, "policies", objects("policies"))?,
         services: source.each(&raw.services, "services", objects("services"))?,
         hubble: source.each(&raw.hubble, "hubble", hubble)?,

@@ -244,6 +244,7 @@ mod tests {
             server_cpus: vec![],
             patience_s: 1.0,
             canary: vec![],
+            latencies: true,
         };
         let (gate, progress, reins) = (Gate::default(), AtomicU64::new(0), Reins::default());
         let start = clock::now();
@@ -292,6 +293,7 @@ mod tests {
             server_cpus: vec![],
             patience_s: 1.0,
             canary: vec![],
+            latencies: true,
         };
         let (gate, progress, reins) = (Gate::default(), AtomicU64::new(0), Reins::default());
         gate.open(Timeline::new(clock::now(), 0.0, task.duration_s));

@@ -6,6 +6,7 @@
 pub mod case;
 pub mod environment;
 pub mod footprint;
+pub mod generator;
 pub mod histogram;
 pub mod journal;
 pub mod metric;
@@ -23,6 +24,7 @@ pub mod workload;
 pub use case::{Case, CaseId, Placement, ProviderKind, SeriesKey};
 pub use environment::Environment;
 pub use footprint::{Footprint, LEAST_WINDOW_S, Phase};
+pub use generator::{Generator, MadeBy};
 pub use histogram::StoredHistogram;
 pub use journal::{JournalError, JournalLine};
 pub use metric::{Clock, Direction, Metric, Unit};

@@ -1,8 +1,8 @@
 //! What one trial left: samples, the histogram, both ends' CPU time, and what every flow saw.
 
 use crate::{
-    case::CaseId, histogram::StoredHistogram, metric::Metric, pairing::PairSlot, proof::Proof,
-    workload::Workload,
+    case::CaseId, generator::MadeBy, histogram::StoredHistogram, metric::Metric, pairing::PairSlot,
+    proof::Proof, workload::Workload,
 };
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -195,6 +195,10 @@ pub struct Trial {
     /// for other workloads and as above.
     #[serde(default)]
     pub datagrams: Option<DatagramStats>,
+    /// The program that made the traffic; none: cnibench's own generator, of the version that the
+    /// environment names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<MadeBy>,
     /// Proofs taken with this trial.
     pub proofs: Vec<Proof>,
     /// What a reader must know to trust the values, e.g. "core 0 was full", "rate not held".

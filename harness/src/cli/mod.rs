@@ -6,6 +6,7 @@ mod ab;
 mod agent;
 mod clean;
 mod doctor;
+mod generators;
 mod list;
 mod node_observer;
 mod observe;

@@ -1,7 +1,7 @@
 //! `cnibench run`: a suite from the command line to the report.
 
 use super::{
-    Outcome, TableFormat, print, print_json,
+    Outcome, TableFormat, generators, print, print_json,
     provider::{self, Chosen},
 };
 use crate::{
@@ -19,8 +19,8 @@ use crate::{
 };
 use anyhow::{Context, Result, anyhow, bail};
 use cnibench_model::{
-    CellStatus, Clock, CniSpec, Header, JournalLine, Pairing, Placement, ProviderKind, Record,
-    SCHEMA_VERSION, SkippedCni, Workload,
+    CellStatus, Clock, CniSpec, Generator, Header, JournalLine, Pairing, Placement, ProviderKind,
+    Record, SCHEMA_VERSION, SkippedCni, Workload,
 };
 use cnibench_reports::Format;
 use cnibench_scenarios::{Overrides, Suite, catalog, expand, suite};
@@ -45,6 +45,10 @@ pub struct Common {
     /// These placements instead of the suite's.
     #[arg(long = "placement", value_delimiter = ',')]
     placements: Vec<Placement>,
+    /// What makes the traffic: cnibench, iperf3, netperf, sockperf or neper, where it is installed; by
+    /// default what the suite says, which is cnibench. What it cannot do is skipped with the reason.
+    #[arg(long)]
+    generator: Option<Generator>,
     /// Measured time of every trial, e.g. 2s or 500ms; by default the suite's, in pairs of `ab` 500ms.
     #[arg(long, value_parser = suite::checked_duration)]
     pub(super) duration: Option<f64>,
@@ -252,7 +256,10 @@ async fn prepare(measure: &Measure, suite: Suite, chosen: &Chosen) -> Result<Pre
         }
     }
     chosen.check_together(&cnis)?;
-    let cases = expand(&suite, args.provider, &cnis);
+    let cases = generators::fitted(expand(&suite, args.provider, &cnis));
+    if provider::needs_namespaces(args.provider) {
+        generators::check_installed(&cases)?;
+    }
     let seed = args.seed.unwrap_or_else(rand::random);
     let arrangement = match &measure.design {
         Design::Rounds(order) => chosen.arrangement(*order).await?,
@@ -271,6 +278,7 @@ fn overrides(args: &Common, trials: Option<u32>) -> Overrides {
         trials,
         duration_s: args.duration,
         warmup_s: args.warmup,
+        generator: args.generator,
     }
 }
 

@@ -229,6 +229,9 @@ impl Arm {
             None => self.cluster.ends(case.placement).map(|e| (e, None)),
         };
         let (ends, nodes) = found.map_err(TrialError::NotOffered)?;
+        if let Some(reason) = trial::not_offered(case, &ends) {
+            return Err(TrialError::NotOffered(reason));
+        }
         let client = Pooled(self.agents.remove(&ends.client));
         let server = Pooled(self.agents.remove(&ends.server));
         let mut places: Vec<Place> = [&ends.client, &ends.server]
