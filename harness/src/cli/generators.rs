@@ -3,7 +3,7 @@
 //! What a generator can do is the workloads' to say ([`cnibench_workloads::peers`]). Called by `run`.
 
 use anyhow::{Result, bail};
-use cnibench_model::Case;
+use cnibench_model::{Case, Generator, Workload};
 use cnibench_workloads::peers;
 use std::{collections::HashSet, env, path::Path};
 
@@ -19,15 +19,15 @@ pub(super) fn fitted(mut cases: Vec<Case>) -> Vec<Case> {
 /// pod the trial itself finds out.
 pub(super) fn check_installed(cases: &[Case]) -> Result<()> {
     let offered = cases.iter().filter(|c| peers::refuses(c.workload, &c.params).is_none());
-    for case in offered {
-        let generator = case.params.generator;
-        for (program, get) in peers::needs(generator, case.workload) {
-            if !is_on_path(program) {
-                bail!("generator {generator}: no {program} on the PATH ({get})");
-            }
-        }
-    }
-    Ok(())
+    let missing = offered.filter_map(|c| missing(c.params.generator, &[c.workload])).next();
+    missing.map_or(Ok(()), |missing| bail!("{missing}"))
+}
+
+/// What of a generator is not on the PATH for these workloads, and how to get it; none: all is.
+pub(super) fn missing(generator: Generator, workloads: &[Workload]) -> Option<String> {
+    let needs = workloads.iter().flat_map(|w| peers::needs(generator, *w));
+    let (program, get) = needs.into_iter().find(|(program, _)| !is_on_path(program))?;
+    Some(format!("generator {generator}: no {program} on the PATH ({get})"))
 }
 
 fn is_on_path(program: &str) -> bool {

@@ -4,6 +4,7 @@
 
 mod ab;
 mod agent;
+mod bench_peers;
 mod clean;
 mod doctor;
 mod generators;
@@ -62,6 +63,9 @@ enum Command {
     /// Measure two cnis in pairs: both up at once, adjacent trials in random order, everything made
     /// anew between.
     Ab(Box<ab::Args>),
+    /// Measure the generator side by side with iperf3, netperf, sockperf and neper, those that are
+    /// installed, in the same namespaces on the same CPUs, and print the ratios as a Markdown table.
+    BenchPeers(bench_peers::Args),
     /// Render a report from one or more records.
     Report(report::Args),
     /// Say what this host can do, what is missing, and how to get it.
@@ -121,6 +125,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         Command::Run(args) => run::run(*args),
         Command::Ab(args) => ab::run(*args),
+        Command::BenchPeers(args) => bench_peers::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::List(args) => list::run(&args),

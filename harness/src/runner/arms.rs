@@ -186,7 +186,9 @@ impl Arm {
             };
             let mut eyes = Eyes::open(cluster, cast.eyes).await;
             let seen = &mut eyes.open;
-            match trial::measure(case, asked.slot, &cast.ends, &mut client, &mut server, seen).await
+            let (ends, taken) = (&cast.ends, trial::Latencies::Taken);
+            match trial::measure(case, taken, asked.slot, ends, &mut client, &mut server, seen)
+                .await
             {
                 Ok(mut trial) => {
                     trial.nodes = cast.nodes.take();

@@ -8,7 +8,7 @@ mod eyes;
 mod pairs;
 mod probed;
 pub mod progress;
-mod trial;
+pub mod trial;
 
 use crate::{
     cluster::{ClusterError, Provider, StateError, Topology},

@@ -32,6 +32,15 @@ pub struct Slot {
     pub pair: Option<PairSlot>,
 }
 
+/// Whether the time of every transaction is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Latencies {
+    /// As in every run.
+    Taken,
+    /// Only to measure what taking them costs, and to compare rates with generators that take none.
+    Left,
+}
+
 /// Why there is no trial.
 #[derive(Debug)]
 pub enum TrialError {
@@ -85,6 +94,7 @@ pub fn not_offered(case: &Case, ends: &Ends) -> Option<String> {
 /// Runs one trial between two agents.
 pub async fn measure(
     case: &Case,
+    latencies: Latencies,
     slot: Slot,
     ends: &Ends,
     client: &mut Agent,
@@ -102,7 +112,7 @@ pub async fn measure(
         server_cpus,
         patience_s: PATIENCE_S,
         canary: Vec::new(),
-        latencies: true,
+        latencies: latencies == Latencies::Taken,
     };
     let started = Timestamp::now();
     let port = ends.port.unwrap_or(0);

@@ -149,6 +149,11 @@ pub fn one_port(generator: Generator) -> bool {
     }
 }
 
+/// True where a generator can cut off a time before its window.
+pub fn warms_up(generator: Generator, workload: Workload) -> bool {
+    peer(generator).is_none_or(|peer| peer.warms_up(workload))
+}
+
 /// Has another generator make the traffic of a case: what it lacks and cnibench's defaults have is set
 /// to the nearest that it has, which the case's id then says. All of them know whole seconds only, and
 /// not all cut off the time before their window.
