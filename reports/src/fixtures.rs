@@ -217,6 +217,7 @@ impl Builder {
             cells,
             footprints: if self.footprints { footprints(&self.paths) } else { Vec::new() },
             probed: Vec::new(),
+            rungs: Vec::new(),
             proofs: proofs.collect(),
             notes: vec!["steal was 1.2 % of CPU time during the run".to_owned()],
         }

@@ -101,6 +101,13 @@ pub fn expand(suite: &Suite, provider: ProviderKind, cnis: &[CniSpec]) -> Vec<Ca
     cases
 }
 
+/// The cases among those of [`expand`] whose ladder of offered rates is climbed after their trials.
+pub fn ladders(suite: &Suite, provider: ProviderKind, cnis: &[CniSpec]) -> Vec<Case> {
+    let mut suite = suite.clone();
+    suite.scenarios.retain(|s| s.ladder);
+    expand(&suite, provider, cnis)
+}
+
 /// The product of a scenario's parameter lists for one workload. Parameters that the workload does
 /// not read keep their default, so that they do not make two cases of one.
 fn sweep(workload: Workload, sweep: &Sweep) -> Vec<WorkloadParams> {

@@ -44,6 +44,8 @@ pub struct Scenario {
     pub duration_s: f64,
     /// Seconds cut off before.
     pub warmup_s: f64,
+    /// After the trials of a case its ladder of offered rates is climbed.
+    pub ladder: bool,
     /// Parameters; an empty list means the workload's default.
     pub sweep: Sweep,
 }
@@ -151,6 +153,8 @@ struct RawScenario {
     trials: Option<Spanned<u64>>,
     duration: Option<Spanned<Quantity>>,
     warmup: Option<Spanned<Quantity>>,
+    #[serde(default)]
+    ladder: bool,
     streams: Values<Quantity>,
     size: Values<Quantity>,
     response_size: Values<Quantity>,
@@ -390,6 +394,7 @@ fn scenario(
         placements: source.each(&Some(raw.placements.clone()), "placements", |s| s.parse())?,
         trials,
         duration_s: timing(&raw.duration, &defaults.duration, 2.0, checked_duration)?,
+        ladder: raw.ladder,
         warmup_s: timing(&raw.warmup, &defaults.warmup, 0.2, checked_warmup)?,
         sweep,
     };
@@ -409,6 +414,19 @@ fn meaningless(s: &Scenario) -> Option<String> {
         (s.sweep.nodelay.is_empty(), any(Workload::is_tcp), "nodelay"),
         (s.sweep.congestion_control.is_empty(), any(Workload::is_tcp), "congestion_control"),
     ];
+    let ladder = s.ladder.then(|| {
+        let never = s.workloads.iter().find(|w| **w == Workload::TcpStream);
+        match never {
+            Some(w) => Some(format!(
+                "ladder means nothing to {w}: its sender waits for the path at any rate"
+            )),
+            None => (!s.sweep.rate.is_empty())
+                .then(|| "ladder finds its rates by itself: leave rate out".to_owned()),
+        }
+    });
+    if let Some(wrong) = ladder.flatten() {
+        return Some(wrong);
+    }
     checks
         .into_iter()
         .find(|(absent, read, _)| !absent && !read)

@@ -13,7 +13,8 @@ use crate::{
 };
 use cnibench_model::{
     DatagramStats, EndpointResult, FlowDirection, FlowResult, MadeBy, Metric, Pinning, Sample,
-    StoredHistogram, Workload, trial::CPU_FULL,
+    StoredHistogram, Workload,
+    trial::{CPU_FULL, SATURATED},
 };
 use jiff::Timestamp;
 
@@ -309,12 +310,10 @@ impl<'a> Ends<'a> {
 
     fn rate_held(&mut self, asked: f64, got: f64, edge: f64) {
         if (got - asked).abs() > (asked * RATE_TOLERANCE).max(edge) {
-            let how = if got < asked {
-                "less than asked for (saturated)"
-            } else {
-                "more than asked for (late ones of before the window were caught up)"
-            };
-            self.warnings.push(format!("rate not held: {how}"));
+            let caught_up = "rate not held: more than asked for (late ones of before the window were \
+                             caught up)";
+            let warning = if got < asked { SATURATED } else { caught_up };
+            self.warnings.push(warning.to_owned());
         }
     }
 

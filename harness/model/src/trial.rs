@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 /// A CPU whose busy share in a window is at least this was full.
 pub const CPU_FULL: f64 = 0.95;
 
+/// Warning of a trial that did less than the rate that was offered.
+pub const SATURATED: &str = "rate not held: less than asked for (saturated)";
+
 /// One value of one metric of one trial, in the metric's unit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sample {
@@ -209,6 +212,11 @@ impl Trial {
     /// The value of a metric, if this trial measured it.
     pub fn value(&self, metric: Metric) -> Option<f64> {
         self.samples.iter().find(|s| s.metric == metric).map(|s| s.value)
+    }
+
+    /// True when it did less than the rate that was offered.
+    pub fn is_saturated(&self) -> bool {
+        self.warnings.iter().any(|w| w == SATURATED)
     }
 }
 

@@ -23,7 +23,7 @@ use cnibench_model::{
     Record, SCHEMA_VERSION, SkippedCni, Workload,
 };
 use cnibench_reports::Format;
-use cnibench_scenarios::{Overrides, Suite, catalog, expand, suite};
+use cnibench_scenarios::{Overrides, Suite, catalog, expand, ladders, suite};
 use jiff::Timestamp;
 use std::{
     path::{Path, PathBuf},
@@ -267,6 +267,10 @@ async fn prepare(measure: &Measure, suite: Suite, chosen: &Chosen) -> Result<Pre
     };
     let mut plan = Plan::new(cases, &arrangement, seed);
     plan.probe_pairs = args.probes;
+    if plan.pairing.is_none() && plan.nodes().is_empty() {
+        let climbed = generators::fitted(ladders(&suite, args.provider, &cnis));
+        plan.ladders = climbed.into_iter().map(|case| case.id).collect();
+    }
     chosen.plan_for(&plan);
     Ok(Prepared { plan, suite, skipped })
 }
@@ -296,7 +300,8 @@ fn show_plan(args: &Common, prepared: &Prepared) -> Result<()> {
     }
     let mut text = String::new();
     for case in &plan.cases {
-        text += &format!("{}  {} x {} s\n", case.id, case.trials, case.duration_s);
+        let ladder = if plan.ladders.contains(&case.id) { ", then a ladder of rates" } else { "" };
+        text += &format!("{}  {} x {} s{ladder}\n", case.id, case.trials, case.duration_s);
     }
     if let Some(pairing) = &plan.pairing {
         text += &in_pairs(pairing, args.provider);

@@ -5,6 +5,7 @@
 
 mod arms;
 mod eyes;
+pub mod ladders;
 mod pairs;
 mod probed;
 pub mod progress;
@@ -49,6 +50,7 @@ pub async fn run(
         pairs: pairs::Kept::default(),
         idle: HashSet::new(),
         unprobed: false,
+        climbed: ladders::Climbed::default(),
     };
     let outcome = run.everything(provider, topology, &mut arms, interrupt.clone()).await;
     // Down first, so that what could not be cleaned is in the record.
@@ -94,6 +96,8 @@ struct Run<'a> {
     idle: HashSet<CniSpec>,
     /// It was found, and said, that this process cannot probe.
     unprobed: bool,
+    /// What ladders of rates begin with, and which are done.
+    climbed: ladders::Climbed,
 }
 
 impl Run<'_> {
@@ -139,6 +143,7 @@ impl Run<'_> {
                 self.batch(batch, &mut sequence, arms, &mut interrupt).await?;
             }
             self.footprints(arms, Phase::Load, &mut interrupt).await?;
+            self.ladders(number, arms, &mut interrupt, &mut sequence).await?;
             self.probed(number, arms, &mut interrupt, &mut sequence).await?;
             if interrupt.urgency() != Urgency::None {
                 return Ok(());
@@ -378,6 +383,7 @@ impl Run<'_> {
     ) -> Result<()> {
         let status = match result {
             Ok(trial) => {
+                self.climbed.note(&trial);
                 self.journal.append(&JournalLine::Trial(Box::new(trial)))?;
                 self.pair_measured(case, scheduled);
                 return self.one_less(case);

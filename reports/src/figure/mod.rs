@@ -7,6 +7,7 @@ mod cpu;
 mod curve;
 mod frame;
 mod heat;
+pub(crate) mod knee;
 mod percentiles;
 pub(crate) mod raster;
 pub(crate) mod scene;
@@ -48,6 +49,8 @@ pub(crate) enum Plan {
     Waterfall { row: usize },
     /// How long one stage of a row takes, over all its passages.
     Stage { row: usize, stage: Stage },
+    /// Throughput against latency over offered rates of a row.
+    Knee { row: usize },
     /// A metric over a number that rows differ in.
     Curve { curve: Curve, metric: Metric },
 }
@@ -75,7 +78,7 @@ impl Plan {
             | Self::Cpu { row }
             | Self::Heat { row, .. } => Place::Row(*row),
             Self::Waterfall { row } | Self::Stage { row, .. } => Place::Stages(*row),
-            Self::Curve { .. } => Place::Curves,
+            Self::Curve { .. } | Self::Knee { .. } => Place::Curves,
         }
     }
 }
@@ -104,6 +107,7 @@ pub(crate) fn plan(book: &Book<'_>, matrix: &Matrix) -> Vec<Plan> {
         let differing = stages::differing(&stages::accounts(book, row), DISTRIBUTIONS);
         plans.extend(differing.into_iter().map(|stage| Plan::Stage { row, stage }));
     }
+    plans.extend((0..book.rows.len()).map(|row| Plan::Knee { row }));
     for curve in curves::curves(book) {
         let metrics = curve.metrics().into_iter();
         plans.extend(metrics.map(|metric| Plan::Curve { curve: curve.clone(), metric }));
@@ -123,6 +127,7 @@ pub(crate) fn build(book: &Book<'_>, theme: &Theme, matrix: &Matrix, plan: &Plan
         Plan::Heat { row, column, metric } => heat::heat(book, *row, *column, *metric),
         Plan::Waterfall { row } => waterfall::waterfall(book, theme, *row),
         Plan::Stage { row, stage } => waterfall::distribution(book, theme, *row, *stage),
+        Plan::Knee { row } => knee::knee(book, theme, *row),
         Plan::Curve { curve, metric } => curve::curve(book, theme, curve, *metric),
     }
 }
