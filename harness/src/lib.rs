@@ -12,6 +12,7 @@ pub mod exec;
 pub mod interrupt;
 pub mod netlink;
 pub mod observe;
+pub mod peers;
 pub mod plan;
 pub mod probe;
 pub mod proof;

@@ -4,9 +4,11 @@
 
 mod ab;
 mod agent;
+mod bench_peers;
 mod calibrate;
 mod clean;
 mod doctor;
+mod generators;
 mod judged;
 mod list;
 mod measure;
@@ -84,6 +86,9 @@ enum Command {
     /// Runs `ab` of cnis with themselves, many times, and keeps how large a change came out. The gate uses
     /// it as long as the machine, its kernel and its settings are the same.
     Calibrate(Box<calibrate::Args>),
+    /// Measure the generator side by side with iperf3, netperf, sockperf and neper, those that are
+    /// installed, in the same namespaces on the same CPUs, and print the ratios as a Markdown table.
+    BenchPeers(bench_peers::Args),
     /// Render a report from one or more records.
     Report(report::Args),
     /// Say what this host can do, what is missing, and how to get it.
@@ -144,6 +149,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Run(args) => run::run(*args),
         Command::Ab(args) => ab::run(*args),
         Command::Calibrate(args) => calibrate::run(*args),
+        Command::BenchPeers(args) => bench_peers::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::List(args) => list::run(&args),
