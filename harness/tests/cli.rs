@@ -170,8 +170,14 @@ fn lists_are_tables_for_people_and_json_for_programs() {
 }
 
 #[test]
-fn the_schema_describes_the_record_and_the_journal() {
-    for (of, field) in [("record", "schema_version"), ("journal", "event")] {
+fn the_schema_describes_every_file() {
+    for (of, field) in [
+        ("record", "schema_version"),
+        ("journal", "event"),
+        ("gate", "judgements"),
+        ("calibration", "floors"),
+        ("comparison", "candidates"),
+    ] {
         let (code, stdout, _) = cnibench(&["schema", of]);
         assert_eq!(code, 0);
         let schema: serde_json::Value = serde_json::from_str(&stdout).unwrap();
