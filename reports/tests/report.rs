@@ -106,7 +106,8 @@ fn two_arms_in_pairs_have_their_verdicts_on_the_page_and_as_files() {
         assert!(r.files.contains(file), "{file}");
     }
     assert!(r.page.contains("id=\"verdicts\"") && r.page.contains("href=\"#verdicts\""));
-    for word in ["regression: tcp_stream cross-node", "inconclusive", "the candidate failed: trial 3"]
+    for word in
+        ["regression: tcp_stream cross-node", "inconclusive", "the candidate failed: trial 3"]
     {
         assert!(r.page.contains(word), "{word}");
     }
