@@ -21,6 +21,9 @@ pub const RESAMPLES: u32 = 1000;
 /// Its seed: fixed, so that a record is judged the same whoever judges it.
 pub const SEED: u64 = 0x00c2_1be2_c400_5eed;
 
+/// A policy file with everything that may stand in one.
+pub const EXAMPLE: &str = include_str!("example.toml");
+
 /// What gates, and how strictly.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -458,6 +461,3 @@ mod tests {
         assert_eq!(policy.rules[1].line, 4);
     }
 }
-
-/// A policy file with everything that may stand in one.
-pub const EXAMPLE: &str = include_str!("example.toml");
