@@ -63,14 +63,13 @@ named_enum! {
 named_enum! {
     /// Why an event was not counted in a stage.
     DiscardKind, "discard" {
-        /// The skb's address belonged to another packet by then.
+        /// The skb's address belongs to another packet by now: this one ended where no event says so,
+        /// as one that is merged into another does (GRO, TCP's queues).
         SkbReused = "skb-reused",
         /// The event does not follow from the one seen before: no such step on any path.
         IllegalEdge = "illegal-edge",
         /// The event before it was too long ago to be of the same packet.
         TooOld = "too-old",
-        /// The packet was merged into another (GRO) or was part of one (GSO).
-        Merged = "merged",
         /// The map of packets under way was full.
         MapFull = "map-full",
     }

@@ -51,6 +51,19 @@ pub struct Known {
     pub server: Counted,
     /// How long the client took.
     pub spent: Duration,
+    /// How long threads of process 1 ran meanwhile.
+    pub init_ran: Duration,
+}
+
+/// How long the threads of process 1 have run (the first number of proc_pid_schedstat), interrupts in them
+/// included.
+fn init_ran() -> Duration {
+    let threads = std::fs::read_dir("/proc/1/task").unwrap().flatten();
+    let ran = |thread: std::fs::DirEntry| -> Option<u64> {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok()
+    };
+    Duration::from_nanos(threads.filter_map(ran).sum())
 }
 
 /// `tcpi_segs_out` and `tcpi_data_segs_out` of `struct tcp_info` (include/uapi/linux/tcp.h).
@@ -135,7 +148,7 @@ pub fn ping_pong(
                 counted(server, std::slice::from_ref(&two)),
             )
         };
-        let before = ends();
+        let (before, init) = (ends(), init_ran());
         counting(true);
         go.wait();
         let spent = asking.join().unwrap().unwrap();
@@ -143,7 +156,8 @@ pub fn ping_pong(
         thread::sleep(SETTLE);
         counting(false);
         let after = ends();
-        Known { client: after.0.since(before.0), server: after.1.since(before.1), spent }
+        let (client, server) = (after.0.since(before.0), after.1.since(before.1));
+        Known { client, server, spent, init_ran: init_ran() - init }
     })
 }
 
@@ -156,7 +170,7 @@ pub enum Flood {
 const FLOWS: usize = 64;
 const FLOOD_FOR: Duration = Duration::from_secs(2);
 
-/// From the client to the server as fast as it goes, in 64 flows.
+/// From the client to the server as fast as it goes, in 64 flows; they are open when counting ends.
 pub fn flood(
     client: &Netns,
     server: &Netns,
@@ -171,7 +185,7 @@ pub fn flood(
     // The neighbours know each other after this.
     drop(connected(client, server, addr));
     thread::sleep(SETTLE);
-    let before = (counted(client, &ones), counted(server, &twos));
+    let (before, init) = ((counted(client, &ones), counted(server, &twos)), init_ran());
     counting(true);
     match what {
         Flood::Tcp => tcp(client, server, &ones, &twos),
@@ -180,7 +194,8 @@ pub fn flood(
     thread::sleep(SETTLE);
     counting(false);
     let after = (counted(client, &ones), counted(server, &twos));
-    Known { client: after.0.since(before.0), server: after.1.since(before.1), spent: FLOOD_FOR }
+    let (client, server) = (after.0.since(before.0), after.1.since(before.1));
+    Known { client, server, spent: FLOOD_FOR, init_ran: init_ran() - init }
 }
 
 fn tcp(client: &Netns, server: &Netns, ones: &[TcpStream], twos: &[TcpStream]) {
