@@ -4,9 +4,12 @@
 
 mod ab;
 mod agent;
+mod calibrate;
 mod clean;
 mod doctor;
+mod judged;
 mod list;
+mod measure;
 mod node_observer;
 mod observe;
 mod provider;
@@ -16,6 +19,7 @@ mod report;
 mod run;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use cnibench_model::{Gate, GateOutcome};
 use std::process::ExitCode;
 
 /// How a command ended. The numbers are promises.
@@ -23,16 +27,30 @@ use std::process::ExitCode;
 pub enum Outcome {
     /// 0: done.
     Done,
+    /// 1: the gate found a regression.
+    Regression,
     /// 2: the request or the machine is at fault, or a cell failed.
     Error,
-    /// 3: stopped before the end, or data missing (nothing was measured).
+    /// 3: stopped before the end, data missing (nothing was measured), or inconclusive.
     Incomplete,
+}
+
+impl Outcome {
+    /// How a command ends that was asked for a verdict.
+    fn of(gate: &Gate) -> Self {
+        match (gate.exit_code, gate.outcome) {
+            (0, _) => Self::Done,
+            (_, GateOutcome::Regression) => Self::Regression,
+            _ => Self::Incomplete,
+        }
+    }
 }
 
 impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> Self {
         Self::from(match outcome {
             Outcome::Done => 0,
+            Outcome::Regression => 1,
             Outcome::Error => 2,
             Outcome::Incomplete => 3,
         })
@@ -42,8 +60,8 @@ impl From<Outcome> for ExitCode {
 /// Compare CNI datapaths on your own kernel, with intervals, proofs and a report.
 ///
 /// A bare `cnibench run` compares every CNI datapath that this machine can carry in under a minute
-/// and writes a report. Exit codes: 0 done, 2 usage or environment error or a failed cell, 3 stopped
-/// before the end, or data missing; 1 is kept for regressions.
+/// and writes a report. Exit codes: 0 done or pass, 1 regression, 2 usage or environment error or a
+/// failed cell, 3 stopped before the end, data missing, or inconclusive.
 #[derive(Debug, Parser)]
 #[command(name = "cnibench", version, max_term_width = 100)]
 pub struct Cli {
@@ -61,6 +79,11 @@ enum Command {
     /// Measure two cnis in pairs: both up at once, adjacent trials in random order, everything made
     /// anew between.
     Ab(Box<ab::Args>),
+    /// Measure what this host makes of nothing: the floor below which the gate believes no change.
+    ///
+    /// Runs `ab` of cnis with themselves, many times, and keeps how large a change came out. The gate uses
+    /// it as long as the machine, its kernel and its settings are the same.
+    Calibrate(Box<calibrate::Args>),
     /// Render a report from one or more records.
     Report(report::Args),
     /// Say what this host can do, what is missing, and how to get it.
@@ -120,6 +143,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         Command::Run(args) => run::run(*args),
         Command::Ab(args) => ab::run(*args),
+        Command::Calibrate(args) => calibrate::run(*args),
         Command::Report(args) => report::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::List(args) => list::run(&args),
