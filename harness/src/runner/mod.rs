@@ -6,6 +6,7 @@
 mod arms;
 mod enough;
 mod eyes;
+mod missed;
 mod pairs;
 mod probed;
 pub mod progress;
