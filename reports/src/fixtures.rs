@@ -345,6 +345,7 @@ impl Builder {
             server_addr: None,
             window_opened: None,
             datagrams: None,
+            losses: None,
             proofs: Vec::new(),
             warnings: if path.encrypted { vec!["core 0 was full".to_owned()] } else { Vec::new() },
         }

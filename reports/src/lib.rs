@@ -16,6 +16,7 @@ mod files;
 mod fixtures;
 mod footprint;
 pub mod gate;
+mod losses;
 mod markdown;
 pub mod matrix;
 mod meaning;

@@ -58,6 +58,7 @@ pub async fn run(
         enough: Enough::new(limits),
         idle: HashSet::new(),
         unprobed: false,
+        uncounted: false,
     };
     let outcome = run.everything(provider, topology, &mut arms, interrupt.clone()).await;
     // Down first, so that what could not be cleaned is in the record.
@@ -105,6 +106,8 @@ struct Run<'a> {
     idle: HashSet<CniSpec>,
     /// It was found, and said, that this process cannot probe.
     unprobed: bool,
+    /// The same of counting what is lost.
+    uncounted: bool,
 }
 
 impl Run<'_> {
@@ -194,6 +197,13 @@ impl Run<'_> {
         self.journal.append(&JournalLine::Cni(arm.info().clone()))?;
         for note in arm.notes() {
             self.note(format!("{cni}: {note}"))?;
+        }
+        if let Some(why) = arm.uncounted().filter(|_| !self.uncounted) {
+            self.uncounted = true;
+            let remedy = crate::probe::REMEDY;
+            self.note(format!(
+                "drops and retransmits are not counted: {why:#} (it takes {remedy})"
+            ))?;
         }
         let invalid = arms::verdict(&proofs);
         for proof in proofs {

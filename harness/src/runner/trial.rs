@@ -141,6 +141,7 @@ pub async fn measure(
         server_addr: Some(target.to_string()),
         window_opened: outcome.window_opened,
         datagrams: outcome.datagrams,
+        losses: None,
         proofs: Vec::new(),
         warnings: outcome.warnings,
     })

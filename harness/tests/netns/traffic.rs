@@ -68,6 +68,17 @@ fn init_ran() -> Duration {
 
 /// `tcpi_segs_out` and `tcpi_data_segs_out` of `struct tcp_info` (include/uapi/linux/tcp.h).
 fn segments(socket: &TcpStream) -> (u64, u64) {
+    let word = tcp_info(socket);
+    (word(136).into(), word(156).into())
+}
+
+/// `tcpi_total_retrans`: segments that a socket has sent again.
+pub fn total_retransmits(socket: &TcpStream) -> u64 {
+    tcp_info(socket)(100).into()
+}
+
+/// The 32-bit fields of `struct tcp_info`, by offset.
+fn tcp_info(socket: &TcpStream) -> impl Fn(usize) -> u32 + use<> {
     let mut info = [0u8; 232];
     let mut length = info.len() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes into the buffer of that length.
@@ -81,8 +92,7 @@ fn segments(socket: &TcpStream) -> (u64, u64) {
         )
     };
     assert!(status == 0 && length >= 160, "{}", std::io::Error::last_os_error());
-    let word = |at: usize| u32::from_ne_bytes(info[at..at + 4].try_into().unwrap());
-    (word(136).into(), word(156).into())
+    move |at| u32::from_ne_bytes(info[at..at + 4].try_into().unwrap())
 }
 
 fn counted(netns: &Netns, sockets: &[TcpStream]) -> Counted {
@@ -92,7 +102,7 @@ fn counted(netns: &Netns, sockets: &[TcpStream]) -> Counted {
     Counted { device_packets: device.tx_packets, data_segments: data, bare_acks: all - data }
 }
 
-fn connected(client: &Netns, server: &Netns, addr: IpAddr) -> (TcpStream, TcpStream) {
+pub fn connected(client: &Netns, server: &Netns, addr: IpAddr) -> (TcpStream, TcpStream) {
     let listener = server.run_blocking(|| Ok(TcpListener::bind((addr, 0))?)).unwrap();
     let at = listener.local_addr().unwrap();
     let one = client.run_blocking(|| Ok(TcpStream::connect(at)?)).unwrap();
