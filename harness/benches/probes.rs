@@ -15,7 +15,10 @@ use cnibench::{
     netlink::Netns,
 };
 use cnibench_model::Placement;
-use cnibench_probes::stages::{Scene, Stages};
+use cnibench_probes::{
+    losses::Losses,
+    stages::{Scene, Stages},
+};
 use rustix::{
     thread::{CpuSet, sched_setaffinity},
     time::{ClockId, clock_gettime},
@@ -31,8 +34,25 @@ use tokio::runtime::Runtime;
 
 const WARM: Duration = Duration::from_millis(50);
 
-/// A way to attach programs.
-type Attach = fn(&Scene) -> Stages;
+/// A way to attach programs, which are gone when what it returns is dropped.
+type Attach = fn(&Scene) -> Box<dyn std::any::Any>;
+
+/// The counters of every measured trial, as they are in one.
+fn counters(scene: &Scene) -> Box<dyn std::any::Any> {
+    let mut losses = Losses::attach().unwrap();
+    let others = scene.others.iter().map(|(netns, _)| *netns);
+    for netns in [scene.client, scene.server].into_iter().chain(others) {
+        losses.observe(netns).unwrap();
+    }
+    losses.arm(Duration::from_secs(1)).unwrap();
+    Box::new(losses)
+}
+
+fn stages(scene: &Scene) -> Box<dyn std::any::Any> {
+    let mut stages = Stages::attach(scene).unwrap();
+    stages.count(true).unwrap();
+    Box::new(stages)
+}
 
 fn on_one_cpu() {
     let mut cpus = CpuSet::new();
@@ -111,10 +131,8 @@ fn main() {
     let provider = NetnsProvider::new(Owner::acquire().unwrap()).unwrap();
     let shape = Topology { nodes: 2, pods_per_node: 1, ..Topology::default() };
     let run = provider.run_id().as_str().to_owned();
-    let sets: [(&str, Attach); 2] = [
-        ("drops and retransmits alone", |scene| Stages::attach_counters(scene).unwrap()),
-        ("all stages", |scene| Stages::attach(scene).unwrap()),
-    ];
+    let sets: [(&str, Attach); 2] =
+        [("drops and retransmits alone", counters), ("all stages", stages)];
     for spec in ["host", "flannel-vxlan"] {
         let mut cluster: Box<dyn Cluster> =
             rt.block_on(provider.up(0, &spec.parse().unwrap(), &shape)).unwrap();
@@ -133,8 +151,7 @@ fn main() {
             let mut bare = 0.0;
             for n in 0..pairs {
                 let with = |pair: &mut Pair| {
-                    let mut stages = attach(&scene);
-                    stages.count(true).unwrap();
+                    let _attached = attach(&scene);
                     pair.rates(&client, length)
                 };
                 // Which of both is first goes to and fro.

@@ -347,6 +347,7 @@ impl Builder {
             window_opened: None,
             datagrams: None,
             made_by: None,
+            losses: None,
             proofs: Vec::new(),
             warnings: if path.encrypted { vec!["core 0 was full".to_owned()] } else { Vec::new() },
         }

@@ -17,6 +17,7 @@ mod fixtures;
 mod footprint;
 pub mod gate;
 pub mod knee;
+mod losses;
 mod markdown;
 pub mod matrix;
 mod meaning;

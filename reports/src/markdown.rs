@@ -6,6 +6,7 @@ use crate::{
     book::Book,
     facts, footprint,
     gate::{markdown::body, summary},
+    losses,
     matrix::{Against, Content, End, Matrix, MatrixCell, MatrixLine},
     page::end_name,
     paired::{CHANGE_HEADS, Paired, paired},
@@ -81,6 +82,7 @@ pub(crate) fn markdown(book: &Book<'_>, matrix: &Matrix, gates: &[Gate]) -> Stri
         let _ = writeln!(out, "### Cnis left out\n\n{}\n", left_out.join("\n"));
     }
     stage_tables(&mut out, book);
+    loss_table(&mut out, book);
     footprint_table(&mut out, book);
     proof_list(&mut out, book);
     for record in book.records {
@@ -174,6 +176,14 @@ fn lines(out: &mut String, table: &Table) {
         let _ = writeln!(out, "| {} | {} |", plain(name), cells(values));
     }
     out.push('\n');
+}
+
+fn loss_table(out: &mut String, book: &Book<'_>) {
+    let Some(lost) = losses::lost(book) else { return };
+    let _ = writeln!(out, "### Losses\n\n{}\n", plain(&lost.explained));
+    if let Some(table) = lost.table {
+        lines(out, &table);
+    }
 }
 
 fn footprint_table(out: &mut String, book: &Book<'_>) {

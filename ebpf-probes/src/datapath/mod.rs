@@ -263,10 +263,13 @@ impl Datapath {
     pub fn forget(&mut self, endpoint: u32) -> Result<(), DatapathError> {
         let policies = policies(&mut self.policies)?;
         let ours = endpoint.to_ne_bytes();
-        let of4: Vec<_> =
-            policies.v4.keys().filter_map(Result::ok).filter(|k| k.data()[..4] == ours).collect();
-        let of6: Vec<_> =
-            policies.v6.keys().filter_map(Result::ok).filter(|k| k.data()[..4] == ours).collect();
+        // All before the first is removed: the kernel's order begins anew at one that is gone.
+        let of4: Result<Vec<_>, _> =
+            policies.v4.keys().filter(|k| of(k, |key| key.data()[..4] == ours)).collect();
+        let of6: Result<Vec<_>, _> =
+            policies.v6.keys().filter(|k| of(k, |key| key.data()[..4] == ours)).collect();
+        let of4 = of4.map_err(|e| map_error("policies4", &e))?;
+        let of6 = of6.map_err(|e| map_error("policies6", &e))?;
         for key in of4 {
             named("policies4", policies.v4.remove(&key))?;
         }
@@ -290,6 +293,11 @@ impl Datapath {
         }
         Ok(Some(Counters::new(sums)))
     }
+}
+
+/// Is it a key that holds, or an error, which is none to pass by?
+fn of<T>(key: &Result<T, MapError>, holds: impl Fn(&T) -> bool) -> bool {
+    key.as_ref().map_or(true, holds)
 }
 
 fn policies<T>(found: &mut Option<T>) -> Result<&mut T, DatapathError> {

@@ -1,4 +1,4 @@
-//! What user space and `bpf/stages.bpf.c` agree on: the roles of devices, which event may follow which
+//! What user space and `bpf/stages_maps.bpf.h` agree on: the roles of devices, which event may follow which
 //! and the stage that lies between them, and the shapes of the maps.
 //!
 //! The table of steps is here alone; the programs know none. It is where a new kind of path is added.
@@ -145,69 +145,63 @@ pub fn steps() -> Vec<(Point, Point, Stage)> {
     steps
 }
 
-/// `struct config`.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub(super) struct Config {
-    pub(super) send_calls: [u64; 3],
-    pub(super) after_ns: u64,
-    pub(super) for_ns: u64,
-    pub(super) counting: u32,
-    pub(super) unused: u32,
+/// A struct of the C side, which is copied as it is.
+macro_rules! shared {
+    ($($(#[$doc:meta])* struct $name:ident { $($field:ident: $of:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default)]
+        #[repr(C)]
+        pub(super) struct $name {
+            $(pub(super) $field: $of,)*
+        }
+
+        // SAFETY: plain numbers; that there is no padding is checked below.
+        unsafe impl Pod for $name {}
+
+        const _: () = assert!(size_of::<$name>() == $(size_of::<$of>() +)* 0);
+    )*};
 }
 
-/// `struct window`.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub(super) struct Window {
-    pub(super) from_ns: u64,
-    pub(super) to_ns: u64,
-}
+shared! {
+    /// `struct config`.
+    struct Config {
+        send_calls: [u64; 3],
+        after_ns: u64,
+        for_ns: u64,
+        counting: u32,
+        unused: u32,
+    }
 
-/// `struct device`.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub(super) struct DeviceKey {
-    pub(super) netns: u32,
-    pub(super) ifindex: u32,
-}
+    /// `struct window`.
+    struct Window {
+        from_ns: u64,
+        to_ns: u64,
+    }
 
-/// `struct sums`.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(C)]
-pub(super) struct Sums {
-    pub(super) count: u64,
-    pub(super) sum_ns: u64,
-}
+    /// `struct device`.
+    struct DeviceKey {
+        netns: u32,
+        ifindex: u32,
+    }
 
-/// `struct drop`.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub(super) struct DropKey {
-    pub(super) reason: u32,
-    pub(super) place: u32,
-}
+    /// `struct sums`.
+    struct Sums {
+        count: u64,
+        sum_ns: u64,
+    }
 
-/// `struct track`.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub(super) struct Track {
-    pub(super) last_ns: u64,
-    pub(super) state: [u8; 8],
-}
+    /// `struct drop`.
+    struct DropKey {
+        reason: u32,
+        place: u32,
+    }
 
-// SAFETY: all six are of plain numbers without padding.
-unsafe impl Pod for Config {}
-// SAFETY: as above.
-unsafe impl Pod for Window {}
-// SAFETY: as above.
-unsafe impl Pod for DeviceKey {}
-// SAFETY: as above.
-unsafe impl Pod for Sums {}
-// SAFETY: as above.
-unsafe impl Pod for DropKey {}
-// SAFETY: as above.
-unsafe impl Pod for Track {}
+    /// `struct track`.
+    struct Track {
+        last_ns: u64,
+        state: [u8; 8],
+    }
+}
 
 /// `enum count`: what is counted beside stages, in the map's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,7 +209,6 @@ pub(super) enum Count {
     SkbReused,
     IllegalEdge,
     TooOld,
-    Merged,
     MapFull,
     Retransmits,
     Followed,

@@ -1,23 +1,23 @@
 //! The latency probes: the stages of a round trip, timed in the kernel.
 //!
-//! Owns the programs of `bpf/stages.bpf.c`: told which namespaces and devices are observed, loads and
+//! Owns the programs of `bpf/stages*.bpf.*`: told which namespaces and devices are observed, loads and
 //! attaches them, and reads what they counted. Programs and maps end with [`Stages`], or with the
 //! process: nothing is pinned. Which trials are probed is the runner's; what the figures mean is the
 //! reports'.
 
 mod histogram;
 pub mod layout;
-mod reasons;
 
 use crate::{
     built_in,
     capability::{Lack, has_btf},
     object::{ObjectError, Source, chain},
+    reasons::Reasons,
+    tracing::{self, Program},
 };
 use aya::{
-    Btf, Ebpf,
+    Ebpf,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray},
-    programs::BtfTracePoint,
 };
 use cnibench_model::probe::{
     Direction, DiscardCount, DiscardKind, DropCount, ProbeProgram, StageStats,
@@ -25,11 +25,7 @@ use cnibench_model::probe::{
 use jiff::{SignedDuration, Timestamp};
 use layout::{Config, Count, DeviceKey, DropKey, POINTS, Role, Sums, TIMED, Track, Window};
 use serde::{Deserialize, Serialize};
-use std::{
-    fs,
-    os::fd::{AsFd as _, AsRawFd as _},
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 /// What is observed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -66,7 +62,9 @@ pub struct Seen {
     pub retransmits: u64,
     /// Events in no stage; kinds that did not occur are not named.
     pub discards: Vec<DiscardCount>,
-    /// Times that a program was not run since it was running already on that CPU.
+    /// Times that a program was not run since it was running already on that CPU; since counting was
+    /// switched on ([`Stages::count_window`]: since then, so with what comes before the window), of all
+    /// packets and threads of the machine.
     pub lost_events: u64,
     /// When the window of [`Stages::count_window`] opened; none: it did not, or there is none.
     pub opened: Option<Timestamp>,
@@ -87,25 +85,25 @@ pub struct Packets {
     pub under_way: u64,
 }
 
-/// A program of the object: its name, its tracepoint, whether stages cannot be timed without it. Of
-/// several that are for one tracepoint the first that the kernel takes is used.
-const PROGRAMS: [(&str, &str, bool); 11] = [
-    ("on_sys_enter", "sys_enter", true),
-    ("on_queue", "net_dev_queue", true),
-    ("on_xmit", "net_dev_start_xmit", true),
-    ("on_rx", "netif_rx", true),
-    ("on_receive", "netif_receive_skb", true),
-    ("on_ready", "sk_data_ready", true),
-    ("on_switch", "sched_switch", true),
-    ("on_tcp", "tcp_probe", false),
-    ("on_drop", "kfree_skb", false),
-    // Before Linux 6.11 the tracepoint has one argument less.
-    ("on_drop_5_17", "kfree_skb", false),
-    ("on_retransmit", "tcp_retransmit_skb", false),
-];
+const fn program(name: &'static str, tracepoint: &'static str, needed: bool) -> Program {
+    Program { name, tracepoint, needed }
+}
 
-/// Tracepoints of what counts and times nothing.
-const COUNTERS: [&str; 2] = ["kfree_skb", "tcp_retransmit_skb"];
+/// The programs of the object; needed are those that stages cannot be timed without.
+const PROGRAMS: [Program; 11] = [
+    program("on_sys_enter", "sys_enter", true),
+    program("on_queue", "net_dev_queue", true),
+    program("on_xmit", "net_dev_start_xmit", true),
+    program("on_rx", "netif_rx", true),
+    program("on_receive", "netif_receive_skb", true),
+    program("on_ready", "sk_data_ready", true),
+    program("on_switch", "sched_switch", true),
+    program("on_tcp", "tcp_probe", false),
+    program("on_drop", "kfree_skb", false),
+    // Before Linux 6.11 the tracepoint has one argument less.
+    program("on_drop_5_17", "kfree_skb", false),
+    program("on_retransmit", "tcp_retransmit_skb", false),
+];
 
 /// Places in the map beyond client and server begin here.
 const FIRST_OTHER: u32 = 3;
@@ -116,6 +114,8 @@ pub struct Stages {
     source: Source,
     scene: Scene,
     programs: Vec<ProbeProgram>,
+    /// Times that programs had been passed over when counting was switched on.
+    missed_before: u64,
 }
 
 impl Stages {
@@ -124,48 +124,14 @@ impl Stages {
     /// # Errors
     /// What this kernel or this process lacks, with the kernel's reason.
     pub fn attach(scene: &Scene) -> Result<Self, Lack> {
-        Self::attach_those(scene, |_| true)
-    }
-
-    /// The same with the programs alone that count drops and retransmits and time nothing: they do
-    /// nothing as long as no packet is lost.
-    ///
-    /// # Errors
-    /// As [`attach`](Self::attach); each of these programs may also be missing
-    /// ([`programs`](Self::programs)).
-    pub fn attach_counters(scene: &Scene) -> Result<Self, Lack> {
-        Self::attach_those(scene, |tracepoint| COUNTERS.contains(&tracepoint))
-    }
-
-    fn attach_those(scene: &Scene, wanted: impl Fn(&str) -> bool) -> Result<Self, Lack> {
         if !has_btf() {
             return Err(Lack::Btf);
         }
         let source = built_in!("stages");
         let mut ebpf = source.open()?;
         describe(&mut ebpf, scene).map_err(|e| source.broken(e))?;
-        let btf = Btf::from_sys_fs().map_err(|_| Lack::Btf)?;
-        let mut programs = Vec::new();
-        for (program, tracepoint, needed) in PROGRAMS {
-            if !wanted(tracepoint) {
-                continue;
-            }
-            let name = format!("tp_btf/{tracepoint}");
-            let known = programs.iter().position(|p: &ProbeProgram| p.name == name);
-            if let Some(known) = known {
-                if programs[known].attached {
-                    continue;
-                }
-                programs.remove(known);
-            }
-            let reason = match start(&source, &mut ebpf, program, tracepoint, &btf) {
-                Ok(()) => None,
-                Err(error) if needed => return Err(error.into()),
-                Err(error) => Some(error.to_string()),
-            };
-            programs.push(ProbeProgram { name, attached: reason.is_none(), reason });
-        }
-        let mut stages = Self { ebpf, source, scene: scene.clone(), programs };
+        let programs = tracing::attach(&source, &mut ebpf, &PROGRAMS)?;
+        let mut stages = Self { ebpf, source, scene: scene.clone(), programs, missed_before: 0 };
         stages.count(false)?;
         Ok(stages)
     }
@@ -202,6 +168,9 @@ impl Stages {
             counting,
             unused: 0,
         };
+        if counting != 0 {
+            self.missed_before = tracing::misses(&self.ebpf, &PROGRAMS);
+        }
         let source = self.source.clone();
         let mut set = || {
             let mut map: Array<_, Config> =
@@ -220,6 +189,9 @@ impl Stages {
     }
 
     fn read_maps(&self) -> Result<Seen, MapError> {
+        // First: after counting has ended packets go on, and one whose end nothing saw goes when its
+        // address is used again.
+        let under_way = self.under_way()?;
         let counts: PerCpuArray<_, u64> = PerCpuArray::try_from(self.map("counts")?)?;
         let count =
             |which: Count| Ok::<u64, MapError>(counts.get(&(which as u32), 0)?.iter().sum());
@@ -228,7 +200,6 @@ impl Stages {
             (DiscardKind::SkbReused, Count::SkbReused),
             (DiscardKind::IllegalEdge, Count::IllegalEdge),
             (DiscardKind::TooOld, Count::TooOld),
-            (DiscardKind::Merged, Count::Merged),
             (DiscardKind::MapFull, Count::MapFull),
         ] {
             let count = count(which)?;
@@ -246,7 +217,7 @@ impl Stages {
             packets: Packets {
                 followed: count(Count::Followed)?,
                 dropped: count(Count::Dropped)?,
-                under_way: self.under_way()?,
+                under_way,
             },
         })
     }
@@ -302,7 +273,9 @@ impl Stages {
 
     fn under_way(&self) -> Result<u64, MapError> {
         let tracks: HashMap<_, u64, Track> = HashMap::try_from(self.map("tracks")?)?;
-        Ok(tracks.keys().filter(Result::is_ok).count() as u64)
+        // Packets come and go meanwhile: a reader that stood at one that went begins anew.
+        let seen: HashSet<u64> = tracks.keys().collect::<Result<_, _>>()?;
+        Ok(seen.len() as u64)
     }
 
     fn drops(&self) -> Result<Vec<DropCount>, MapError> {
@@ -311,7 +284,7 @@ impl Stages {
         if found.is_empty() {
             return Ok(Vec::new());
         }
-        let reasons = reasons::Reasons::read();
+        let reasons = Reasons::read();
         let mut drops: Vec<DropCount> = found
             .into_iter()
             .map(|(key, count)| DropCount {
@@ -336,16 +309,8 @@ impl Stages {
         }
     }
 
-    /// The kernel does not run a tracing program inside itself (on a CPU where an interrupt meets the
-    /// same tracepoint), and counts those times for each program.
     fn lost_events(&self) -> u64 {
-        let missed = |program: &str| {
-            let fd = self.ebpf.program(program)?.fd().ok()?.as_fd().as_raw_fd();
-            let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-            let line = info.lines().find_map(|l| l.strip_prefix("recursion_misses:"))?;
-            line.trim().parse::<u64>().ok()
-        };
-        PROGRAMS.iter().filter_map(|(program, _, _)| missed(program)).sum()
+        tracing::misses(&self.ebpf, &PROGRAMS).saturating_sub(self.missed_before)
     }
 }
 
@@ -376,23 +341,6 @@ fn describe(ebpf: &mut Ebpf, scene: &Scene) -> Result<(), String> {
         let slot = from.number() * POINTS + to.number();
         edges.set(slot, number as u8 + 1, 0).map_err(said)?;
     }
-    Ok(())
-}
-
-fn start(
-    source: &Source,
-    ebpf: &mut Ebpf,
-    program: &str,
-    tracepoint: &str,
-    btf: &Btf,
-) -> Result<(), ObjectError> {
-    let found = ebpf
-        .program_mut(program)
-        .ok_or_else(|| source.broken(format!("it has no program {program}")))?;
-    let traced: &mut BtfTracePoint =
-        found.try_into().map_err(|_| source.broken(format!("{program} is no tp_btf program")))?;
-    traced.load(tracepoint, btf).map_err(|e| source.refused(program, e))?;
-    traced.attach().map_err(|e| source.refused(program, e))?;
     Ok(())
 }
 

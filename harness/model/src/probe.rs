@@ -39,10 +39,11 @@ named_enum! {
         ToPod = "to-pod",
         /// From the receive in the pod until the data is in the socket.
         ToSocket = "to-socket",
-        /// From sched_waking to sched_switch of the receiving thread.
+        /// From the data's being in the socket (sk_data_ready) to sched_switch of the thread that it is
+        /// for: until it gets a CPU, each time that it waits for one before it sends.
         WakeUp = "wake-up",
-        /// From the receiving thread's running to its own send: the program's part. Of the client
-        /// that has its answer only until its read returns, which is where the round trip ends.
+        /// From the thread's running to its own next send: the program's part, and what is left of its
+        /// receiving call. The client's is part of no round trip from its read's return on.
         Application = "application",
         /// What of the round trip no stage has. Never stored: the reports make it of the mean round
         /// trip and the sum of the stages.
@@ -63,14 +64,13 @@ named_enum! {
 named_enum! {
     /// Why an event was not counted in a stage.
     DiscardKind, "discard" {
-        /// The skb's address belonged to another packet by then.
+        /// The skb's address belongs to another packet by now: this one ended where no event says so,
+        /// as one that is merged into another does (GRO, TCP's queues).
         SkbReused = "skb-reused",
         /// The event does not follow from the one seen before: no such step on any path.
         IllegalEdge = "illegal-edge",
         /// The event before it was too long ago to be of the same packet.
         TooOld = "too-old",
-        /// The packet was merged into another (GRO) or was part of one (GSO).
-        Merged = "merged",
         /// The map of packets under way was full.
         MapFull = "map-full",
     }
@@ -115,10 +115,28 @@ impl RoundTrip {
 pub struct DropCount {
     /// The kernel's name of the reason, e.g. "NO_SOCKET".
     pub reason: String,
-    /// Whose network namespace it happened in, e.g. "client pod", "server node".
+    /// Whose network namespace it happened in, e.g. "client", "server's node"; "elsewhere": that of
+    /// none of them, of a packet that was followed.
     pub netns_role: String,
     /// How many.
     pub count: u64,
+}
+
+/// What was lost in the window of a measured trial, by counters of the kernel that are always on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Losses {
+    /// Packets dropped in the namespaces of both ends and of their nodes, the most first; what GSO
+    /// holds together counts once.
+    pub drops: Vec<DropCount>,
+    /// TCP segments sent again from there.
+    pub retransmits: u64,
+}
+
+impl Losses {
+    /// True where nothing was lost.
+    pub fn is_none(&self) -> bool {
+        self.retransmits == 0 && self.drops.iter().all(|d| d.count == 0)
+    }
 }
 
 /// Events that were seen and are in no stage.
@@ -174,7 +192,9 @@ pub struct ProbeResult {
     pub retransmits: u64,
     /// Events in no stage, and why.
     pub discards: Vec<DiscardCount>,
-    /// Events that the kernel could not hand over or store: counts are too small by up to so many.
+    /// Times that the kernel ran a program for nothing that it was there for, since it ran already on
+    /// that CPU; from before the warm-up on, so more than in the window. Counts are too small by up to
+    /// so many.
     pub lost_events: u64,
     /// What probing costs in this case, where a run has estimated it; else the reports do, of
     /// [`ProbedTrial::beside`].

@@ -2,7 +2,7 @@
 
 use crate::{
     case::CaseId, generator::MadeBy, histogram::StoredHistogram, metric::Metric, pairing::PairSlot,
-    proof::Proof, workload::Workload,
+    probe::Losses, proof::Proof, workload::Workload,
 };
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -202,6 +202,10 @@ pub struct Trial {
     /// environment names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_by: Option<MadeBy>,
+    /// What the kernel dropped and sent again in the window; none where its counters could not be
+    /// attached, and as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub losses: Option<Losses>,
     /// Proofs taken with this trial.
     pub proofs: Vec<Proof>,
     /// What a reader must know to trust the values, e.g. "core 0 was full", "rate not held".
@@ -242,13 +246,14 @@ mod tests {
         );
         let mut trial: Trial = serde_json::from_str(&text).unwrap();
         assert_eq!(
-            (trial.server_addr.as_ref(), trial.window_opened, trial.datagrams),
-            (None, None, None)
+            (trial.server_addr.as_ref(), trial.window_opened, trial.datagrams, &trial.losses),
+            (None, None, None, &None)
         );
         trial.server_addr = Some("[fd77::2]:4000".to_owned());
         trial.window_opened = "2026-02-03T10:20:32.25Z".parse().ok();
         trial.datagrams =
             Some(DatagramStats { expected: 9, received: 7, ..DatagramStats::default() });
+        trial.losses = Some(Losses { retransmits: 3, ..Losses::default() });
         let again: Trial = serde_json::from_str(&serde_json::to_string(&trial).unwrap()).unwrap();
         assert_eq!(again, trial);
     }

@@ -16,13 +16,14 @@ use crate::{
     environment,
     interrupt::Interrupt,
     plan::{Pairs, Plan, TrialOrder},
+    probe,
     runner::{self, Limits, Referee, progress},
     store::{self, Journal},
     tell::{counted, tell},
 };
 use anyhow::{Context, Result, anyhow, bail};
 use cnibench_model::{
-    Clock, CniSpec, Generator, Header, JournalLine, Pairing, Placement, ProviderKind, Record,
+    Case, Clock, CniSpec, Generator, Header, JournalLine, Pairing, Placement, ProviderKind, Record,
     SCHEMA_VERSION, SkippedCni, Workload,
 };
 use cnibench_scenarios::{Overrides, Suite, catalog, expand, ladders, suite};
@@ -257,8 +258,30 @@ async fn prepare(measure: &Measure, suite: Suite, chosen: &Chosen) -> Result<Pre
         let climbed = generators::fitted(ladders(&suite, args.provider, &cnis));
         plan.ladders = climbed.into_iter().map(|case| case.id).collect();
     }
+    if measure.probes.is_some() {
+        can_probe(&plan.cases, args.provider).await?;
+    }
     chosen.plan_for(&plan);
     Ok(Prepared { plan, suite, skipped })
+}
+
+/// Refuses `--probes` where no case has anything to probe, and says at once where this process cannot:
+/// all else is measured then.
+async fn can_probe(cases: &[Case], provider: ProviderKind) -> Result<()> {
+    let refused = |case: &Case| probe::refuses(case).map(|reason| format!("{}: {reason}", case.id));
+    let reasons: Option<Vec<String>> = cases.iter().map(refused).collect();
+    if let Some(reason) = reasons.as_ref().and_then(|all| all.first()) {
+        bail!(
+            "--probes: no case of this plan can be probed ({reason}): add one of round trips (--workload tcp_rr), or leave --probes out"
+        );
+    }
+    if !provider::needs_namespaces(provider) {
+        return Ok(());
+    }
+    if let Err(lack) = tokio::task::spawn_blocking(probe::try_all).await? {
+        tell(&format!("--probes: nothing will be probed: {lack} (it takes {})", probe::REMEDY));
+    }
+    Ok(())
 }
 
 fn overrides(args: &What, trials: Option<u32>) -> Overrides {

@@ -8,7 +8,10 @@ pub mod netns;
 pub mod owner;
 pub mod static_binary;
 
-use crate::{exec::Link, probe::Sights};
+use crate::{
+    exec::Link,
+    probe::{Sights, losses::Spot},
+};
 use async_trait::async_trait;
 use cnibench_model::{
     CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProviderKind, Surroundings,
@@ -139,6 +142,13 @@ pub trait Cluster: Send + Sync {
     async fn sights(&self, placement: Placement, host: bool) -> Result<Sights, String> {
         let _ = (placement, host);
         Err("this provider attaches no latency probes".to_owned())
+    }
+
+    /// The network namespaces of both ends of a placement and of their nodes, where they are on the
+    /// kernel of this process: whose losses its counters count.
+    fn spots(&self, placement: Placement) -> Vec<Spot> {
+        let _ = placement;
+        Vec::new()
     }
 
     /// What eBPF programs of the cni counted on each node so far, by the node's number; of nodes

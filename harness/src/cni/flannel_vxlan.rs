@@ -11,10 +11,10 @@
 
 use super::{
     Claim, Cni, Facts, NodeAgent, NodeCtx, Param, Peer, PodCtx, PodNet, Policy, Profile, bridge,
-    flannel, params::min_mtu, policies,
+    flannel, policies,
 };
 use crate::{
-    cluster::{ClusterError, IpFamily, netns::capabilities},
+    cluster::{IpFamily, netns::capabilities},
     netlink::{Batch, Mac, Rtnl, sysctl},
 };
 use anyhow::{Context as _, bail};
@@ -59,20 +59,11 @@ pub const PROFILE: Profile = Profile {
     build: |settings, topology| {
         let family = topology.family;
         let overhead = if family == IpFamily::V4 { OVERHEAD_V4 } else { OVERHEAD_V6 };
-        let least = min_mtu(family);
-        let Some(most) = topology.underlay_mtu.checked_sub(overhead).filter(|m| *m >= least) else {
-            return Err(ClusterError::Usage(format!(
-                "cni {}: an underlay MTU of {} leaves less than {least} bytes in the tunnel: use at least {}",
-                settings.spec(),
-                topology.underlay_mtu,
-                least + overhead
-            )));
-        };
         // "flannel.<vni>" and "flannel-v6.<vni>" must fit into the 15 bytes of a device name.
         let vnis = if family == IpFamily::V4 { 9_999_999 } else { 9_999 };
         Ok(Arc::new(Vxlan {
             family,
-            mtu: settings.number("mtu", most, least..=most)?,
+            mtu: settings.tunnel_mtu(topology, overhead)?,
             vni: settings.number("vni", 1, 1..=vnis)?,
             port: settings.number("port", 8472, 1..=u16::MAX)?,
             learning: settings.flag("learning", false)?,

@@ -1,6 +1,6 @@
 //! Parameters of a profile: their names, and reading their values with errors that help.
 
-use crate::cluster::{ClusterError, IpFamily};
+use crate::cluster::{ClusterError, IpFamily, Topology};
 use cnibench_model::{CniSpec, nearest::did_you_mean};
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
 
@@ -88,6 +88,25 @@ impl<'a> Settings<'a> {
         text.parse().ok().filter(|v| range.contains(v)).ok_or_else(|| {
             self.wrong(key, format!("a number from {} to {}", range.start(), range.end()))
         })
+    }
+
+    /// The MTU of pods in a tunnel: what is asked for, else all that the tunnel leaves of the
+    /// underlay's.
+    ///
+    /// # Errors
+    /// `Usage`: it is out of range, or the tunnel leaves less than the family needs.
+    pub fn tunnel_mtu(&self, topology: &Topology, overhead: u32) -> Result<u32, ClusterError> {
+        let least = min_mtu(topology.family);
+        let most = topology.underlay_mtu.checked_sub(overhead).filter(|most| *most >= least);
+        let most = most.ok_or_else(|| {
+            ClusterError::Usage(format!(
+                "cni {}: an underlay MTU of {} leaves less than {least} bytes in the tunnel: use at least {}",
+                self.0,
+                topology.underlay_mtu,
+                least + overhead
+            ))
+        })?;
+        self.number("mtu", most, least..=most)
     }
 
     /// `true` or `false`.

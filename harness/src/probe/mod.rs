@@ -4,11 +4,14 @@
 //! on the way is the cluster's to say ([`crate::cluster::Cluster::sights`], for namespaces
 //! [`netns`]); which cases are probed, and when, is the runner's.
 //!
+//! Measured trials have counters alone ([`losses`]), which run only when something is lost.
+//!
 //! `cnibench observe` has no cluster to ask: [`spaces`] knows the namespaces of this machine, [`way`]
 //! finds those between two of them, [`target`] waits for a cluster that is not up yet, [`live`] reads
 //! again and again.
 
 pub mod live;
+pub mod losses;
 pub mod netns;
 pub mod spaces;
 pub mod target;

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     cluster::{Cluster, ClusterError, Ends, Place, Provider, StateError, Topology},
     exec::{Agent, AgentError, Observer},
-    probe::Sights,
+    probe::{Sights, losses::LossCounters},
 };
 use cnibench_model::{
     Case, CellStatus, CniInfo, CniSpec, Footprint, Metric, NodePair, Phase, Placement, Proof,
@@ -24,6 +24,10 @@ pub struct Arm {
     agents: HashMap<Place, Agent>,
     /// Observers of nodes by their places; none where one could not be started.
     observers: HashMap<Place, Option<Observer>>,
+    /// Counters of what its trials lose; none where they are not to be had.
+    counters: Option<LossCounters>,
+    /// Why not.
+    uncounted: Option<anyhow::Error>,
 }
 
 impl Arm {
@@ -35,9 +39,33 @@ impl Arm {
         topology: &Topology,
     ) -> Result<(Self, Vec<Proof>), ClusterError> {
         let cluster = provider.up(index, cni, topology).await?;
-        let mut arm = Self { cluster, agents: HashMap::new(), observers: HashMap::new() };
+        let mut arm = Self {
+            cluster,
+            agents: HashMap::new(),
+            observers: HashMap::new(),
+            counters: None,
+            uncounted: None,
+        };
         let proofs = arm.prove().await?;
+        arm.attach_counters().await;
         Ok((arm, proofs))
+    }
+
+    /// Once for all trials here, where the cluster is on this kernel.
+    async fn attach_counters(&mut self) {
+        let spots: Vec<_> = Placement::ALL.iter().flat_map(|p| self.cluster.spots(*p)).collect();
+        if spots.is_empty() {
+            return;
+        }
+        match LossCounters::attach(spots).await {
+            Ok(counters) => self.counters = Some(counters),
+            Err(why) => self.uncounted = Some(why),
+        }
+    }
+
+    /// Why drops and retransmits of its trials are not counted, where they could be.
+    pub fn uncounted(&self) -> Option<&anyhow::Error> {
+        self.uncounted.as_ref()
     }
 
     /// Takes the proofs, and once more where the way to the cluster was cut in between.
@@ -172,6 +200,24 @@ impl Arm {
     }
 
     async fn try_all(&mut self, case: &Case, asked: &[Asked]) -> Vec<Result<Trial, TrialError>> {
+        let armed = self.counters.as_mut().map(|counters| counters.arm(case));
+        let mut results = self.run_all(case, asked).await;
+        let Some(counters) = &self.counters else { return results };
+        let spots = self.cluster.spots(case.placement);
+        let armed = armed.unwrap_or(Ok(())).map_err(|e| format!("{e:#}"));
+        for trial in results.iter_mut().flatten() {
+            let lost = armed.clone();
+            match lost.and_then(|()| counters.read(&spots, trial).map_err(|e| format!("{e:#}"))) {
+                Ok(lost) => trial.losses = Some(lost),
+                Err(why) => {
+                    trial.warnings.push(format!("drops and retransmits were not counted: {why}"));
+                }
+            }
+        }
+        results
+    }
+
+    async fn run_all(&mut self, case: &Case, asked: &[Asked]) -> Vec<Result<Trial, TrialError>> {
         let ready: Vec<_> = asked.iter().map(|a| self.cast(case, a)).collect();
         let cluster = &*self.cluster;
         let running = ready.into_iter().zip(asked).map(|(cast, asked)| async move {

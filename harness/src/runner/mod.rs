@@ -7,6 +7,7 @@ mod arms;
 mod enough;
 mod eyes;
 pub mod ladders;
+mod missed;
 mod pairs;
 mod probed;
 pub mod progress;
@@ -59,6 +60,7 @@ pub async fn run(
         idle: HashSet::new(),
         unprobed: false,
         climbed: ladders::Climbed::default(),
+        uncounted: false,
     };
     let outcome = run.everything(provider, topology, &mut arms, interrupt.clone()).await;
     // Down first, so that what could not be cleaned is in the record.
@@ -108,6 +110,8 @@ struct Run<'a> {
     unprobed: bool,
     /// What ladders of rates begin with, and which are done.
     climbed: ladders::Climbed,
+    /// The same of counting what is lost.
+    uncounted: bool,
 }
 
 impl Run<'_> {
@@ -198,6 +202,13 @@ impl Run<'_> {
         self.journal.append(&JournalLine::Cni(arm.info().clone()))?;
         for note in arm.notes() {
             self.note(format!("{cni}: {note}"))?;
+        }
+        if let Some(why) = arm.uncounted().filter(|_| !self.uncounted) {
+            self.uncounted = true;
+            let remedy = crate::probe::REMEDY;
+            self.note(format!(
+                "drops and retransmits are not counted: {why:#} (it takes {remedy})"
+            ))?;
         }
         let invalid = arms::verdict(&proofs);
         for proof in proofs {

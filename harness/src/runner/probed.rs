@@ -5,6 +5,7 @@
 use super::{
     Run,
     arms::{Arm, Arms, Asked},
+    missed::{Miss, Missed},
     trial::Slot,
 };
 use crate::{
@@ -16,7 +17,6 @@ use cnibench_model::{Case, CellStatus, JournalLine, ProbedTrial, Trial};
 use cnibench_probes::capability::Lack;
 use rand::{Rng as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
-use std::collections::HashSet;
 
 impl Run<'_> {
     /// Probes every case of the clusters that are up which was measured and has round trips.
@@ -27,10 +27,25 @@ impl Run<'_> {
         interrupt: &mut Interrupt,
         sequence: &mut u32,
     ) -> Result<()> {
+        let Some(pairs) = self.plan.probe_pairs else { return Ok(()) };
+        let mut missed = Missed::default();
+        let done = self.pairs_of(group, pairs, arms, interrupt, sequence, &mut missed).await;
+        // Also where it was interrupted.
+        missed.notes(pairs).into_iter().try_for_each(|text| self.note(text))?;
+        done
+    }
+
+    async fn pairs_of(
+        &mut self,
+        group: usize,
+        pairs: u32,
+        arms: &mut Arms,
+        interrupt: &mut Interrupt,
+        sequence: &mut u32,
+        missed: &mut Missed,
+    ) -> Result<()> {
         let plan = self.plan;
-        let Some(pairs) = plan.probe_pairs else { return Ok(()) };
         let mut rng = ChaCha8Rng::seed_from_u64(plan.seed ^ u64::from(*sequence));
-        let mut given_up = HashSet::new();
         // The baseline that rides along is measured in later groups, too, and has not ended yet.
         let rides = |case: &Case| plan.host_rides && !plan.groups[group].contains(&case.cni);
         let here = |case: &&Case| match self.ends.get(&case.id) {
@@ -42,11 +57,13 @@ impl Run<'_> {
             arms.get(&case.cni).is_some() || (rides(case) && case.cni.name == "host")
         });
         let begin = group as u32 * pairs;
-        for case in cases.iter().filter_map(|c| probe::refuses(c).map(|reason| (&c.id, reason))) {
-            self.note(format!("{}: not probed: {}", case.0, case.1))?;
-            given_up.insert(case.0.clone());
-        }
-        cases.retain(|case| !given_up.contains(&case.id));
+        cases.retain(|case| match probe::refuses(case) {
+            Some(reason) => {
+                missed.missed(&case.id, Miss::Never(reason));
+                false
+            }
+            None => true,
+        });
         if cases.is_empty() || self.unprobed {
             return Ok(());
         }
@@ -56,7 +73,7 @@ impl Run<'_> {
                 if interrupt.urgency() != Urgency::None {
                     return Ok(());
                 }
-                if given_up.contains(&case.id) {
+                if missed.is_over(&case.id) {
                     continue;
                 }
                 let host = rides(case);
@@ -88,7 +105,8 @@ impl Run<'_> {
                         return Ok(());
                     }
                     Some(Ok(trial)) => {
-                        self.journal.append(&JournalLine::Probed(Box::new(trial)))?
+                        missed.taken(&case.id);
+                        self.journal.append(&JournalLine::Probed(Box::new(trial)))?;
                     }
                     // Of all cases: this kernel, or this process, has no probes. Said once.
                     Some(Err(error)) if error.downcast_ref::<Lack>().is_some() => {
@@ -97,8 +115,11 @@ impl Run<'_> {
                     }
                     Some(Err(error)) => {
                         arm.forget_agents().await;
-                        given_up.insert(case.id.clone());
-                        self.note(format!("{}: not probed: {error:#}", case.id))?;
+                        let why = match error.downcast::<NotOffered>() {
+                            Ok(NotOffered(reason)) => Miss::Never(reason),
+                            Err(error) => Miss::ThisTime(format!("{error:#}")),
+                        };
+                        missed.missed(&case.id, why);
                     }
                 }
             }
@@ -106,6 +127,11 @@ impl Run<'_> {
         Ok(())
     }
 }
+
+/// No pair of the case can be probed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NotOffered(String);
 
 /// One trial with probes and one without, next to each other.
 async fn pair(arm: &mut Arm, case: &Case, asked: Asked, first: bool) -> Result<ProbedTrial> {
@@ -133,8 +159,7 @@ async fn with(arm: &mut Arm, case: &Case, asked: Asked) -> Result<ProbedTrial> {
     let mut tries = 1;
     loop {
         let sights = arm.sights(case.placement, asked.host).await;
-        // What is not offered will not be at the next try.
-        let sights = sights.map_err(|reason| anyhow!(reason))?;
+        let sights = sights.map_err(NotOffered)?;
         let probes = Probes::attach(sights).await?;
         match around(arm, case, asked, probes).await {
             Err(_) if tries < TRIES => tries += 1,

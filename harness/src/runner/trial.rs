@@ -170,6 +170,7 @@ pub async fn measure(
         window_opened: outcome.window_opened,
         datagrams: outcome.datagrams,
         made_by: outcome.made_by,
+        losses: None,
         proofs: Vec::new(),
         warnings: outcome.warnings,
     })

@@ -98,6 +98,20 @@ fn the_stages_account_for_the_round_trip_that_the_generator_saw() {
     assert!(open.is_empty(), "{open:?}: {said:#?}");
 }
 
+#[test]
+fn probes_where_no_case_has_round_trips_are_refused_before_anything_is_made() {
+    drop(provider());
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("results");
+    let mut command = long(&out, "1s");
+    command.args(["--cni", "host", "--workload", "tcp_stream", "--probes"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(said.contains("--probes: no case of this plan can be probed"), "{said}");
+    assert!(said.contains("tcp_stream has no round trips") && !out.exists(), "{said}");
+}
+
 /// Numbers of the eBPF programs and maps that a process holds.
 fn held(pid: u32) -> (BTreeSet<u32>, BTreeSet<u32>) {
     let (mut programs, mut maps) = (BTreeSet::new(), BTreeSet::new());
@@ -145,7 +159,7 @@ fn of_a_killed_run_no_program_and_no_map_is_left() {
     if begun {
         wait_for("all programs attached", || {
             mine = held(child.id());
-            mine.0.len() >= 9
+            mine.0.len() >= 11
         });
     }
     let before = loaded();
@@ -185,5 +199,8 @@ fn without_root_everything_is_measured_and_a_note_says_why_nothing_is_probed() {
     let notes: Vec<_> = record.notes.iter().filter(|n| n.contains("not probed")).collect();
     assert_eq!(notes.len(), 1, "{:?}", record.notes);
     assert!(notes[0].contains("not permitted") && notes[0].contains("user namespace"), "{notes:?}");
-    assert!(stderr(&output).contains(notes[0].as_str()), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(said.contains(notes[0].as_str()), "{said}");
+    // And before anything was measured.
+    assert!(said.contains("--probes: nothing will be probed: "), "{said}");
 }

@@ -45,15 +45,14 @@ fn discarded(seen: &Seen, why: DiscardKind) -> u64 {
 }
 
 /// Everything that was followed is somewhere: in a socket, dropped, discarded, or under way still.
-/// `slack`: packets at whose end two CPUs may have met.
-fn nothing_is_lost(seen: &Seen, slack: u64) {
+fn nothing_is_lost(seen: &Seen) {
     let stages = seen.stages.iter().filter(|s| s.stage == Stage::ToSocket);
     let arrived: u64 = stages.map(|s| s.count).sum();
     let ends = [DiscardKind::IllegalEdge, DiscardKind::TooOld, DiscardKind::SkbReused];
     let lost: u64 = ends.map(|why| discarded(seen, why)).iter().sum();
     let packets = seen.packets;
     let ended = arrived + lost + packets.dropped + packets.under_way;
-    assert!(packets.followed.abs_diff(ended) <= slack, "{ended} ended: {}", brief(seen));
+    assert_eq!(packets.followed, ended, "{}", brief(seen));
     assert!(packets.under_way <= 16_384, "{packets:?}");
 }
 
@@ -100,7 +99,7 @@ async fn stages_of(spec: &str, path: &[Stage]) {
     assert_eq!(seen.packets.followed, 2 * TIMES, "{told}");
     assert_eq!((seen.retransmits, seen.packets.dropped), (0, 0), "{told}");
     assert_eq!(discarded(&seen, DiscardKind::IllegalEdge), 0, "{told}");
-    nothing_is_lost(&seen, 0);
+    nothing_is_lost(&seen);
     // The time between two neighbouring events is in one stage: the sum cannot be more than what
     // passed on the clock, and little of it is elsewhere.
     let sum: u64 = seen.stages.iter().map(|s| s.sum_ns).sum();
@@ -178,7 +177,7 @@ async fn wrong(spec: &str, swapped: [Role; 2]) {
     let reached: Vec<Stage> = of(&seen, Direction::Request).iter().map(|s| s.stage).collect();
     let before = [Stage::SocketToQdisc, Stage::PodDevice, Stage::Backlog];
     assert!(reached.iter().all(|s| before.contains(s)), "{told}");
-    nothing_is_lost(&seen, 0);
+    nothing_is_lost(&seen);
     drop(stages);
     down(cluster).await;
 }
@@ -253,8 +252,13 @@ async fn floods(spec: &str, what: Flood) {
     let cluster = up(&provider, spec, &topology(2, 1, IpFamily::V4)).await;
     let Ends { client, server, addr } = ends(&run, &*cluster);
     let mut stages = Stages::attach(&scene(&*cluster).await).unwrap();
-    let known = flood(&client, &server, addr, what, |on| stages.count(on).unwrap());
-    let seen = stages.read().unwrap();
+    let mut seen = None;
+    let known = flood(&client, &server, addr, what, |on| {
+        stages.count(on).unwrap();
+        // At once: what the closing of the sockets sends has the addresses of packets that were merged.
+        seen = Some(stages.read().unwrap());
+    });
+    let seen = seen.unwrap();
     let told = format!("{spec}: {known:?} {} lost {}", brief(&seen), seen.lost_events);
     println!("{told}");
     let full = discarded(&seen, DiscardKind::MapFull);
@@ -262,22 +266,15 @@ async fn floods(spec: &str, what: Flood) {
     assert!(payload > 1000, "{told}");
     let Counted { device_packets, bare_acks, .. } = known.client;
     let sent = device_packets - bare_acks;
-    // Of datagrams every one is followed. TCP's device counts somewhat more (up to 13 in 10,000 were
-    // seen, of streams with losses), which no counter of the probes explains.
-    let least = match what {
-        Flood::Udp => sent.saturating_sub(NEIGHBOURS),
-        Flood::Tcp => sent - sent / 500,
-    };
-    assert!((least..=sent).contains(&payload), "{sent} sent; {told}");
+    // Datagrams are sent by their threads: every one is followed. Segments are also sent by interrupts,
+    // and there are kernels (that of the development machine) that run no tracing program in interrupts
+    // of process 1, and do not count that. Seen: up to 5 % of what its share of the time would be.
+    let unseen = sent as f64 * known.init_ran.div_duration_f64(known.spent) / 10.0;
+    let unseen = NEIGHBOURS + if what == Flood::Tcp { unseen as u64 } else { 0 };
+    assert!((sent.saturating_sub(unseen)..=sent).contains(&payload), "{sent} sent; {told}");
     // The receivers send no payload.
     assert!(of(&seen, Direction::Response).is_empty(), "{told}");
-    // With 64 streams on two CPUs up to 0.05 % of the packets were in no count, for a reason that is not
-    // known; of datagrams one or two in 10,000.
-    let slack = match what {
-        Flood::Udp => 10_000,
-        Flood::Tcp => 500,
-    };
-    nothing_is_lost(&seen, seen.packets.followed / slack);
+    nothing_is_lost(&seen);
     drop(stages);
     down(cluster).await;
 }

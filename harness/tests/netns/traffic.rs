@@ -51,10 +51,34 @@ pub struct Known {
     pub server: Counted,
     /// How long the client took.
     pub spent: Duration,
+    /// How long threads of process 1 ran meanwhile.
+    pub init_ran: Duration,
+}
+
+/// How long the threads of process 1 have run (the first number of proc_pid_schedstat), interrupts in them
+/// included.
+fn init_ran() -> Duration {
+    let threads = std::fs::read_dir("/proc/1/task").unwrap().flatten();
+    let ran = |thread: std::fs::DirEntry| -> Option<u64> {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok()
+    };
+    Duration::from_nanos(threads.filter_map(ran).sum())
 }
 
 /// `tcpi_segs_out` and `tcpi_data_segs_out` of `struct tcp_info` (include/uapi/linux/tcp.h).
 fn segments(socket: &TcpStream) -> (u64, u64) {
+    let word = tcp_info(socket);
+    (word(136).into(), word(156).into())
+}
+
+/// `tcpi_total_retrans`: segments that a socket has sent again.
+pub fn total_retransmits(socket: &TcpStream) -> u64 {
+    tcp_info(socket)(100).into()
+}
+
+/// The 32-bit fields of `struct tcp_info`, by offset.
+fn tcp_info(socket: &TcpStream) -> impl Fn(usize) -> u32 + use<> {
     let mut info = [0u8; 232];
     let mut length = info.len() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes into the buffer of that length.
@@ -68,8 +92,7 @@ fn segments(socket: &TcpStream) -> (u64, u64) {
         )
     };
     assert!(status == 0 && length >= 160, "{}", std::io::Error::last_os_error());
-    let word = |at: usize| u32::from_ne_bytes(info[at..at + 4].try_into().unwrap());
-    (word(136).into(), word(156).into())
+    move |at| u32::from_ne_bytes(info[at..at + 4].try_into().unwrap())
 }
 
 fn counted(netns: &Netns, sockets: &[TcpStream]) -> Counted {
@@ -79,7 +102,7 @@ fn counted(netns: &Netns, sockets: &[TcpStream]) -> Counted {
     Counted { device_packets: device.tx_packets, data_segments: data, bare_acks: all - data }
 }
 
-fn connected(client: &Netns, server: &Netns, addr: IpAddr) -> (TcpStream, TcpStream) {
+pub fn connected(client: &Netns, server: &Netns, addr: IpAddr) -> (TcpStream, TcpStream) {
     let listener = server.run_blocking(|| Ok(TcpListener::bind((addr, 0))?)).unwrap();
     let at = listener.local_addr().unwrap();
     let one = client.run_blocking(|| Ok(TcpStream::connect(at)?)).unwrap();
@@ -135,7 +158,7 @@ pub fn ping_pong(
                 counted(server, std::slice::from_ref(&two)),
             )
         };
-        let before = ends();
+        let (before, init) = (ends(), init_ran());
         counting(true);
         go.wait();
         let spent = asking.join().unwrap().unwrap();
@@ -143,7 +166,8 @@ pub fn ping_pong(
         thread::sleep(SETTLE);
         counting(false);
         let after = ends();
-        Known { client: after.0.since(before.0), server: after.1.since(before.1), spent }
+        let (client, server) = (after.0.since(before.0), after.1.since(before.1));
+        Known { client, server, spent, init_ran: init_ran() - init }
     })
 }
 
@@ -156,7 +180,7 @@ pub enum Flood {
 const FLOWS: usize = 64;
 const FLOOD_FOR: Duration = Duration::from_secs(2);
 
-/// From the client to the server as fast as it goes, in 64 flows.
+/// From the client to the server as fast as it goes, in 64 flows; they are open when counting ends.
 pub fn flood(
     client: &Netns,
     server: &Netns,
@@ -171,7 +195,7 @@ pub fn flood(
     // The neighbours know each other after this.
     drop(connected(client, server, addr));
     thread::sleep(SETTLE);
-    let before = (counted(client, &ones), counted(server, &twos));
+    let (before, init) = ((counted(client, &ones), counted(server, &twos)), init_ran());
     counting(true);
     match what {
         Flood::Tcp => tcp(client, server, &ones, &twos),
@@ -180,7 +204,8 @@ pub fn flood(
     thread::sleep(SETTLE);
     counting(false);
     let after = (counted(client, &ones), counted(server, &twos));
-    Known { client: after.0.since(before.0), server: after.1.since(before.1), spent: FLOOD_FOR }
+    let (client, server) = (after.0.since(before.0), after.1.since(before.1));
+    Known { client, server, spent: FLOOD_FOR, init_ran: init_ran() - init }
 }
 
 fn tcp(client: &Netns, server: &Netns, ones: &[TcpStream], twos: &[TcpStream]) {

@@ -321,14 +321,7 @@ mod tests {
         assert_eq!(scene.name, "curve-tcp_rr-cross-node-policies-latency_p50");
         let areas = scene.items.iter().filter(|i| matches!(i, Item::Area { .. })).count();
         assert_eq!(areas, 4);
-        let texts: Vec<&str> = scene
-            .items
-            .iter()
-            .filter_map(|i| match i {
-                Item::Text { text, .. } => Some(text.as_str()),
-                _ => None,
-            })
-            .collect();
+        let texts = scene.texts();
         for expected in ["host", "flannel-vxlan", "cilium", "0", "1", "10", "100", "1,000"] {
             assert_eq!(texts.iter().filter(|t| **t == expected).count(), 1, "{expected} {texts:?}");
         }

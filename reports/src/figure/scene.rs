@@ -176,6 +176,16 @@ impl Scene {
         }
     }
 
+    /// Every text on it, for tests.
+    #[cfg(test)]
+    pub fn texts(&self) -> Vec<&str> {
+        let text = |item| match item {
+            &Item::Text { ref text, .. } => Some(text.as_str()),
+            _ => None,
+        };
+        self.items.iter().filter_map(text).collect()
+    }
+
     pub fn rect(&mut self, at: At, size: At, paint: Paint) {
         if size.0 > 0.0 && size.1 > 0.0 {
             self.items.push(Item::Rect { at, size, paint });

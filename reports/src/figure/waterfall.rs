@@ -380,14 +380,7 @@ mod tests {
     #[test]
     fn every_stage_of_a_bar_has_its_number_once() {
         let scene = drawn(probed()).unwrap();
-        let texts: Vec<&str> = scene
-            .items
-            .iter()
-            .filter_map(|i| match i {
-                Item::Text { text, .. } => Some(text.as_str()),
-                _ => None,
-            })
-            .collect();
+        let texts = scene.texts();
         let count = |n: &str| texts.iter().filter(|t| **t == n).count();
         // In the legend, and in both directions of the cnis that have it.
         assert_eq!((count("1"), count("7"), count("11")), (13, 7, 13));

@@ -185,7 +185,7 @@ mod tests {
         let table = with(accounting);
         let line = |name: &str| table.lines.iter().find(|(n, _)| n == name).unwrap().1.clone();
         assert_eq!(line("probed trials")[0], "4");
-        assert_eq!(line("events in no stage")[1], "skb-reused 12, merged 48");
+        assert_eq!(line("events in no stage")[1], "skb-reused 12, too-old 48");
         assert_eq!(line("packets dropped")[1], "NO_SOCKET in server pod 4");
         assert_eq!(line("retransmits")[0], "none");
         assert!(line("cost of probing")[0].contains("% fewer transactions ("), "{table:?}");

@@ -137,6 +137,13 @@ pub const LATENCY_PROBES: &Feature = &Feature {
     remedy: probe::REMEDY,
     run: || Ok(probe::try_all()?),
 };
+/// What is lost in measured trials.
+pub const LOSS_COUNTERS: &Feature = &Feature {
+    name: "loss counters",
+    tries: "the programs that count drops and retransmits in every trial, on their tracepoints",
+    remedy: probe::REMEDY,
+    run: || Ok(probe::losses::try_counters()?),
+};
 /// For extras of latency probes.
 pub const FENTRY: &Feature = &Feature {
     name: "ebpf fentry",
@@ -166,6 +173,7 @@ pub const ALL: &[&Feature] = &[
     CLSACT,
     TP_BTF,
     LATENCY_PROBES,
+    LOSS_COUNTERS,
     FENTRY,
     KPROBE,
     USER_NAMESPACES,

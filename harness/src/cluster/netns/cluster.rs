@@ -5,9 +5,10 @@ use crate::{
     cluster::{Cluster, Ends, IpFamily, Place, StateError, Topology, owner::Owner},
     cni::{Cni, NodeAgent, NodeCtx, PodCtx, PodNet},
     exec::{self, Link},
-    netlink::Netns,
+    netlink::{Netns, namespace},
     probe::{
         self, By, Sights,
+        losses::Spot,
         netns::{Stands, Station},
     },
     proof::{self, Way},
@@ -206,6 +207,29 @@ impl Cluster for NetnsCluster {
         let (client, server) = (station(&way.client, "client"), station(&way.server, "server"));
         let scene = probe::netns::scene(client, server, nodes).await;
         Ok(Sights { scene: scene.map_err(|e| format!("{e:#}"))?, by: By::This })
+    }
+
+    fn spots(&self, placement: Placement) -> Vec<Spot> {
+        let Ok(way) = self.way(placement, self.topology.family != IpFamily::V6) else {
+            return Vec::new();
+        };
+        let one_node = way.client_node.path() == way.server_node.path();
+        let all = [
+            (&way.client, "client"),
+            (&way.server, "server"),
+            (&way.client_node, if one_node { "node of both" } else { "client's node" }),
+            (&way.server_node, "server's node"),
+        ];
+        let mut spots: Vec<Spot> = Vec::new();
+        for (netns, what) in all {
+            let inode = namespace::inode(netns.path()).and_then(|inode| u32::try_from(inode).ok());
+            // An end that is a node is the end.
+            let Some(netns) = inode.filter(|i| spots.iter().all(|s| s.netns != *i)) else {
+                continue;
+            };
+            spots.push(Spot { netns, what });
+        }
+        spots
     }
 
     async fn surround(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {

@@ -87,16 +87,7 @@ pub const VXLAN: Profile = Profile {
     check: |spec| check(spec, &[capabilities::VXLAN]),
     build: |settings, topology| {
         let overhead = if topology.family == IpFamily::V4 { OVERHEAD_V4 } else { OVERHEAD_V6 };
-        let least = min_mtu(topology.family);
-        let Some(most) = topology.underlay_mtu.checked_sub(overhead).filter(|m| *m >= least) else {
-            return Err(ClusterError::Usage(format!(
-                "cni {}: an underlay MTU of {} leaves less than {least} bytes in the tunnel: use at least {}",
-                settings.spec(),
-                topology.underlay_mtu,
-                least + overhead
-            )));
-        };
-        let mtu = settings.number("mtu", most, least..=most)?;
+        let mtu = settings.tunnel_mtu(topology, overhead)?;
         let tunnel = Tunnel {
             vni: settings.number("vni", 1, 1..=0xff_ffff)?,
             port: settings.number("port", 8472, 1..=u16::MAX)?,

@@ -26,7 +26,7 @@ use self::{
 };
 use super::{
     Claim, Cni, Facts, NodeAgent, NodeCtx, Param, Peer, PodCtx, PodNet, Policy, Profile, Wrapping,
-    bridge, flannel, params::min_mtu, policies,
+    bridge, flannel, policies,
 };
 use crate::{
     cluster::{ClusterError, IpFamily, netns::capabilities},
@@ -81,21 +81,16 @@ pub const PROFILE: Profile = Profile {
         capabilities::require(&[capabilities::BRIDGE, capabilities::MASQUERADE, capabilities::TUN])
     },
     build: |settings, topology| {
-        let least = min_mtu(topology.family);
-        let most = topology.underlay_mtu.checked_sub(OVERHEAD).filter(|m| *m >= least);
-        let (Some(most), Ok(least)) = (most.and_then(|m| m.try_into().ok()), least.try_into())
-        else {
-            return Err(ClusterError::Usage(format!(
-                "cni {}: an underlay MTU of {} leaves less than {least} bytes in the tunnel: use at least {}",
-                settings.spec(),
-                topology.underlay_mtu,
-                least + OVERHEAD
-            )));
-        };
         let cpus = thread::available_parallelism().map_or(1, |n| n.get() as u32);
         Ok(Arc::new(WireguardUserspace {
             family: topology.family,
-            mtu: settings.number("mtu", most, least..=most)?,
+            mtu: u16::try_from(settings.tunnel_mtu(topology, OVERHEAD)?).map_err(|_| {
+                ClusterError::Usage(format!(
+                    "cni {}: packets of this tunnel have at most {} bytes: give it a smaller mtu",
+                    settings.spec(),
+                    u16::MAX
+                ))
+            })?,
             port: settings.number("port", 51820, 1..=u16::MAX - 1)?,
             keepalive: settings.number("keepalive", 0, 0..=u16::MAX)?,
             workers: settings.number("workers", cpus.min(MOST_WORKERS), 1..=64)?,

@@ -9,15 +9,15 @@ const PREFIX: &str = "SKB_DROP_REASON_";
 
 /// Reasons by number.
 #[derive(Debug, Default)]
-pub(super) struct Reasons(HashMap<u32, String>);
+pub(crate) struct Reasons(HashMap<u32, String>);
 
 impl Reasons {
     /// Of the running kernel; empty where it describes none.
-    pub(super) fn read() -> Self {
+    pub(crate) fn read() -> Self {
         Self(fs::read(TYPES).ok().and_then(|btf| members(&btf, ENUM)).unwrap_or_default())
     }
 
-    pub(super) fn name(&self, reason: u32) -> String {
+    pub(crate) fn name(&self, reason: u32) -> String {
         let of_kernel = self.0.get(&reason).map(|n| n.trim_start_matches(PREFIX).to_owned());
         of_kernel.unwrap_or_else(|| format!("reason {reason}"))
     }
