@@ -7,7 +7,7 @@ mod fixtures;
 use cnibench_model::{CellStatus, Clock, Placement, Record, Workload};
 use cnibench_reports::{Format, render, terminal_summary};
 use fixtures::{
-    Builder, many_nodes, mixed, policies, probed, set_status, ten_thousand, twelve, usual,
+    Builder, climbed, many_nodes, mixed, policies, probed, set_status, ten_thousand, twelve, usual,
 };
 use std::path::Path;
 
@@ -74,6 +74,7 @@ fn main() {
         ),
         ("ten-thousand", vec![ten_thousand()]),
         ("policies", vec![policies()]),
+        ("climbed", vec![climbed()]),
         (
             "flows",
             vec![

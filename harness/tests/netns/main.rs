@@ -11,6 +11,7 @@ mod conflist;
 mod ebpf;
 mod ebpf_object;
 mod faults;
+mod generators;
 mod observe;
 mod over_agents;
 mod ownership;
