@@ -2,6 +2,12 @@
 //! histogram, a closed loop on the same stall has it once among tens of thousands and its p99 knows
 //! nothing of it. The server is a `cnibench agent` of its own; no privileges.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy knows test functions, but not what they share, as tests"
+)]
+
 use cnibench_model::{Metric, Rate, Workload, WorkloadParams};
 use cnibench_workloads::{
     agent,

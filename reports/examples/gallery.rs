@@ -7,7 +7,8 @@ mod fixtures;
 use cnibench_model::{CellStatus, Clock, Placement, Record, Workload};
 use cnibench_reports::{Format, render, terminal_summary};
 use fixtures::{
-    Builder, many_nodes, mixed, policies, probed, set_status, ten_thousand, twelve, usual, verdicts,
+    Builder, climbed, many_nodes, mixed, policies, probed, set_status, ten_thousand, twelve, usual,
+    verdicts,
 };
 use std::path::Path;
 
@@ -74,6 +75,7 @@ fn main() {
         ),
         ("ten-thousand", vec![ten_thousand()]),
         ("policies", vec![policies()]),
+        ("climbed", vec![climbed()]),
         (
             "flows",
             vec![

@@ -8,6 +8,7 @@ use crate::{
     units::{self, bytes, counted, duration, seconds},
 };
 use cnibench_model::{Case, CniInfo, Environment, Pinning, ProviderKind, Record};
+use std::collections::BTreeSet;
 
 /// One record's facts, as the page shows them.
 pub(crate) struct Run {
@@ -138,7 +139,16 @@ fn facts(record: &Record) -> Vec<(&'static str, String)> {
         ("seed", h.seed.to_string()),
         ("order of trials", trust::order(record).to_owned()),
     ]);
+    facts.extend(generators(record).map(|text| ("other generators", text)));
     facts
+}
+
+/// The programs other than cnibench's own that made traffic, with their versions; none: there was none.
+pub(crate) fn generators(record: &Record) -> Option<String> {
+    let all = record.trials.iter().chain(record.rungs.iter().map(|r| &r.trial));
+    let named = all.filter_map(|t| t.made_by.as_ref());
+    let names: BTreeSet<String> = named.map(|m| format!("{} {}", m.generator, m.version)).collect();
+    (!names.is_empty()).then(|| names.into_iter().collect::<Vec<_>>().join(", "))
 }
 
 fn machine(e: &Environment) -> Vec<(&'static str, String)> {

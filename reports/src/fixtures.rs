@@ -10,10 +10,13 @@
     reason = "test data shared by tests, benches and examples, each of which uses a part"
 )]
 
+#[path = "fixtures/ladders.rs"]
+mod ladders;
 #[path = "fixtures/probes.rs"]
 mod probes;
 #[path = "fixtures/records.rs"]
 mod records;
+pub use ladders::*;
 pub use probes::*;
 pub use records::*;
 

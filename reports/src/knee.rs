@@ -6,10 +6,7 @@
 //! median p99 is at most three times that of the lowest rung tried. The knee is the highest rung below
 //! the first that does not hold.
 
-use crate::{
-    matrix::main_rate,
-    stats::{Interval, centre, median},
-};
+use crate::{matrix::main_rate, stats::median};
 use cnibench_model::{Metric, Rate, Trial, Workload};
 use std::collections::BTreeMap;
 
@@ -53,8 +50,10 @@ pub struct Rung {
     pub done: f64,
     /// The median p99 in nanoseconds, where every trial has one.
     pub p99: Option<f64>,
-    /// The interval of its median, where there are trials enough.
-    pub p99_interval: Option<Interval>,
+    /// The median jitter of datagrams in nanoseconds, where it was measured.
+    pub jitter: Option<f64>,
+    /// The lowest and the highest of the trials' p99, or jitter.
+    pub range: Option<(f64, f64)>,
     /// The median share of datagrams that were lost, where it was measured.
     pub loss: Option<f64>,
     /// Trials.
@@ -73,12 +72,19 @@ impl Rung {
         let trials: Vec<&Trial> = trials.into_iter().collect();
         let values = |metric| trials.iter().filter_map(|t| t.value(metric)).collect::<Vec<f64>>();
         let p99 = values(Metric::LatencyP99);
-        let p99 = centre(&p99).filter(|_| p99.len() == trials.len());
+        let p99_of_all = median(&p99).filter(|_| p99.len() == trials.len());
+        let jitter = values(Metric::Jitter);
+        let spread = if p99.is_empty() { &jitter } else { &p99 };
+        let ends = spread.iter().fold(None, |ends: Option<(f64, f64)>, v| {
+            let (low, high) = ends.unwrap_or((*v, *v));
+            Some((low.min(*v), high.max(*v)))
+        });
         Some(Self {
             rate: rate.0,
             done: median(&values(main_rate(workload)))?,
-            p99: p99.as_ref().map(|c| c.median),
-            p99_interval: p99.and_then(|c| c.interval),
+            p99: p99_of_all,
+            jitter: median(&jitter),
+            range: ends,
             loss: median(&values(Metric::Loss)),
             trials: trials.len(),
             saturated: trials.iter().filter(|t| t.is_saturated()).count(),
@@ -144,7 +150,16 @@ mod tests {
         let p99 = if load < 1.0 { 20e3 / (1.0 - load) } else { 1e9 };
         let saturated = if load < 1.0 { 0 } else { 3 };
         let done = rate.min(capacity);
-        Rung { rate, done, p99: Some(p99), p99_interval: None, loss: None, trials: 3, saturated }
+        Rung {
+            rate,
+            done,
+            p99: Some(p99),
+            jitter: None,
+            range: None,
+            loss: None,
+            trials: 3,
+            saturated,
+        }
     }
 
     fn climb(capacity: f64, first: Number) -> Vec<Rung> {
@@ -191,7 +206,8 @@ mod tests {
             rate,
             done,
             p99: None,
-            p99_interval: None,
+            jitter: None,
+            range: None,
             loss: Some(1.0 - done / rate),
             trials: 3,
             saturated: 0,

@@ -87,6 +87,9 @@ pub(crate) fn markdown(book: &Book<'_>, matrix: &Matrix, gates: &[Gate]) -> Stri
     proof_list(&mut out, book);
     for record in book.records {
         let _ = writeln!(out, "{}\n", plain(&facts::one_line(record)));
+        if let Some(generators) = facts::generators(record) {
+            let _ = writeln!(out, "Traffic of other generators: {}\n", plain(&generators));
+        }
         out.push_str(&fence(&facts::shell(&record.header.command)));
     }
     out

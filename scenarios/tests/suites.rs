@@ -1,7 +1,7 @@
 //! Suites as a user writes them: what is accepted, what is refused and with which words.
 
-use cnibench_model::{CniSpec, Placement, ProviderKind, Workload};
-use cnibench_scenarios::{Overrides, Suite, catalog, expand};
+use cnibench_model::{CniSpec, Generator, Placement, ProviderKind, Workload};
+use cnibench_scenarios::{Overrides, Suite, catalog, expand, ladders};
 use proptest::prelude::*;
 
 fn parse(text: &str) -> Result<Suite, String> {
@@ -202,6 +202,7 @@ fn the_command_line_narrows_adds_and_retimes() {
         trials: Some(2),
         duration_s: Some(1.5),
         warmup_s: None,
+        generator: None,
     }
     .apply(&quick);
     let cases = expand(&changed, ProviderKind::Netns, &cnis(1));
@@ -258,4 +259,42 @@ proptest! {
         prop_assert!(cases.iter().all(|c| c.surroundings.services.is_some() != services.is_empty()));
         prop_assert!(cases.iter().all(|c| c.surroundings.hubble == hubble.first().copied()));
     }
+}
+
+#[test]
+fn a_ladder_is_of_its_own_scenario_and_finds_its_rates_by_itself() {
+    let suite = catalog::by_name("knee").unwrap();
+    let cnis = [CniSpec::named("host"), CniSpec::named("ebpf")];
+    let all = expand(&suite, ProviderKind::Netns, &cnis);
+    let climbed = ladders(&suite, ProviderKind::Netns, &cnis);
+    assert_eq!(all, climbed);
+    assert_eq!(climbed.len(), 4);
+    let quick = catalog::by_name("quick").unwrap();
+    assert!(ladders(&quick, ProviderKind::Netns, &cnis).is_empty());
+    for (line, wrong) in [
+        ("workloads = [\"tcp_rr\"]\nrate = [\"5k\"]", "leave rate out"),
+        ("workloads = [\"tcp_rr\", \"tcp_stream\"]", "nothing to tcp_stream"),
+    ] {
+        let text = format!(
+            "name = \"x\"\n[[scenario]]\nplacements = \"cross-node\"\nladder = true\n{line}\n"
+        );
+        let error = Suite::parse("x.toml", &text).unwrap_err().to_string();
+        assert!(error.contains(wrong) && error.contains("x.toml:2"), "{error}");
+    }
+}
+
+#[test]
+fn a_generator_is_a_dimension_and_another_series() {
+    let text = "name = \"x\"\n[[scenario]]\nworkloads = \"tcp_stream\"\nplacements = \"cross-node\"\ngenerator = [\"cnibench\", \"iperf3\"]\n";
+    let suite = Suite::parse("x.toml", text).unwrap();
+    let ids = |suite: &Suite| -> Vec<String> {
+        let cases = expand(suite, ProviderKind::Netns, &[CniSpec::named("host")]);
+        cases.into_iter().map(|c| c.id.0).collect()
+    };
+    let own = "netns/host/tcp_stream/cross-node";
+    assert_eq!(ids(&suite), [own.to_owned(), format!("{own}/generator=iperf3")]);
+    let only = Overrides { generator: Some(Generator::Neper), ..Overrides::default() };
+    assert_eq!(ids(&only.apply(&suite)), [format!("{own}/generator=neper")]);
+    let error = Suite::parse("x.toml", &text.replace("iperf3", "iperf2")).unwrap_err().to_string();
+    assert!(error.contains("did you mean \"iperf3\"?"), "{error}");
 }

@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is test code")]
 
 use cnibench_model::{
-    CpuTime, DatagramStats, EndpointResult, FlowDirection, FlowResult, Metric, NodeCpu, Pinning,
-    Rate, StoredHistogram, Workload, histogram,
+    CpuTime, DatagramStats, EndpointResult, FlowDirection, FlowResult, Generator, MadeBy, Metric,
+    NodeCpu, Pinning, Rate, Sample, StoredHistogram, Workload, histogram, trial::SATURATED,
 };
 use cnibench_workloads::{
     outcome::{Outcome, combine},
-    protocol::{EndReport, Task},
+    protocol::{EndReport, Task, Told},
 };
 use std::collections::BTreeMap;
 
@@ -392,4 +392,40 @@ fn warnings_of_the_ends_say_whose_they_are() {
     c.warnings.push("hm".to_owned());
     let out = combine(&task(Workload::TcpStream), &c, &s);
     assert_eq!(out.warnings, ["client: hm"]);
+}
+
+#[test]
+fn another_generators_values_are_taken_as_told_with_the_cpu_cost_of_one_machine() {
+    let mut t = task(Workload::TcpStream);
+    t.params.generator = Generator::Iperf3;
+    let mut client = end("a", 1.0, vec![]);
+    let made_by = MadeBy {
+        generator: Generator::Iperf3,
+        version: "3.12".to_owned(),
+        command: vec!["iperf3".to_owned()],
+    };
+    let samples = vec![
+        Sample { metric: Metric::Throughput, value: 4e9 },
+        Sample { metric: Metric::Retransmits, value: 7.0 },
+    ];
+    client.told = Some(Told { made_by: made_by.clone(), samples });
+    let here = combine(&t, &client, &end("a", 9.0, vec![]));
+    assert_eq!(here.made_by, Some(made_by));
+    assert_eq!(value(&here, Metric::Throughput), Some(4e9));
+    assert_eq!(value(&here, Metric::Retransmits), Some(7.0));
+    // Only the client knows when its window was.
+    let busy = client.endpoint.node.time.busy_s() / client.endpoint.node.window_s;
+    let cost = value(&here, Metric::CpuPerGigabit).unwrap();
+    assert!((cost - busy / 4.0).abs() < 1e-12, "{cost}");
+    let apart = combine(&t, &client, &end("b", 1.0, vec![]));
+    assert_eq!(value(&apart, Metric::CpuPerGigabit), None);
+    assert!(apart.warnings.iter().any(|w| w.contains("on one machine")), "{:?}", apart.warnings);
+    let saturated = |t: &Task| {
+        let out = combine(t, &client, &end("a", 1.0, vec![]));
+        out.warnings.iter().any(|w| w == SATURATED)
+    };
+    t.params.rate = Some(Rate(4.003e9));
+    assert!(!saturated(&t));
+    t.params.rate = Some(Rate(4.005e9));
+    assert!(saturated(&t));
 }

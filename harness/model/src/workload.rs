@@ -187,7 +187,7 @@ pub struct WorkloadParams {
     /// UDP segmentation offload (UDP_SEGMENT) and receive coalescing (UDP_GRO) for udp_stream.
     pub gso: bool,
     /// The program that makes the traffic. A number of another one is another series.
-    #[serde(default, skip_serializing_if = "Generator::is_own")]
+    #[serde(default = "Generator::own", skip_serializing_if = "Generator::is_own")]
     pub generator: Generator,
 }
 

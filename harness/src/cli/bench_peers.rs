@@ -54,8 +54,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     let minutes = peers::estimate(&asked) / 60.0;
     if args.dry_run {
-        for (point, who, _) in &plan {
-            print(&format!("{}: {} contenders\n", point.name, who.len()))?;
+        for planned in &plan {
+            let who: Vec<String> = planned.who.iter().map(|(who, _)| table::name(*who)).collect();
+            print(&format!("{}: {}\n", planned.point.name, who.join(", ")))?;
         }
         print(&format!("{} rounds, about {minutes:.0} min\n", asked.rounds))?;
         return Ok(Outcome::Done);

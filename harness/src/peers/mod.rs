@@ -113,8 +113,19 @@ impl Found {
     }
 }
 
-/// The points of this bench and who is compared at each, with those who cannot and why.
-pub fn plan(asked: &Asked) -> Vec<(Point, Vec<(Contender, Case)>, BTreeMap<Contender, String>)> {
+/// A point and who is compared there.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The point.
+    pub point: Point,
+    /// Everyone who can do it, and the case that each is given.
+    pub who: Vec<(Contender, Case)>,
+    /// Everyone who cannot, and why.
+    pub absent: BTreeMap<Contender, String>,
+}
+
+/// The points of this bench and who is compared at each.
+pub fn plan(asked: &Asked) -> Vec<Planned> {
     let chosen = points().into_iter().filter(|p| {
         asked.only.is_empty() || asked.only.iter().any(|part| p.name.contains(part.as_str()))
     });
@@ -131,7 +142,7 @@ pub fn plan(asked: &Asked) -> Vec<(Point, Vec<(Contender, Case)>, BTreeMap<Conte
                     None => who.push((contender, case)),
                 }
             }
-            (point, who, absent)
+            Planned { point, who, absent }
         })
         .collect()
 }
@@ -142,17 +153,17 @@ pub fn estimate(asked: &Asked) -> f64 {
         Contender::Own | Contender::Bare => case.duration_s + case.warmup_s + 0.1,
         Contender::Peer(_) => case.duration_s + case.warmup_s + 0.8,
     };
-    let all = plan(asked).into_iter().flat_map(|(_, who, _)| who);
+    let all = plan(asked).into_iter().flat_map(|planned| planned.who);
     all.map(|one| trial(&one)).sum::<f64>() * f64::from(asked.rounds)
 }
 
 fn case(point: &Point, who: Contender, seconds: u32) -> Case {
     let mut params = point.params.clone();
     params.generator = who.generator();
-    // What others have no counterpart of is measured against what they have.
     let (provider, cni, placement) =
         (ProviderKind::Netns, CniSpec::named("host"), Placement::CrossNode);
     if matches!(who, Contender::Peer(_)) {
+        // Ours with it is compared with what the others have.
         params.gso = false;
     }
     let around = Surroundings::default();
@@ -194,19 +205,19 @@ pub async fn run(
     let mut plan = plan(asked);
     let mut found: Vec<Found> = plan
         .iter_mut()
-        .map(|(point, _, absent)| Found {
-            point: point.clone(),
+        .map(|planned| Found {
+            point: planned.point.clone(),
             values: BTreeMap::new(),
             versions: BTreeMap::new(),
-            absent: std::mem::take(absent),
+            absent: std::mem::take(&mut planned.absent),
             failures: BTreeMap::new(),
         })
         .collect();
     'rounds: for round in 0..asked.rounds {
-        for ((point, who, _), found) in plan.iter_mut().zip(&mut found) {
-            who.shuffle(&mut random);
-            tell(&format!("round {} of {}: {}", round + 1, asked.rounds, point.name));
-            for (contender, case) in who.iter() {
+        for (planned, found) in plan.iter_mut().zip(&mut found) {
+            planned.who.shuffle(&mut random);
+            tell(&format!("round {} of {}: {}", round + 1, asked.rounds, planned.point.name));
+            for (contender, case) in &planned.who {
                 if interrupt.urgency() != Urgency::None {
                     break 'rounds;
                 }

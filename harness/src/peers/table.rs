@@ -35,16 +35,31 @@ pub fn markdown(found: &[Found], asked: &Asked, environment: &Environment) -> St
          random order (seed {}), Hodges-Lehmann estimate and 95 % interval; above 1 ours does more. Two \
          namespaces joined by a bridge on one machine, same CPUs, cubic, TCP_NODELAY, buffers left to the \
          kernel; request/response with both ends on one CPU, streams on two; what arrived counts. Ours keeps \
-         its histogram, the others keep none where they can do without. {}; {}, kernel {}, {} CPUs.\n",
+         its histogram, the others keep none where they can do without.{} {}; {}, kernel {}, {} CPUs.\n",
         asked.rounds,
         asked.seconds,
         asked.seed,
+        asides(asked),
         versions.join(", "),
         e.cpu_model,
         e.kernel_release,
         e.cpus,
     );
     out
+}
+
+/// In what some of the others differ all the same.
+fn asides(asked: &Asked) -> String {
+    let of = |generator| asked.peers.contains(&generator);
+    let all = [
+        (Generator::Iperf3, " iperf3 copies what it sends, as ours does (no --zerocopy)."),
+        (
+            Generator::Sockperf,
+            " sockperf cannot set a congestion control and has the kernel's default.",
+        ),
+        (Generator::Neper, " neper closes connections as TCP does (--time-wait)."),
+    ];
+    all.into_iter().filter(|(generator, _)| of(*generator)).map(|(_, text)| text).collect()
 }
 
 /// Why cells are empty, and what failed.
@@ -63,7 +78,8 @@ pub fn remarks(found: &[Found]) -> String {
     out
 }
 
-fn name(who: Contender) -> String {
+/// What a contender is called.
+pub fn name(who: Contender) -> String {
     match who {
         Contender::Own => "ours".to_owned(),
         Contender::Bare => "ours without histogram".to_owned(),

@@ -12,6 +12,7 @@ mod custom;
 mod ebpf;
 mod ebpf_object;
 mod faults;
+mod generators;
 mod losses;
 mod observe;
 mod over_agents;

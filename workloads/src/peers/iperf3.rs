@@ -118,7 +118,7 @@ impl Peer for Iperf3 {
         let end = report.end.ok_or_else(|| Unreadable::missing("\"end\""))?;
         let received = end.sum_received.ok_or_else(|| Unreadable::missing("\"sum_received\""))?;
         let sent = end.sum_sent.ok_or_else(|| Unreadable::missing("\"sum_sent\""))?;
-        if !(received.seconds > 0.0) {
+        if received.seconds <= 0.0 {
             return Err(Unreadable("it measured no time".to_owned()));
         }
         let mut reading = Reading { window_s: received.seconds, ..Reading::default() };

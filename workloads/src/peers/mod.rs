@@ -104,6 +104,10 @@ pub(crate) trait Peer: Sync {
     /// # Errors
     /// When one of them failed or is not whole.
     fn read(&self, task: &Task, outputs: &[Output]) -> Result<Reading, Unreadable>;
+    /// False where it has no option for TCP's congestion control.
+    fn sets_congestion_control(&self) -> bool {
+        true
+    }
     /// How to get it.
     fn get(&self) -> &'static str;
     /// True where a time to be cut off before its window can be asked for.

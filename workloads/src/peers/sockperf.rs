@@ -96,6 +96,10 @@ impl Peer for Sockperf {
         Ok(reading)
     }
 
+    fn sets_congestion_control(&self) -> bool {
+        false
+    }
+
     fn get(&self) -> &'static str {
         "Debian and Ubuntu: apt-get install sockperf"
     }

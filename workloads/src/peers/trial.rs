@@ -21,6 +21,8 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 /// What a program takes beside its window: to start, to shake hands, to exchange results.
 const ASIDE: u64 = clock::SECOND * 3;
+/// What a socket has that nobody set (tcp(7)); each network namespace has its own.
+const DEFAULT_CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 /// Share of the window that is left out on either side of the CPU's.
 const MARGIN: f64 = 0.1;
 
@@ -124,9 +126,28 @@ pub(crate) fn drive(
     })?;
     let mut end = report(task, &task.client_cpus, process, node, &reading.options, sees);
     end.endpoint.window_s = reading.window_s;
+    if task.workload.is_tcp() && !peer.sets_congestion_control() {
+        left_to_the_kernel(task, &mut end);
+    }
     end.window_opened = wall;
     end.told = Some(told(task, reading, version, &clients));
     Ok(end)
+}
+
+/// Of a generator that cannot set the congestion control: what the kernel chose.
+fn left_to_the_kernel(task: &Task, end: &mut EndReport) {
+    let default = std::fs::read_to_string(DEFAULT_CONGESTION_CONTROL).unwrap_or_default();
+    let default = default.trim();
+    if default == task.params.congestion_control {
+        return;
+    }
+    end.warnings.push(format!(
+        "{} cannot set a congestion control: the kernel's default was in force, not what was asked for",
+        task.params.generator
+    ));
+    for flow in &mut end.endpoint.flows {
+        flow.options.insert("congestion_control".to_owned(), default.to_owned());
+    }
 }
 
 fn told(task: &Task, reading: Reading, version: String, clients: &[Invocation]) -> Told {
