@@ -7,6 +7,7 @@ pub mod kube;
 pub mod netns;
 pub mod owner;
 pub mod static_binary;
+pub mod vm;
 
 use crate::{exec::Link, probe::Sights};
 use async_trait::async_trait;
@@ -14,6 +15,7 @@ use cnibench_model::{
     CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProviderKind, Surroundings,
 };
 use cnibench_probes::datapath::Counters;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// The shape of a cluster is the suite's to say.
@@ -50,7 +52,7 @@ pub enum StateError {
 }
 
 /// Where one end of a trial runs.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// For people and logs: "node 0", "pod 1 of node 0".
     pub label: String,
@@ -59,7 +61,7 @@ pub struct Place {
 }
 
 /// The two ends of a placement.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ends {
     /// Where the client runs.
     pub client: Place,
