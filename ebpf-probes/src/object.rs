@@ -81,12 +81,14 @@ impl std::fmt::Display for Tail<'_> {
 pub struct Source {
     name: String,
     bytes: Cow<'static, [u8]>,
+    /// Constants of the object that are given another value before it is loaded.
+    globals: Vec<(&'static str, u32)>,
 }
 
 impl Source {
     /// One that is part of this program, compiled by `build.rs`.
     pub fn built_in(name: &str, bytes: &'static [u8]) -> Self {
-        Self { name: name.to_owned(), bytes: Cow::Borrowed(bytes) }
+        Self { name: name.to_owned(), bytes: Cow::Borrowed(bytes), globals: Vec::new() }
     }
 
     /// A file.
@@ -96,9 +98,15 @@ impl Source {
     pub fn file(path: &Path) -> Result<Self, ObjectError> {
         let name = path.display().to_string();
         match fs::read(path) {
-            Ok(bytes) => Ok(Self { name, bytes: Cow::Owned(bytes) }),
+            Ok(bytes) => Ok(Self { name, bytes: Cow::Owned(bytes), globals: Vec::new() }),
             Err(error) => Err(ObjectError::Unreadable { object: name, error }),
         }
+    }
+
+    /// The same with another value for a `const volatile __u32` of the object.
+    pub fn with_global(mut self, name: &'static str, value: u32) -> Self {
+        self.globals.push((name, value));
+        self
     }
 
     /// For people: a path, or which built-in object.
@@ -111,7 +119,12 @@ impl Source {
     /// # Errors
     /// [`ObjectError::Broken`].
     pub fn open(&self) -> Result<Ebpf, ObjectError> {
-        EbpfLoader::new().load(&self.bytes).map_err(|e| self.broken(reason(&e)))
+        let mut loader = EbpfLoader::new();
+        for (name, value) in &self.globals {
+            // One that it has not is an error of `load`.
+            loader.override_global(name, value, true);
+        }
+        loader.load(&self.bytes).map_err(|e| self.broken(reason(&e)))
     }
 
     /// The error for an object that lacks something or has it in another shape.

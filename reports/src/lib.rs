@@ -14,6 +14,7 @@ mod files;
 #[cfg(test)]
 mod fixtures;
 mod footprint;
+pub mod gate;
 mod markdown;
 pub mod matrix;
 mod meaning;

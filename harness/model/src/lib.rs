@@ -3,8 +3,10 @@
 //! Owns what is stored and what crosses from one package to another. A leaf: it does no I/O and
 //! knows no provider, no CNI and no chart. Every other package depends on it.
 
+pub mod calibration;
 pub mod case;
 pub mod environment;
+pub mod fingerprint;
 pub mod footprint;
 pub mod histogram;
 pub mod journal;
@@ -18,10 +20,13 @@ pub mod spec;
 pub mod surroundings;
 pub mod topology;
 pub mod trial;
+pub mod verdict;
 pub mod workload;
 
+pub use calibration::{CALIBRATION_VERSION, CalibratedFloor, Calibration, CalibrationError};
 pub use case::{Case, CaseId, Placement, ProviderKind, SeriesKey};
 pub use environment::Environment;
+pub use fingerprint::{Difference, Fingerprint};
 pub use footprint::{Footprint, LEAST_WINDOW_S, Phase};
 pub use histogram::StoredHistogram;
 pub use journal::{JournalError, JournalLine};
@@ -37,5 +42,9 @@ pub use surroundings::Surroundings;
 pub use topology::{AddressFamily, Topology};
 pub use trial::{
     CpuTime, DatagramStats, EndpointResult, FlowResult, NodeCpu, NodePair, Sample, Trial,
+};
+pub use verdict::{
+    CalibrationUse, EffectBasis, Estimate, Floor, FloorSource, GATE_VERSION, Gate, GateDesign,
+    GateOutcome, Judgement, LeftOut, LookAt, Role, Verdict,
 };
 pub use workload::{FlowDirection, Pinning, Rate, Workload, WorkloadParams};

@@ -69,6 +69,11 @@ pub struct Pairing {
     /// True when both arms were up at once, so that the two trials of a pair ran next to each other.
     /// False: in every rebuild all trials of one arm before those of the other.
     pub adjacent: bool,
+    /// Rebuilds after which it is looked whether the answer is clear, ascending, the last of them all
+    /// planned ones; empty: the run goes to its end whatever it shows. Whoever judges the pairs has to
+    /// know, since every look is a chance to be wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub looks: Vec<u32>,
 }
 
 impl Pairing {

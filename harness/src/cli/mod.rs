@@ -7,6 +7,7 @@ mod agent;
 mod clean;
 mod doctor;
 mod list;
+mod measure;
 mod node_observer;
 mod observe;
 mod provider;
@@ -23,9 +24,11 @@ use std::process::ExitCode;
 pub enum Outcome {
     /// 0: done.
     Done,
+    /// 1: the gate found a regression.
+    Regression,
     /// 2: the request or the machine is at fault, or a cell failed.
     Error,
-    /// 3: stopped before the end, or data missing (nothing was measured).
+    /// 3: stopped before the end, data missing (nothing was measured), or inconclusive.
     Incomplete,
 }
 
@@ -33,6 +36,7 @@ impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> Self {
         Self::from(match outcome {
             Outcome::Done => 0,
+            Outcome::Regression => 1,
             Outcome::Error => 2,
             Outcome::Incomplete => 3,
         })
@@ -42,8 +46,8 @@ impl From<Outcome> for ExitCode {
 /// Compare CNI datapaths on your own kernel, with intervals, proofs and a report.
 ///
 /// A bare `cnibench run` compares every CNI datapath that this machine can carry in under a minute
-/// and writes a report. Exit codes: 0 done, 2 usage or environment error or a failed cell, 3 stopped
-/// before the end, or data missing; 1 is kept for regressions.
+/// and writes a report. Exit codes: 0 done or pass, 1 regression, 2 usage or environment error or a
+/// failed cell, 3 stopped before the end, data missing, or inconclusive.
 #[derive(Debug, Parser)]
 #[command(name = "cnibench", version, max_term_width = 100)]
 pub struct Cli {

@@ -7,6 +7,7 @@
 pub mod bridge;
 pub mod conflist;
 pub mod context;
+pub mod custom;
 pub mod ebpf;
 pub mod flannel;
 pub mod flannel_host_gw;
@@ -39,6 +40,7 @@ pub const PROFILES: &[&Profile] = &[
     &flannel::WIREGUARD,
     &flannel::IPSEC,
     &conflist::PROFILE,
+    &custom::PROFILE,
 ];
 
 /// How a profile's parameters and the cluster's shape become a datapath.

@@ -13,12 +13,22 @@ pub struct Param {
     pub help: &'static str,
 }
 
+impl Param {
+    /// Is it this one? A name in capitals behind a dot (`env.NAME`) stands for any.
+    fn takes(&self, key: &str) -> bool {
+        match self.name.split_once('.') {
+            Some((kind, _)) => key.split_once('.').is_some_and(|(k, name)| k == kind && !name.is_empty()),
+            None => key == self.name,
+        }
+    }
+}
+
 /// Refuses keys that the profile does not know.
 ///
 /// # Errors
 /// `Usage` with the nearest name.
 pub fn check_names(spec: &CniSpec, known: &[Param]) -> Result<(), ClusterError> {
-    let Some(key) = spec.params.keys().find(|k| known.iter().all(|p| p.name != **k)) else {
+    let Some(key) = spec.params.keys().find(|k| !known.iter().any(|p| p.takes(k))) else {
         return Ok(());
     };
     if known.is_empty() {

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use std::{fs, path::PathBuf};
 
 /// The file of a key written with slashes, e.g. `ipv4/ip_forward`; device names may hold dots.
-fn path(key: &str) -> PathBuf {
+pub fn path(key: &str) -> PathBuf {
     PathBuf::from("/proc/sys/net").join(key)
 }
 

@@ -17,7 +17,7 @@ pub use tournament::Matrix;
 /// Measured: 15-60 ms.
 const TRIAL_OVERHEAD_S: f64 = 0.05;
 /// Time of the report.
-const REPORT_S: f64 = 3.0;
+pub const REPORT_S: f64 = 3.0;
 /// Time to bring a cluster to another state (policies, services, Hubble).
 const STATE_S: f64 = 20.0;
 
@@ -79,6 +79,8 @@ pub struct Pairs {
     pub rebuilds: u32,
     /// Pairs of every series in each rebuild.
     pub pairs: u32,
+    /// Rebuilds after which it is looked whether the answer is clear (see [`Pairing::looks`]).
+    pub looks: Vec<u32>,
 }
 
 /// One trial to run.

@@ -32,11 +32,11 @@ pub(super) fn order(
     seed: u64,
 ) -> Ordered {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let Pairs { baseline, candidate, rebuilds, pairs } = asked.clone();
+    let Pairs { baseline, candidate, rebuilds, pairs, looks } = asked.clone();
     let hosts = [&baseline, &candidate].map(|c| c.name == HOST);
     let host_rides = arrangement.host_rides && hosts[0] != hosts[1];
     let adjacent = host_rides || arrangement.at_once.is_none_or(|n| n >= 2);
-    let pairing = Pairing { baseline, candidate, rebuilds, pairs, adjacent };
+    let pairing = Pairing { baseline, candidate, rebuilds, pairs, adjacent, looks };
     cases.iter_mut().for_each(|c| c.trials = rebuilds * pairs);
     let mut plan =
         Planner { cases, pairing: &pairing, rng: &mut rng, groups: Vec::new(), out: Vec::new() };
@@ -166,7 +166,7 @@ mod tests {
         let [baseline, candidate]: [CniSpec; 2] = arms.map(|a| a.parse().unwrap());
         let cnis = [baseline.clone(), candidate.clone()];
         let mut arrangement = Arrangement {
-            pairs: Some(Pairs { baseline, candidate, rebuilds, pairs }),
+            pairs: Some(Pairs { baseline, candidate, rebuilds, pairs, looks: Vec::new() }),
             ..Arrangement::simple(TrialOrder::Interleaved)
         };
         change(&mut arrangement);

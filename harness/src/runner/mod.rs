@@ -4,6 +4,7 @@
 //! failed cells, the rest goes on. Knows no provider and no CNI; prints nothing (see [`progress`]).
 
 mod arms;
+mod enough;
 mod eyes;
 mod pairs;
 mod probed;
@@ -21,11 +22,16 @@ use arms::{Arm, Arms, Asked};
 use cnibench_model::{
     Case, CaseId, Cell, CellStatus, CniSpec, JournalLine, Phase, Proof, Surroundings, Trial,
 };
+pub use enough::{Limits, Referee};
 use progress::Progress;
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
+use enough::Enough;
 use trial::TrialError;
 
-/// Runs a plan. Every cluster that it brings up is down again when it returns.
+/// Runs a plan, or as much of it as its limits leave. Every cluster that it brings up is down again when it returns.
 ///
 /// # Errors
 /// Only when the journal cannot be written: everything else becomes cells and notes in it.
@@ -36,6 +42,7 @@ pub async fn run(
     journal: &mut Journal,
     interrupt: &Interrupt,
     progress: &mut dyn Progress,
+    limits: Limits,
 ) -> Result<()> {
     let mut arms = Arms::default();
     let mut run = Run {
@@ -47,6 +54,7 @@ pub async fn run(
         missed: HashMap::new(),
         bad_states: HashMap::new(),
         pairs: pairs::Kept::default(),
+        enough: Enough::new(limits),
         idle: HashSet::new(),
         unprobed: false,
     };
@@ -90,6 +98,8 @@ struct Run<'a> {
     bad_states: HashMap<(CniSpec, Surroundings), CellStatus>,
     /// What became of pairs, where two arms are measured in pairs.
     pairs: pairs::Kept,
+    /// When enough of them were measured.
+    enough: Enough,
     /// Cnis whose idle pods were looked at.
     idle: HashSet<CniSpec>,
     /// It was found, and said, that this process cannot probe.
@@ -109,6 +119,10 @@ impl Run<'_> {
         let mut index = 0;
         for (number, group) in plan.groups.iter().enumerate() {
             let making = self.making_of(number);
+            if self.is_enough_for(number)? {
+                return Ok(());
+            }
+            let begun = Instant::now();
             for cni in group {
                 if self.is_lost(making) {
                     break;
@@ -130,11 +144,15 @@ impl Run<'_> {
                 index += 1;
                 self.came_up(cni, making, up, arms)?;
             }
+            self.enough.came_up(begun);
             self.footprints(arms, Phase::Idle, &mut interrupt).await?;
             let due = plan.batches().filter(|b| b[0].group == number);
             for batch in due {
                 if interrupt.urgency() != Urgency::None {
                     return Ok(());
+                }
+                if self.is_enough(&batch[0])? {
+                    break;
                 }
                 self.batch(batch, &mut sequence, arms, &mut interrupt).await?;
             }
@@ -144,6 +162,7 @@ impl Run<'_> {
                 return Ok(());
             }
             self.prove_again(making, arms).await?;
+            self.look(number)?;
             if number + 1 < plan.groups.len() {
                 self.progress.phase("taking clusters down");
                 for error in arms.down_all().await {
@@ -378,6 +397,7 @@ impl Run<'_> {
     ) -> Result<()> {
         let status = match result {
             Ok(trial) => {
+                self.enough.measured(&trial);
                 self.journal.append(&JournalLine::Trial(Box::new(trial)))?;
                 self.pair_measured(case, scheduled);
                 return self.one_less(case);
@@ -454,6 +474,11 @@ impl Run<'_> {
         let open = plan.cases.iter().filter(|c| !self.ends.contains_key(&c.id));
         let open: Vec<&Case> = open.collect();
         for case in open {
+            if let Some(end) = self.enough.ended().filter(|_| urgency == Urgency::None) {
+                let status = self.cut_short(case, end);
+                self.end(case, status)?;
+                continue;
+            }
             if let Some(status) =
                 self.missed.get(&case.id).cloned().filter(|_| urgency == Urgency::None)
             {

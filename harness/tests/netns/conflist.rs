@@ -466,7 +466,7 @@ fn plugin_state_is_the_nodes_own_and_namespaces_stay_visible() {
     let rig = Rig::new(2, 1, IpFamily::V4);
     let threads = [0, 1].map(|i: usize| {
         let ctx = &rig.nodes[i].ctx;
-        NodeThread::start(&ctx.name, ctx.netns.path()).unwrap()
+        NodeThread::start(&ctx.name, ctx.netns.path(), &[]).unwrap()
     });
     let late = Rig::new(1, 1, IpFamily::V4);
     let file = Path::new("/var/lib/cni/networks/lease");

@@ -8,6 +8,7 @@
 
 mod ab;
 mod conflist;
+mod custom;
 mod ebpf;
 mod ebpf_object;
 mod faults;
@@ -23,6 +24,7 @@ mod rules;
 mod run;
 mod running;
 mod support;
+mod sysctls;
 mod traffic;
 mod unprivileged;
 mod wireguard;

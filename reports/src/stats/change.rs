@@ -242,7 +242,7 @@ fn unpaired(c: &[f64], b: &[f64], basis: Basis) -> Change {
 }
 
 /// The median of `count` ordered values of which `kth` gives the k-th, from 1.
-fn middle(count: usize, kth: impl Fn(usize) -> f64) -> f64 {
+pub(super) fn middle(count: usize, kth: impl Fn(usize) -> f64) -> f64 {
     if count % 2 == 1 {
         return kth(count / 2 + 1);
     }

@@ -18,11 +18,14 @@
 //!
 //! Shares of a whole (loss, reordering) change by a difference: the same intervals on plain values.
 //!
-//! A bootstrap is not used: on fewer than about ten trials its percentile interval of a median covers
+//! Of two arms in pairs, whose clusters are made several times, the gate's own estimate is `clustered`.
+//!
+//! A bootstrap is not used for these: on fewer than about ten trials its percentile interval of a median covers
 //! far less than it promises, and where trials are many the rank intervals are exact without a seed.
 
 mod centre;
 mod change;
+pub(crate) mod clustered;
 mod percentiles;
 mod ranks;
 

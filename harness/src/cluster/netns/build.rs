@@ -4,6 +4,7 @@ use super::{
     cluster::{NetnsCluster, Node, Pod},
     service,
     spaces::Role,
+    sysctls::{self, Pass},
 };
 use crate::{
     cluster::owner::RunId,
@@ -29,11 +30,14 @@ impl NetnsCluster {
     /// From nothing to ready: namespaces, wire, cni, pods, service, and a handshake everywhere.
     pub(super) async fn build(&mut self, run: &RunId, index: u32) -> anyhow::Result<()> {
         self.make_namespaces(run, index).await?;
+        self.set_sysctls(Pass::Early).await?;
         self.lay_wire().await?;
         self.start_agents().await?;
         self.join_peers().await?;
         self.add_pods().await?;
         self.add_service().await;
+        let set = self.set_sysctls(Pass::Final).await?;
+        self.info.details.extend(set);
         self.note_settings().await?;
         proof::reachable(&self.scene()?).await
     }
@@ -74,6 +78,15 @@ impl NetnsCluster {
             self.nodes.push(Node { ctx: Arc::new(ctx), agent: None, pods: of_node });
         }
         Ok(())
+    }
+
+    async fn set_sysctls(&self, pass: Pass) -> anyhow::Result<Vec<String>> {
+        let of_node = |node: &Node| {
+            let pods = node.pods.iter().map(|pod| pod.ctx.netns.clone());
+            std::iter::once(node.ctx.netns.clone()).chain(pods).collect::<Vec<_>>()
+        };
+        let spaces: Vec<Netns> = self.nodes.iter().flat_map(of_node).collect();
+        sysctls::set(&self.sysctls, &spaces, pass).await
     }
 
     /// The bridge, and a veth pair from it straight into every node (IFLA_NET_NS_FD).

@@ -1,6 +1,6 @@
 //! A cluster of namespaces that is up: its ends, its proofs, and taking it down.
 
-use super::{addressing::Plan, spaces::Spaces};
+use super::{addressing::Plan, spaces::Spaces, sysctls::Sysctl};
 use crate::{
     cluster::{Cluster, Ends, IpFamily, Place, StateError, Topology, owner::Owner},
     cni::{Cni, NodeAgent, NodeCtx, PodCtx, PodNet},
@@ -35,6 +35,8 @@ pub struct NetnsCluster {
     pub(super) no_service: Option<String>,
     /// Policies that the server's pod has now; None while they are changed, or after that failed.
     pub(super) policies: Option<u32>,
+    /// Set in every node and pod.
+    pub(super) sysctls: Vec<Sysctl>,
     pub(super) spaces: Arc<Spaces>,
     /// Keeps the run's lock for as long as anything of it may be there.
     pub(super) _owner: Arc<Owner>,

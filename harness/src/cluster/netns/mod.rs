@@ -12,6 +12,7 @@ mod provider;
 mod service;
 mod spaces;
 mod surround;
+pub mod sysctls;
 pub mod user_namespace;
 
 pub use super::owner::{CleanReport, Owner, RunId};

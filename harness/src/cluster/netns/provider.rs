@@ -1,6 +1,12 @@
 //! The provider itself: which cnis it has, whether they can be carried here, and bringing one up.
 
-use super::{addressing::Plan, capabilities, cluster::NetnsCluster, spaces::Spaces};
+use super::{
+    addressing::Plan,
+    capabilities,
+    cluster::NetnsCluster,
+    spaces::Spaces,
+    sysctls::{self, Sysctl},
+};
 use crate::{
     cluster::{
         Cluster, ClusterError, CniOffer, Provider, Topology,
@@ -56,8 +62,8 @@ impl Provider for NetnsProvider {
 
     async fn check(&self, cni: &CniSpec, topology: &Topology) -> Result<(), ClusterError> {
         Plan::new(topology)?;
-        let (profile, _) = Profile::resolve(cni, topology)?;
-        carried(profile, cni).await
+        let (profile, _) = Profile::resolve(&sysctls::without(cni), topology)?;
+        carried(profile, cni, &sysctls::of(cni)?).await
     }
 
     async fn up(
@@ -67,8 +73,9 @@ impl Provider for NetnsProvider {
         topology: &Topology,
     ) -> Result<Box<dyn Cluster>, ClusterError> {
         let plan = Plan::new(topology)?;
-        let (profile, datapath) = Profile::resolve(cni, topology)?;
-        carried(profile, cni).await?;
+        let (profile, datapath) = Profile::resolve(&sysctls::without(cni), topology)?;
+        let sysctls = sysctls::of(cni)?;
+        carried(profile, cni, &sysctls).await?;
         let begun = Instant::now();
         let mut details = datapath.details();
         details.insert(0, wire_detail(topology));
@@ -77,7 +84,8 @@ impl Provider for NetnsProvider {
                 spec: cni.clone(),
                 description: profile.description.to_owned(),
                 family: profile.family.to_owned(),
-                encrypted: profile.encrypted,
+                // A file that a profile is read from says it itself.
+                encrypted: profile.encrypted || datapath.wrapping().is_some(),
                 mtu: datapath.pod_mtu(),
                 setup_ms: 0.0,
                 details,
@@ -89,6 +97,7 @@ impl Provider for NetnsProvider {
             underlay: None,
             no_service: None,
             policies: Some(0),
+            sysctls,
             spaces: Arc::new(Spaces::default()),
             _owner: self.owner.clone(),
         };
@@ -104,11 +113,16 @@ impl Provider for NetnsProvider {
 }
 
 /// Can this host carry the cni?
-async fn carried(profile: &'static Profile, cni: &CniSpec) -> Result<(), ClusterError> {
-    let spec = cni.clone();
+async fn carried(
+    profile: &'static Profile,
+    cni: &CniSpec,
+    sysctls: &[Sysctl],
+) -> Result<(), ClusterError> {
+    let (spec, sysctls) = (sysctls::without(cni), sysctls.to_vec());
     let checked = tokio::task::spawn_blocking(move || {
         capabilities::require(&[capabilities::VETH, capabilities::BRIDGE])?;
-        (profile.check)(&spec)
+        (profile.check)(&spec)?;
+        sysctls.iter().try_for_each(Sysctl::check)
     });
     let checked = checked.await.map_err(|e| anyhow!(e).context("checking a cni panicked"))?;
     checked.map_err(|reason| ClusterError::Unsupported { cni: cni.clone(), reason })
@@ -130,7 +144,13 @@ fn offers_with(missing: impl Fn(&Profile) -> Option<String>) -> Vec<CniOffer> {
     let offer = |profile: &&Profile| CniOffer {
         name: profile.name.to_owned(),
         description: profile.description.to_owned(),
-        params: profile.params.iter().map(|p| (p.name.to_owned(), p.help.to_owned())).collect(),
+        params: profile
+            .params
+            .iter()
+            .map(|p| (p.name, p.help))
+            .chain([(sysctls::NAME, sysctls::HELP)])
+            .map(|(name, help)| (name.to_owned(), help.to_owned()))
+            .collect(),
         automatic: profile.automatic,
         missing: missing(profile),
     };

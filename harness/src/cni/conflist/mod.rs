@@ -13,7 +13,7 @@ pub mod profile;
 pub mod result;
 pub mod runtime;
 pub mod substitute;
-mod sys;
+pub(super) mod sys;
 pub mod version;
 
 pub use profile::PROFILE;

@@ -20,14 +20,16 @@ use rustix::{
 use std::{
     fs,
     os::fd::{AsFd, AsRawFd},
-    path::Path,
+    path::{Path, PathBuf},
     sync::mpsc,
     thread,
 };
 use tokio::sync::oneshot;
 
 /// Directories in which plugins keep state.
-const STATE_DIRS: &[(&str, &str)] = &[("/var/lib", "cni"), ("/run", "cni")];
+const STATE_DIRS: &[&str] = &["/var/lib/cni", STATE];
+/// The one of them in which there is nothing else when the thread starts, wherever it runs.
+pub const STATE: &str = "/run/cni";
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -40,18 +42,19 @@ pub struct NodeThread {
 }
 
 impl NodeThread {
-    /// Starts a thread in the network namespace at `netns`, with plugin state of its own.
+    /// Starts a thread in the network namespace at `netns`, with plugin state of its own; `more`:
+    /// further directories that are to be its own and empty.
     ///
     /// # Errors
     /// What the kernel refused, and for which node.
-    pub fn start(name: &str, netns: &Path) -> anyhow::Result<Self> {
+    pub fn start(name: &str, netns: &Path, more: &[PathBuf]) -> anyhow::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let (ready, entered) = mpsc::sync_channel(1);
-        let path = netns.to_owned();
+        let (path, more) = (netns.to_owned(), more.to_vec());
         let thread = thread::Builder::new()
             .name(format!("cni {name}"))
             .spawn(move || {
-                let result = enter(&path);
+                let result = enter(&path, &more);
                 let failed = result.is_err();
                 if ready.send(result).is_err() || failed {
                     return;
@@ -100,7 +103,8 @@ impl NodeThread {
         self.submit(work).blocking_recv().map_err(|_| gone())
     }
 
-    fn submit<T: Send + 'static>(
+    /// Has `work` done on the node when its turn comes; nobody need wait for it.
+    pub fn submit<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> oneshot::Receiver<T> {
@@ -132,7 +136,7 @@ fn gone() -> anyhow::Error {
     anyhow!("the node's thread for CNI plugins is gone; a call before this one panicked")
 }
 
-fn enter(netns: &Path) -> anyhow::Result<()> {
+fn enter(netns: &Path, more: &[PathBuf]) -> anyhow::Result<()> {
     let fd = openat(CWD, netns, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("opening {}", netns.display()))?;
     move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network))
@@ -141,16 +145,21 @@ fn enter(netns: &Path) -> anyhow::Result<()> {
     // Slave, not private: namespaces that are named later must still appear in /run/netns.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .context("keeping mounts from the rest of the machine")?;
-    for (parent, name) in STATE_DIRS {
-        let parent = Path::new(parent);
-        let dir = parent.join(name);
+    let own = STATE_DIRS.iter().map(Path::new).chain(more.iter().map(PathBuf::as_path));
+    for dir in own {
         if !dir.is_dir() {
+            let parent = existing(dir);
             shadow(parent).with_context(|| format!("shadowing {}", parent.display()))?;
-            fs::create_dir(&dir).with_context(|| format!("creating {}", dir.display()))?;
+            fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         }
-        tmpfs(&dir)?;
+        tmpfs(dir)?;
     }
     Ok(())
+}
+
+/// The innermost folder around `dir` that is there.
+fn existing(dir: &Path) -> &Path {
+    dir.ancestors().skip(1).find(|parent| parent.is_dir()).unwrap_or(Path::new("/"))
 }
 
 fn tmpfs(dir: &Path) -> anyhow::Result<()> {

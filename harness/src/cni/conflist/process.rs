@@ -103,11 +103,7 @@ pub struct Output {
 impl Output {
     /// "exit status 3" or "killed by signal 9".
     pub fn status_text(&self) -> String {
-        match (self.status.code(), self.status.signal()) {
-            (Some(code), _) => format!("exit status {code}"),
-            (None, Some(signal)) => format!("killed by signal {signal}"),
-            (None, None) => self.status.to_string(),
-        }
+        status_text(self.status)
     }
 
     /// The beginning of standard output, readable.
@@ -115,6 +111,15 @@ impl Output {
         let cut = &self.stdout[..self.stdout.len().min(EXCERPT)];
         let dots = if cut.len() < self.stdout.len() { "…" } else { "" };
         format!("{}{dots}", String::from_utf8_lossy(cut))
+    }
+}
+
+/// "exit status 3" or "killed by signal 9".
+pub fn status_text(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => status.to_string(),
     }
 }
 
@@ -141,7 +146,6 @@ pub fn run(
     limits: &Limits,
 ) -> Result<Output, (Fault, String)> {
     let mut command = Command::new(path);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     // What an earlier CNI runtime above us left in the environment is not for this plugin.
     for (key, _) in std::env::vars_os() {
         if key.to_string_lossy().starts_with("CNI_") {
@@ -149,11 +153,25 @@ pub fn run(
         }
     }
     command.envs(env.iter().map(|(k, v)| (*k, v.as_str())));
-    super::sys::die_with_parent(&mut command);
+    run_command(&mut command, input, limits)
+}
+
+/// The same for any command, with the environment that it has.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_command(
+    command: &mut Command,
+    input: &[u8],
+    limits: &Limits,
+) -> Result<Output, (Fault, String)> {
+    let path = PathBuf::from(command.get_program());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    super::sys::die_with_parent(command);
     let start = |cause: io::Error| {
-        (Fault::Start { path: path.to_owned(), cause: cause.to_string() }, String::new())
+        (Fault::Start { path: path.clone(), cause: cause.to_string() }, String::new())
     };
-    let child = spawn(&mut command).map_err(start)?;
+    let child = spawn(command).map_err(start)?;
     let mut running = Running { child, stdout: Vec::new(), stderr: Tail::default() };
     let result = running.pump(input, limits);
     let stderr = running.stderr.text();
@@ -164,15 +182,13 @@ pub fn run(
         Ok(End::Deadline) => Err((Fault::Deadline(limits.deadline), stderr)),
         Ok(End::Interrupted) => Err((Fault::Interrupted, stderr)),
         Ok(End::TooMuch) => Err((Fault::TooMuch(MAX_STDOUT), stderr)),
-        Err(cause) => {
-            Err((Fault::Start { path: path.to_owned(), cause: cause.to_string() }, stderr))
-        }
+        Err(cause) => Err((Fault::Start { path, cause: cause.to_string() }, stderr)),
     }
 }
 
 /// Spawns; a binary that was written a moment ago may still be open for writing in a sibling that
 /// is between fork and exec (ETXTBSY), which passes by itself.
-fn spawn(command: &mut Command) -> io::Result<Child> {
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
     for _ in 0..20 {
         match command.spawn() {
             Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy => {
@@ -322,14 +338,15 @@ fn read_all(pipe: &mut Option<impl Read>, mut take: impl FnMut(&[u8]) -> bool) -
 }
 
 /// The last bytes of a stream.
-#[derive(Default)]
-struct Tail {
+#[derive(Debug, Default)]
+pub struct Tail {
     bytes: Vec<u8>,
     cut: bool,
 }
 
 impl Tail {
-    fn push(&mut self, bytes: &[u8]) {
+    /// Adds what was read.
+    pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
         if self.bytes.len() > STDERR_TAIL {
             self.cut = true;
@@ -337,7 +354,8 @@ impl Tail {
         }
     }
 
-    fn text(&self) -> String {
+    /// What is left of it.
+    pub fn text(&self) -> String {
         let dots = if self.cut { "…" } else { "" };
         format!("{dots}{}", String::from_utf8_lossy(&self.bytes))
     }

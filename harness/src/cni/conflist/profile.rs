@@ -25,6 +25,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use async_trait::async_trait;
 use cnibench_model::{CniSpec, Placement};
 use ipnet::IpNet;
+use serde::Deserialize;
 use serde_json::json;
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -65,33 +66,46 @@ pub const PROFILE: Profile = Profile {
 };
 
 /// Who programs the way between nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Routes {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Routes {
+    /// The harness: routes through the other nodes' addresses.
     Node,
+    /// The plugins, or what runs beside them.
     None,
 }
 
+/// A list of plugins and how they are run.
 #[derive(Debug, Clone)]
-struct Conflist {
-    path: PathBuf,
+pub struct Chain {
+    /// The .conflist.
+    pub path: PathBuf,
+    /// Directories of the plugins.
+    pub dirs: Vec<PathBuf>,
+    /// Name of the pods' interface.
+    pub ifname: String,
+    /// MTU of the pods in bytes.
+    pub mtu: u32,
+    /// Who programs the way between nodes.
+    pub routes: Routes,
+    /// Are the plugins asked whether all is still there?
+    pub check: bool,
+    /// How long a call may take.
+    pub deadline: Duration,
+}
+
+/// The plugins of one cluster.
+#[derive(Debug, Clone)]
+pub struct Conflist {
+    chain: Chain,
     text: String,
-    dirs: Vec<PathBuf>,
-    ifname: String,
-    mtu: u32,
-    routes: Routes,
-    check: bool,
-    deadline: Duration,
     summary: String,
 }
 
 /// Are the binaries there? Parameters that are wrong are for `build` to say.
 fn check(spec: &CniSpec) -> Result<(), String> {
     match Conflist::new(&Settings::new(spec), &Topology::default()) {
-        Ok(cni) => {
-            let list = cni.sample().map_err(|e| format!("{e:#}"))?;
-            let runtime = Runtime::new(list, cni.dirs, cni.deadline);
-            runtime.find_all().map(drop).map_err(|e| e.to_string())
-        }
+        Ok(cni) => cni.findable(),
         Err(_) if spec.params.contains_key("path") => Ok(()),
         Err(_) => Err("needs a conflist: conflist:path=FILE[,bin=DIR]".to_owned()),
     }
@@ -103,9 +117,7 @@ impl Conflist {
         let path = settings
             .text("path")
             .ok_or_else(|| usage("path is missing: say conflist:path=FILE[,bin=DIR]".to_owned()))?;
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| usage(format!("{path} cannot be read: {e}")))?;
-        let dirs: Vec<PathBuf> = match settings.text("bin") {
+        let dirs = match settings.text("bin") {
             Some(list) => list.split(':').filter(|d| !d.is_empty()).map(absolute).collect(),
             None => DEFAULT_DIRS.iter().map(PathBuf::from).collect(),
         };
@@ -114,31 +126,49 @@ impl Conflist {
             Some("none") => Routes::None,
             Some(_) => return Err(settings.wrong("routes", "node or none")),
         };
-        let ifname = settings.text("ifname").unwrap_or("eth0").to_owned();
-        let underlay = topology.underlay_mtu;
-        let mut this = Self {
+        let chain = Chain {
             path: path.into(),
-            text,
             dirs,
-            mtu: settings.number("mtu", underlay, 576..=65535)?,
+            mtu: settings.number("mtu", topology.underlay_mtu, 576..=65535)?,
             routes,
             check: settings.flag("check", true)?,
             deadline: Duration::from_secs(settings.number("deadline", 30, 1..=3600)?),
-            summary: String::new(),
-            ifname,
+            ifname: settings.text("ifname").unwrap_or("eth0").to_owned(),
         };
-        let list = this.sample().map_err(|e| usage(format!("{e:#}")))?;
-        let chain: Vec<&str> = list.plugins.iter().map(|p| p.plugin.as_str()).collect();
-        this.summary = format!("network {:?}: {}", list.name, chain.join(", then "));
+        Self::open(chain).map_err(usage)
+    }
+
+    /// Reads and checks the list.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn open(chain: Chain) -> Result<Self, String> {
+        let path = chain.path.display();
+        let text = std::fs::read_to_string(&chain.path)
+            .map_err(|e| format!("{path} cannot be read: {e}"))?;
+        let mut this = Self { chain, text, summary: String::new() };
+        let list = this.sample().map_err(|e| format!("{e:#}"))?;
+        let names: Vec<&str> = list.plugins.iter().map(|p| p.plugin.as_str()).collect();
+        this.summary = format!("network {:?}: {}", list.name, names.join(", then "));
         let probe = Attachment {
             container_id: "pod".into(),
             netns: PathBuf::new(),
-            ifname: this.ifname.clone(),
+            ifname: this.chain.ifname.clone(),
             args: Vec::new(),
             capability_args: serde_json::Map::new(),
         };
-        probe.check().map_err(usage)?;
+        probe.check()?;
         Ok(this)
+    }
+
+    /// Are the plugins there?
+    ///
+    /// # Errors
+    /// Which is not, and where it was looked for.
+    pub fn findable(&self) -> Result<(), String> {
+        let list = self.sample().map_err(|e| format!("{e:#}"))?;
+        let runtime = Runtime::new(list, self.chain.dirs.clone(), self.chain.deadline);
+        runtime.find_all().map(drop).map_err(|e| e.to_string())
     }
 
     /// The list as a node of a dual-stack cluster would have it, for checks before there is one.
@@ -151,7 +181,7 @@ impl Conflist {
             ("POD_CIDR6", "fd00:10:244::/64".to_owned()),
             ("CLUSTER_CIDR", "10.244.0.0/16".to_owned()),
             ("CLUSTER_CIDR6", "fd00:10:244::/56".to_owned()),
-            ("MTU", self.mtu.to_string()),
+            ("MTU", self.chain.mtu.to_string()),
         ]);
         self.parse(&values)
     }
@@ -160,7 +190,7 @@ impl Conflist {
         let mut values = BTreeMap::from([
             ("NODE_INDEX", node.index.to_string()),
             ("NODE_NAME", node.name.clone()),
-            ("MTU", self.mtu.to_string()),
+            ("MTU", self.chain.mtu.to_string()),
         ]);
         values.extend(node.addrs.first().map(|a| ("NODE_IP", a.addr().to_string())));
         for (v4, v6, nets) in [
@@ -179,7 +209,7 @@ impl Conflist {
         substitute(&self.text, values)
             .map_err(|e| anyhow!(e))
             .and_then(|text| Ok(ConfList::parse(&text)?))
-            .with_context(|| self.path.display().to_string())
+            .with_context(|| self.chain.path.display().to_string())
     }
 }
 
@@ -208,7 +238,7 @@ fn absolute(dir: &str) -> PathBuf {
 #[async_trait]
 impl Cni for Conflist {
     fn pod_mtu(&self) -> u32 {
-        self.mtu
+        self.chain.mtu
     }
 
     fn path(&self, placement: Placement, _to: IpAddr) -> Vec<Claim> {
@@ -224,24 +254,38 @@ impl Cni for Conflist {
     }
 
     fn details(&self) -> Vec<String> {
-        let dirs: Vec<_> = self.dirs.iter().map(|d| d.display().to_string()).collect();
-        let way = match self.routes {
+        let dirs: Vec<_> = self.chain.dirs.iter().map(|d| d.display().to_string()).collect();
+        let way = match self.chain.routes {
             Routes::Node => "routes to the other nodes' pod ranges through their addresses",
             Routes::None => "the way between nodes is the plugins' own",
         };
         vec![
-            format!("{}, from {}", self.summary, self.path.display()),
+            format!("{}, from {}", self.summary, self.chain.path.display()),
             format!("plugins from {}", dirs.join(":")),
             way.to_owned(),
         ]
     }
 
     async fn start(&self, node: Arc<NodeCtx>) -> anyhow::Result<Box<dyn NodeAgent>> {
-        let list = self.for_node(&node)?;
-        let runtime = Runtime::new(list, self.dirs.clone(), self.deadline);
         let (name, netns) = (node.name.clone(), node.netns.path().to_owned());
-        let thread =
-            tokio::task::spawn_blocking(move || NodeThread::start(&name, &netns)).await??;
+        let thread = move || NodeThread::start(&name, &netns, &[]);
+        let thread = tokio::task::spawn_blocking(thread).await??;
+        self.start_on(node, Arc::new(thread)).await
+    }
+}
+
+impl Conflist {
+    /// Starts on a thread of the node that others may use as well.
+    ///
+    /// # Errors
+    /// What the plugins said.
+    pub async fn start_on(
+        &self,
+        node: Arc<NodeCtx>,
+        thread: Arc<NodeThread>,
+    ) -> anyhow::Result<Box<dyn NodeAgent>> {
+        let list = self.for_node(&node)?;
+        let runtime = Runtime::new(list, self.chain.dirs.clone(), self.chain.deadline);
         let token = thread.token();
         let runtime = thread
             .run(move || -> anyhow::Result<Runtime> {
@@ -269,13 +313,13 @@ struct Agent {
     cni: Conflist,
     node: Arc<NodeCtx>,
     runtime: Runtime,
-    thread: Option<NodeThread>,
+    thread: Option<Arc<NodeThread>>,
     attached: BTreeMap<u32, (Attachment, Arc<AddResult>)>,
 }
 
 impl Agent {
     fn thread(&self) -> anyhow::Result<&NodeThread> {
-        self.thread.as_ref().context("the cni's agent was stopped")
+        self.thread.as_deref().context("the cni's agent was stopped")
     }
 
     /// The runtime for a job that begins now. An agent is asked one thing at a time, so whatever
@@ -293,7 +337,7 @@ impl Agent {
         Attachment {
             container_id: pod.name.clone(),
             netns: pod.netns.path().to_owned(),
-            ifname: self.cni.ifname.clone(),
+            ifname: self.cni.chain.ifname.clone(),
             args: vec![
                 arg("IgnoreUnknown", "1"),
                 arg("K8S_POD_NAMESPACE", "cnibench"),
@@ -308,7 +352,7 @@ impl Agent {
 #[async_trait]
 impl NodeAgent for Agent {
     async fn join(&mut self, peers: &[Peer]) -> anyhow::Result<()> {
-        if self.cni.routes == Routes::None {
+        if self.cni.chain.routes == Routes::None {
             return Ok(());
         }
         let mut ways: Vec<(IpNet, IpAddr)> = Vec::new();
@@ -349,10 +393,10 @@ impl NodeAgent for Agent {
         ensure!(
             !addrs.is_empty(),
             "the plugins of {} gave no address in the pod's namespace: the chain needs a plugin with IPAM",
-            self.cni.path.display()
+            self.cni.chain.path.display()
         );
         families_covered(&addrs, &self.node.pod_cidrs)?;
-        let (ifname, expected) = (self.cni.ifname.clone(), self.cni.mtu);
+        let (ifname, expected) = (self.cni.chain.ifname.clone(), self.cni.chain.mtu);
         let mtu = pod.netns.run(move || Ok(Rtnl::open()?.link(&ifname)?.mtu)).await.context(
             "the plugins reported success, but the pod does not have the interface asked for",
         )?;
@@ -384,7 +428,7 @@ impl NodeAgent for Agent {
     }
 
     fn abandon(&self) {
-        self.thread.iter().for_each(NodeThread::interrupt);
+        self.thread.iter().for_each(|thread| thread.interrupt());
     }
 
     async fn stop(&mut self) -> anyhow::Result<()> {
@@ -401,7 +445,7 @@ impl Agent {
         attachment: Attachment,
         result: Arc<AddResult>,
     ) -> anyhow::Result<()> {
-        if !self.cni.check {
+        if !self.cni.chain.check {
             return Ok(());
         }
         let (thread, runtime) = self.begin()?;
@@ -450,7 +494,7 @@ mod tests {
     fn parameters_and_file_are_checked_before_anything_is_touched() {
         let cni = build(",mtu=1400,bin=/a:/b,routes=none", LIST).unwrap();
         assert_eq!(cni.pod_mtu(), 1400);
-        assert_eq!(cni.dirs, [Path::new("/a"), Path::new("/b")]);
+        assert_eq!(cni.chain.dirs, [Path::new("/a"), Path::new("/b")]);
         assert!(cni.details()[0].starts_with("network \"n\": bridge, from "));
         let error = |params: &str, text: &str| build(params, text).unwrap_err().to_string();
         assert!(error(",routes=some", LIST).contains("routes=\"some\" is not node or none"));

@@ -38,6 +38,13 @@ const ATTACH: Param = Param {
     help: "tcx or clsact: how programs are attached (default tcx where the kernel has it)",
 };
 
+const BURN: Param = Param {
+    name: "burn",
+    help: "rounds of a loop that every packet of a pod waits for, to see whether a gate finds a cost of known size (default 0; see ebpf-probes/README.md)",
+};
+/// Rounds that the verifier goes through one by one without giving up: it takes a million steps.
+const MOST_BURN: u32 = 100_000;
+
 /// `ebpf`.
 pub const NATIVE: Profile = Profile {
     name: "ebpf",
@@ -47,6 +54,7 @@ pub const NATIVE: Profile = Profile {
         Param { name: "mtu", help: "MTU of the pods in bytes (default: the underlay's)" },
         OBJECT,
         ATTACH,
+        BURN,
     ],
     encrypted: false,
     automatic: true,
@@ -73,6 +81,7 @@ pub const VXLAN: Profile = Profile {
         Param { name: "port", help: "UDP port of the tunnel (default 8472, the kernel's)" },
         OBJECT,
         ATTACH,
+        BURN,
     ],
     encrypted: false,
     automatic: true,
@@ -110,7 +119,8 @@ fn check(spec: &CniSpec, more: &[&capabilities::Feature]) -> Result<(), String> 
     }
     capabilities::require(more)?;
     let hooks = if more.is_empty() { node::NATIVE } else { node::TUNNELLED };
-    let source = source(&settings).map_err(|e| e.to_string())?;
+    let burn = burn(&settings).map_err(|e| e.to_string())?;
+    let source = source(&settings, burn).map_err(|e| e.to_string())?;
     Datapath::load(source, hooks, way).map(drop).map_err(|e| e.to_string())
 }
 
@@ -123,11 +133,20 @@ fn way(settings: &Settings<'_>) -> Result<Way, ClusterError> {
     }
 }
 
-fn source(settings: &Settings<'_>) -> Result<Source, cnibench_probes::object::ObjectError> {
-    match settings.text("object") {
-        None => Ok(datapath::built_in()),
-        Some(path) => Source::file(&PathBuf::from(path)),
-    }
+fn burn(settings: &Settings<'_>) -> Result<u32, ClusterError> {
+    settings.number(BURN.name, 0, 0..=MOST_BURN)
+}
+
+fn source(
+    settings: &Settings<'_>,
+    burn: u32,
+) -> Result<Source, cnibench_probes::object::ObjectError> {
+    let source = match settings.text("object") {
+        None => datapath::built_in(),
+        Some(path) => Source::file(&PathBuf::from(path))?,
+    };
+    // Somebody else's object need not have it.
+    Ok(if burn == 0 { source } else { source.with_global(BURN.name, burn) })
 }
 
 /// What VXLAN is set to.
@@ -144,6 +163,7 @@ struct Ebpf {
     mtu: u32,
     tunnel: Option<Tunnel>,
     way: Way,
+    burn: u32,
     /// The file of `object`.
     object: Option<String>,
 }
@@ -156,7 +176,8 @@ impl Ebpf {
         tunnel: Option<Tunnel>,
     ) -> Result<Self, ClusterError> {
         let object = settings.text("object").map(str::to_owned);
-        Ok(Self { spec: settings.spec().clone(), mtu, tunnel, way: way(settings)?, object })
+        let (way, burn) = (way(settings)?, burn(settings)?);
+        Ok(Self { spec: settings.spec().clone(), mtu, tunnel, way, burn, object })
     }
 
     fn hooks(&self) -> &'static [Hook] {
@@ -165,7 +186,7 @@ impl Ebpf {
 
     /// Opens the object anew: each node has maps of its own.
     fn load(&self) -> anyhow::Result<Datapath> {
-        let source = source(&Settings::new(&self.spec))?;
+        let source = source(&Settings::new(&self.spec), self.burn)?;
         Ok(Datapath::load(source, self.hooks(), self.way)?)
     }
 }
@@ -226,6 +247,12 @@ impl Cni for Ebpf {
                 tunnel::DEVICE
             ),
         });
+        if self.burn > 0 {
+            lines.push(format!(
+                "every packet of a pod waits for {} rounds of a loop that does nothing (burn)",
+                self.burn
+            ));
+        }
         lines.push("no nf_tables, no connection tracking, no address translation".to_owned());
         lines
     }
@@ -304,6 +331,7 @@ mod tests {
         let wrong = |spec| built(&VXLAN, spec, IpFamily::V4, 1500).unwrap_err();
         assert!(wrong("ebpf-vxlan:attach=xdp").contains("is not tcx or clsact"));
         assert!(wrong("ebpf-vxlan:vni=0").contains("a number from 1"));
+        assert!(wrong("ebpf-vxlan:burn=100001").contains("a number from 0 to 100000"));
         assert!(wrong("ebpf-vxlan:port=0").contains("a number from 1"));
     }
 
