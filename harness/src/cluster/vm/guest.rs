@@ -32,7 +32,7 @@ use std::{
     io::{self, BufReader},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitCode},
     sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
@@ -51,23 +51,20 @@ const RUN: &str = "aaaaaa";
 /// How long the port may take to appear.
 const PORT_APPEARS: Duration = Duration::from_secs(20);
 
-/// What the first process does; returns only when it is not the first.
-///
-/// # Errors
-/// It is not the first process of a machine.
-pub fn first_process() -> anyhow::Result<()> {
-    if std::process::id() != 1 {
-        bail!("this is for the first process of a guest; `cnibench run --provider vm` starts one");
-    }
-    let end = live();
-    match &end {
-        Ok(()) => {}
-        Err(e) => eprintln!("cnibench: {e:#}"),
+/// Was this process started by the kernel of a guest?
+pub fn is_first_process() -> bool {
+    std::process::id() == 1 && std::env::args_os().next().is_some_and(|name| name == "/init")
+}
+
+/// What the first process does; with it the machine ends.
+pub fn first_process() -> ExitCode {
+    if let Err(e) = live() {
+        eprintln!("cnibench: {e:#}");
     }
     // A machine that cannot be switched off restarts, which QEMU takes for the end, too.
     let _ = rustix::system::reboot(RebootCommand::PowerOff);
     let _ = rustix::system::reboot(RebootCommand::Restart);
-    end
+    ExitCode::FAILURE
 }
 
 fn live() -> anyhow::Result<()> {

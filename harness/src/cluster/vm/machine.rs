@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow, bail};
 use cnibench_model::Clock;
 use std::{
     ffi::OsString,
-    io::{BufReader, Read as _},
+    io::BufReader,
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -213,8 +213,10 @@ fn epitaph(why: Option<String>, status: Option<ExitStatus>, log: &str) -> String
         said.push_str("; it said nothing");
     } else {
         said.push_str("; its last messages:\n");
-        let last = lines.len().saturating_sub(SHOWN);
-        said.push_str(&lines[last..].iter().map(|l| format!("    {l}\n")).collect::<String>());
+        // After a panic come registers; what led to it is before.
+        let panic = lines.iter().position(|l| l.contains("Kernel panic"));
+        let end = panic.map_or(lines.len(), |at| at + 1);
+        said.push_str(&lines[end.saturating_sub(SHOWN)..end].iter().map(|l| format!("    {l}\n")).collect::<String>());
         said.truncate(said.trim_end().len());
     }
     said
@@ -267,7 +269,6 @@ fn arguments(kernel: &Kernel, initramfs: &Path, shape: &Shape) -> Vec<OsString> 
         push(&["-seed", "1"]);
     }
     push(&["-smp", &shape.cpus.to_string(), "-m", &format!("{}M", shape.memory_mib)]);
-    append.push_str(" -- guest");
     push(&["-append", &append]);
     push(&["-serial", "chardev:log", "-chardev", "file,id=log,path=/proc/self/fd/2,append=on"]);
     push(&["-chardev", "stdio,id=port,signal=off"]);
@@ -291,6 +292,9 @@ mod tests {
         assert!(said.contains("console broke: not a frame"), "{said}");
         assert!(said.contains("line 18") && said.ends_with("line 29"), "{said}");
         assert!(!said.contains("line 17"), "{said}");
+        let panicked = log.replace("line 20", "Kernel panic - not syncing");
+        let said = epitaph(None, None, &panicked);
+        assert!(said.contains("line 9\n") && said.ends_with("not syncing"), "{said}");
         assert!(epitaph(None, None, "").ends_with("it said nothing"));
     }
 }
