@@ -39,6 +39,8 @@ pub struct Shape {
     pub cpus: u32,
     /// Memory in MiB.
     pub memory_mib: u32,
+    /// More for the kernel's command line.
+    pub kernel_args: String,
 }
 
 /// How guest instructions are executed.
@@ -244,7 +246,7 @@ fn arguments(kernel: &Kernel, initramfs: &Path, shape: &Shape) -> Vec<OsString> 
     // time is another one here; on a panic the end.
     let mut append = String::from(
         "console=ttyS0 loglevel=4 rdinit=/init panic=-1 nokaslr norandmaps nowatchdog no_timer_check \
-         net.ifnames=0 rcupdate.rcu_cpu_stall_suppress=1 random.trust_cpu=on audit=0 apparmor=0",
+         net.ifnames=0 rcupdate.rcu_cpu_stall_suppress=1 random.trust_cpu=on audit=0 apparmor=0 randomize_kstack_offset=off",
     );
     let mut all: Vec<OsString> = Vec::new();
     let mut push = |words: &[&str]| all.extend(words.iter().map(OsString::from));
@@ -269,7 +271,8 @@ fn arguments(kernel: &Kernel, initramfs: &Path, shape: &Shape) -> Vec<OsString> 
         push(&["-seed", "1"]);
     }
     push(&["-smp", &shape.cpus.to_string(), "-m", &format!("{}M", shape.memory_mib)]);
-    push(&["-append", &append]);
+    append.push_str(&format!(" {}", shape.kernel_args));
+    push(&["-append", append.trim_end()]);
     push(&["-serial", "chardev:log", "-chardev", "file,id=log,path=/proc/self/fd/2,append=on"]);
     push(&["-chardev", "stdio,id=port,signal=off"]);
     push(&["-device", "virtio-serial-pci"]);

@@ -18,6 +18,9 @@ pub struct VmOptions {
     /// run and from machine to machine, and cost an emulated CPU.
     #[arg(long, value_name = "CLOCK", value_parser = clock)]
     pub clock: Option<Clock>,
+    /// More for the command line of that kernel.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub kernel_args: Option<String>,
     /// Memory of a guest in MiB (default 1024).
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(128..=65536))]
     pub vm_memory: Option<u32>,
@@ -26,11 +29,12 @@ pub struct VmOptions {
 impl VmOptions {
     /// The option that was given, if any: for providers that have none of them.
     pub fn given(&self) -> Option<&'static str> {
-        let Self { kernel, modules, clock, vm_memory } = self;
+        let Self { kernel, modules, clock, kernel_args, vm_memory } = self;
         [
             (kernel.is_some(), "--kernel"),
             (modules.is_some(), "--modules"),
             (clock.is_some(), "--clock"),
+            (kernel_args.is_some(), "--kernel-args"),
             (vm_memory.is_some(), "--vm-memory"),
         ]
         .into_iter()

@@ -66,6 +66,7 @@ impl VmProvider {
             acceleration,
             // Two CPUs take turns in a way that nothing pins.
             cpus: if clock == Clock::Instructions { 1 } else { 2 },
+            kernel_args: self.options.kernel_args.clone().unwrap_or_default(),
             memory_mib: self.options.vm_memory.unwrap_or(MEMORY_MIB),
         }
     }
