@@ -2,6 +2,7 @@
 //!
 //! `main.rs` only parses and dispatches; whatever it does is here, so that tests can call it.
 
+pub mod calibration;
 pub mod cli;
 pub mod cluster;
 pub mod cni;

@@ -98,7 +98,10 @@ impl Journal {
 }
 
 /// Writes a file under another name, syncs it, and renames it into place.
-fn write_atomically(
+///
+/// # Errors
+/// The file cannot be written; what was there before is as it was.
+pub fn write_atomically(
     path: &Path,
     fill: impl FnOnce(&mut std::io::BufWriter<File>) -> std::io::Result<()>,
 ) -> Result<()> {

@@ -7,7 +7,7 @@ mod fixtures;
 use cnibench_model::{CellStatus, Clock, Placement, Record, Workload};
 use cnibench_reports::{Format, render, terminal_summary};
 use fixtures::{
-    Builder, many_nodes, mixed, policies, probed, set_status, ten_thousand, twelve, usual,
+    Builder, many_nodes, mixed, policies, probed, set_status, ten_thousand, twelve, usual, verdicts,
 };
 use std::path::Path;
 
@@ -88,6 +88,7 @@ fn main() {
             ],
         ),
         ("probed", vec![probed()]),
+        ("verdicts", vec![verdicts()]),
         ("probed-one-cni", vec![one_probed()]),
         ("nodes-6", vec![many_nodes(6, usize::MAX)]),
         ("nodes-16", vec![many_nodes(16, 180)]),

@@ -22,6 +22,11 @@ pub enum ReportError {
     /// There was no record to report on.
     #[error("no record to report on: give at least one record.json or run directory")]
     NoRecord,
+    /// Verdicts alone were asked for, and nothing was measured in pairs.
+    #[error(
+        "no record has two arms in pairs, so that there is no verdict: measure with cnibench ab, or compare two records with cnibench gate"
+    )]
+    NoVerdict,
     /// A figure or page could not be made.
     #[error("cannot make {what}: {cause}")]
     Make {

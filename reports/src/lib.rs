@@ -7,6 +7,7 @@
 //! [`matrix::matrix`] is what both show, for machines; [`paired`] is the same of two arms in pairs.
 
 mod book;
+pub mod compare;
 mod curves;
 mod facts;
 mod figure;
@@ -37,5 +38,5 @@ mod words;
 
 pub use files::ReportError;
 pub use paired::{Measured, Paired, PairedRow, paired};
-pub use render::{Format, Rendered, render};
+pub use render::{Format, Rendered, render, render_judged};
 pub use terminal::terminal_summary;

@@ -5,6 +5,7 @@
 use crate::{
     book::Book,
     facts, footprint,
+    gate::{markdown::body, summary},
     matrix::{Against, Content, End, Matrix, MatrixCell, MatrixLine},
     page::end_name,
     paired::{CHANGE_HEADS, Paired, paired},
@@ -12,10 +13,11 @@ use crate::{
     stages::{self, Table},
     stats::Effect,
 };
+use cnibench_model::Gate;
 use std::fmt::Write;
 
 /// Escapes what GitHub would read as markup or as the end of a cell.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -35,17 +37,20 @@ fn plain(text: &str) -> String {
 }
 
 /// Text as code, whatever stands in it.
-fn fence(text: &str) -> String {
+pub(crate) fn fence(text: &str) -> String {
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let ticks = "`".repeat(longest.max(2) + 1);
     format!("{ticks}sh\n{text}\n{ticks}\n")
 }
 
 /// The whole file.
-pub(crate) fn markdown(book: &Book<'_>, matrix: &Matrix) -> String {
+pub(crate) fn markdown(book: &Book<'_>, matrix: &Matrix, gates: &[Gate]) -> String {
     // Writing to a String cannot fail, here and below.
     let mut out = String::new();
     let _ = writeln!(out, "## {}\n", plain(&facts::title(book)));
+    for gate in gates {
+        let _ = writeln!(out, "**{}**\n", plain(&summary::headline(gate)));
+    }
     for sentence in sentences::sentences(book, matrix).iter().filter(|s| !s.folded) {
         let _ = writeln!(out, "- {}", plain(&sentence.text));
     }
@@ -55,6 +60,10 @@ pub(crate) fn markdown(book: &Book<'_>, matrix: &Matrix) -> String {
     }
     out.push('\n');
     table(&mut out, matrix);
+    for gate in gates {
+        let _ = writeln!(out, "### Verdicts\n\n{}.\n", plain(&summary::about(gate)));
+        out.push_str(&body(gate));
+    }
     book.records.iter().filter_map(paired).for_each(|pairs| in_pairs(&mut out, &pairs));
     let missing = missing(matrix);
     if !missing.is_empty() {
@@ -251,7 +260,7 @@ mod tests {
 
     fn of(records: &[Record]) -> String {
         let book = Book::new(records);
-        markdown(&book, &from_book(&book))
+        markdown(&book, &from_book(&book), &[])
     }
 
     #[test]

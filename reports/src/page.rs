@@ -11,6 +11,7 @@ use crate::{
         theme::{Theme, tint_paint, variable},
     },
     footprint,
+    gate::summary,
     matrix::{Against, Content, End, Matrix, MatrixCell, MatrixLine, Over, tint},
     meaning,
     paired::{CHANGE_HEADS, Paired, PairedRow, paired},
@@ -20,7 +21,7 @@ use crate::{
     warnings::{self, Warning},
 };
 use askama::Template;
-use cnibench_model::{Pairing, ProofOutcome, Workload};
+use cnibench_model::{Gate, Pairing, ProofOutcome, Role, Verdict, Workload};
 
 /// Sentences shown unfolded.
 const SENTENCES: usize = 10;
@@ -57,6 +58,8 @@ struct Page<'a> {
     sections: Vec<Section>,
     stages: Vec<StagesView>,
     curves: Vec<FigureView>,
+    verdicts: Vec<VerdictView>,
+    forests: Vec<FigureView>,
     warnings: Vec<Warning>,
     ends: Vec<EndView>,
     skipped_cnis: Vec<(String, String)>,
@@ -89,6 +92,16 @@ struct LineView<'a> {
     label: &'static str,
     unit: &'a str,
     cells: Vec<CellView>,
+}
+
+/// What the gate says.
+struct VerdictView {
+    headline: String,
+    bad: bool,
+    about: String,
+    lines: Vec<(summary::Line, &'static str)>,
+    sure: Vec<String>,
+    differences: Vec<[String; 3]>,
 }
 
 /// Two arms in pairs.
@@ -180,6 +193,7 @@ pub(crate) fn page(
     book: &Book<'_>,
     matrix: &Matrix,
     theme: &Theme,
+    gates: &[Gate],
     figures: &[Drawn],
     beside: &Beside,
 ) -> Result<String, askama::Error> {
@@ -214,6 +228,8 @@ pub(crate) fn page(
         sections: sections(book, figures, beside, &warnings),
         stages: stage_views(book, figures, beside),
         curves: figures_at(figures, beside, Place::Curves),
+        verdicts: gates.iter().map(verdict_view).collect(),
+        forests: figures_at(figures, beside, Place::Verdicts),
         warnings,
         ends: ends(book, matrix),
         skipped_cnis: book
@@ -268,6 +284,27 @@ fn rows(matrix: &Matrix) -> Vec<RowView<'_>> {
         }
     };
     matrix.rows.iter().enumerate().map(view).collect()
+}
+
+fn verdict_view(gate: &Gate) -> VerdictView {
+    let class = |j: &cnibench_model::Judgement| match (j.role, j.verdict) {
+        (Role::Gates, Verdict::Regression | Verdict::Missing) => "bad",
+        _ => "",
+    };
+    let lines = summary::lines(gate).into_iter().zip(&gate.judgements);
+    let left = gate.gating().filter_map(summary::left_out);
+    VerdictView {
+        headline: tight(&summary::headline(gate)),
+        bad: gate.exit_code == 1,
+        about: summary::about(gate),
+        lines: lines.map(|(line, judgement)| (line, class(judgement))).collect(),
+        sure: summary::how_sure(gate).into_iter().chain(left).map(|s| tight(&s)).collect(),
+        differences: gate
+            .differences
+            .iter()
+            .map(|d| [d.field.clone(), d.baseline.clone(), d.candidate.clone()])
+            .collect(),
+    }
 }
 
 fn pairs_view(table: &Paired) -> PairsView {

@@ -3,15 +3,16 @@
 //! Owns formats and the division of work over the CPUs. Called by the command.
 
 use crate::{
-    book::Book,
+    book::{Book, slug},
     figure::{self, Place, Plan, raster, svg, theme::Theme},
     files::{self, ReportError},
+    gate::{self, Policy},
     markdown,
     matrix::{Matrix, from_book},
     page::{self, Beside, Drawn},
     samples,
 };
-use cnibench_model::{Record, nearest::did_you_mean};
+use cnibench_model::{Gate, Record, nearest::did_you_mean};
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
@@ -36,11 +37,14 @@ pub enum Format {
     Md,
     /// samples.csv: every sample.
     Csv,
+    /// junit.xml: the verdicts, where arms were measured in pairs.
+    Junit,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: &'static [Self] = &[Self::Html, Self::Png, Self::Svg, Self::Md, Self::Csv];
+    pub const ALL: &'static [Self] =
+        &[Self::Html, Self::Png, Self::Svg, Self::Md, Self::Csv, Self::Junit];
 
     /// The word on the command line.
     pub fn name(self) -> &'static str {
@@ -50,6 +54,7 @@ impl Format {
             Self::Svg => "svg",
             Self::Md => "md",
             Self::Csv => "csv",
+            Self::Junit => "junit",
         }
     }
 }
@@ -81,12 +86,27 @@ pub struct Rendered {
 }
 
 /// Renders records into `out`, which is made if it is not there. Several records stand side by side.
+/// Two arms in pairs are judged by the default policy; see [`render_judged`].
 ///
 /// Every file is written whole under another name first, so that an old report is never half new.
 ///
 /// # Errors
 /// No record, or a file that cannot be written, with its path and cause.
 pub fn render(records: &[Record], out: &Path, formats: &[Format]) -> Result<Rendered, ReportError> {
+    render_judged(records, &[], out, formats)
+}
+
+/// The same with the verdicts that were said of these records before, each told by its run id; of two
+/// arms in pairs that have none the default policy's.
+///
+/// # Errors
+/// As [`render`]; also when verdicts are all that is asked for, and there are none.
+pub fn render_judged(
+    records: &[Record],
+    gates: &[Gate],
+    out: &Path,
+    formats: &[Format],
+) -> Result<Rendered, ReportError> {
     if records.is_empty() {
         return Err(ReportError::NoRecord);
     }
@@ -94,10 +114,14 @@ pub fn render(records: &[Record], out: &Path, formats: &[Format]) -> Result<Rend
     let book = Book::new(records);
     let matrix = from_book(&book);
     let theme = Theme::new(&book);
+    let gates = verdicts(records, gates);
+    if gates.is_empty() && formats == [Format::Junit] {
+        return Err(ReportError::NoVerdict);
+    }
     let has = |format| formats.contains(&format);
     let mut written = Vec::new();
     let figures = match has(Format::Html) || has(Format::Png) || has(Format::Svg) {
-        true => draw_all(&book, &matrix, &theme, out, formats)?,
+        true => draw_all(&book, &matrix, &theme, &gates, out, formats)?,
         false => Vec::new(),
     };
     for figure in &figures {
@@ -115,17 +139,40 @@ pub fn render(records: &[Record], out: &Path, formats: &[Format]) -> Result<Rend
         write("samples.csv", &samples::csv(records)?)?;
     }
     if has(Format::Md) {
-        write("summary.md", markdown::markdown(&book, &matrix).as_bytes())?;
+        write("summary.md", markdown::markdown(&book, &matrix, &gates).as_bytes())?;
+    }
+    if has(Format::Junit) {
+        for gate in &gates {
+            let name = match gates.as_slice() {
+                [_] => "junit.xml".to_owned(),
+                _ => format!("junit-{}.xml", slug(&gate.runs.join("-"), 80)),
+            };
+            let make = |e: quick_junit::SerializeError| ReportError::Make {
+                what: name.clone(),
+                cause: e.to_string(),
+            };
+            write(&name, gate::junit(gate).map_err(make)?.as_bytes())?;
+        }
     }
     let mut page = None;
     if has(Format::Html) {
         let beside = beside(out, formats, &figures, records);
-        let html = page::page(&book, &matrix, &theme, &figures, &beside).map_err(|e| {
+        let html = page::page(&book, &matrix, &theme, &gates, &figures, &beside).map_err(|e| {
             ReportError::Make { what: "index.html".to_owned(), cause: e.to_string() }
         })?;
         page = Some(write("index.html", html.as_bytes())?);
     }
     Ok(Rendered { page, files: written })
+}
+
+/// What was said of each record in pairs, or what the default policy says.
+fn verdicts(records: &[Record], said: &[Gate]) -> Vec<Gate> {
+    let of = |record: &Record| {
+        let own = |g: &&Gate| g.runs.last() == Some(&record.header.run_id);
+        let known = said.iter().find(own).cloned();
+        known.or_else(|| gate::judge_pairs(record, &Policy::default(), None).ok())
+    };
+    records.iter().filter_map(of).collect()
 }
 
 /// True when the file is the one record that the page was made from.
@@ -164,10 +211,11 @@ fn draw_all(
     book: &Book<'_>,
     matrix: &Matrix,
     theme: &Theme,
+    gates: &[Gate],
     out: &Path,
     formats: &[Format],
 ) -> Result<Vec<Drawn>, ReportError> {
-    let plans = figure::plan(book, matrix);
+    let plans = figure::plan(book, matrix, gates);
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<Result<Drawn, ReportError>>> = Mutex::new(Vec::new());
     let work = || {

@@ -81,7 +81,7 @@ pub fn terminal_summary(record: &Record, width: Option<usize>) -> String {
 }
 
 /// Control characters of a terminal do not come from a record.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -6,6 +6,7 @@ use cnibench_model::nearest::did_you_mean;
 /// Name and text of every catalogue suite, in the order in which `cnibench list suites` shows them.
 pub const SUITES: &[(&str, &str)] = &[
     ("quick", include_str!("../catalog/quick.toml")),
+    ("gate", include_str!("../catalog/gate.toml")),
     ("standard", include_str!("../catalog/standard.toml")),
     ("placements", include_str!("../catalog/placements.toml")),
     ("streams", include_str!("../catalog/streams.toml")),

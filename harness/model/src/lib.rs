@@ -5,6 +5,7 @@
 
 pub mod calibration;
 pub mod case;
+pub mod comparison;
 pub mod environment;
 pub mod fingerprint;
 pub mod footprint;
@@ -25,6 +26,10 @@ pub mod workload;
 
 pub use calibration::{CALIBRATION_VERSION, CalibratedFloor, Calibration, CalibrationError};
 pub use case::{Case, CaseId, Placement, ProviderKind, SeriesKey};
+pub use comparison::{
+    COMPARISON_VERSION, ComparedCandidate, ComparedChange, ComparedEffect, ComparedRow,
+    ComparedRun, ComparedValue, Comparison, Unmatched,
+};
 pub use environment::Environment;
 pub use fingerprint::{Difference, Fingerprint};
 pub use footprint::{Footprint, LEAST_WINDOW_S, Phase};

@@ -1,14 +1,19 @@
-//! `cnibench ab`: two arms in pairs, from the command line to the report.
+//! `cnibench ab`: two arms in pairs, from the command line to a verdict.
 //!
-//! Owns what is asked of pairs; planning, measuring and reporting are those of `run`.
+//! Owns what is asked of pairs; planning and measuring are shared with `run`, judging is the gate's.
 
 use super::{
     Outcome,
-    run::{Common, Design, Measure, first_of_its_kind, measure},
+    judged::{Judge, JudgeOptions},
+    measure::{Common, Design, Ends, Measure, Measured, measure, on_runtime},
+    run::{finish, first_of_its_kind},
 };
-use crate::plan::Pairs;
+use crate::{interrupt::Urgency, plan::Pairs};
 use anyhow::Result;
-use cnibench_model::CniSpec;
+use cnibench_model::{CniSpec, ProviderKind};
+use cnibench_reports::gate::sequential;
+use cnibench_scenarios::quantity;
+use std::time::Duration;
 
 /// Measured time of a block. Shorter ones see too few transactions for a tail, longer ones leave a
 /// machine time to drift within a pair.
@@ -25,30 +30,93 @@ pub struct Args {
     /// shows what pairs tell of nothing at all.
     #[arg(long, value_name = "CNI", value_parser = first_of_its_kind)]
     candidate: CniSpec,
-    /// Pairs of every case and rebuild: two trials next to each other, in random order.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pairs: u32,
-    /// How often the clusters of both arms are made; with --provider kubeconfig only their pods are.
-    #[arg(long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rebuilds: u32,
+    #[command(flatten)]
+    shape: Shape,
+    /// Time for all of it, e.g. 10m: no pair is begun that would end later.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    max_time: Option<Duration>,
+    /// Measure all that is planned, also when the answer is clear before.
+    #[arg(long)]
+    no_early_stop: bool,
+    #[command(flatten)]
+    judge: JudgeOptions,
     #[command(flatten)]
     common: Common,
 }
 
+/// How many pairs.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Shape {
+    /// Pairs of every case and rebuild: two trials next to each other, in random order. By default 10, on
+    /// netns 3.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pairs: Option<u32>,
+    /// How often the clusters of both arms are made; with --provider kubeconfig only their pods are. By
+    /// default 3, on netns 10: what two clusters happen to be like is no smaller for more pairs on them.
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=100))]
+    rebuilds: Option<u32>,
+}
+
+impl Shape {
+    /// The pairs of two arms; `early`: the run may end when the answer is clear.
+    pub(super) fn pairs(self, provider: ProviderKind, arms: [CniSpec; 2], early: bool) -> Pairs {
+        // Namespaces are made in a second, clusters of Kubernetes in minutes.
+        let (rebuilds, pairs) = match provider {
+            ProviderKind::Netns => (10, 3),
+            _ => (3, 10),
+        };
+        let rebuilds = self.rebuilds.unwrap_or(rebuilds);
+        let looks = if early { sequential::looks(rebuilds) } else { Vec::new() };
+        let [baseline, candidate] = arms;
+        Pairs { baseline, candidate, rebuilds, pairs: self.pairs.unwrap_or(pairs), looks }
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    match quantity::seconds(text)? {
+        s if (1.0..=1e6).contains(&s) => Ok(Duration::from_secs_f64(s)),
+        _ => Err(format!("{text:?}: a time is at least 1 s")),
+    }
+}
+
+/// What is to be measured of two arms.
+pub(super) fn in_pairs(common: &Common, pairs: Pairs, ends: Ends) -> Measure {
+    let mut what = common.what.clone();
+    what.duration.get_or_insert(BLOCK_S);
+    what.warmup.get_or_insert(WARMUP_S);
+    Measure {
+        what,
+        suite: "gate",
+        cnis: vec![pairs.baseline.clone(), pairs.candidate.clone()],
+        trials: Some(pairs.pairs),
+        design: Design::Pairs(pairs),
+        probes: common.probes,
+        seed: common.seed,
+        out: common.out.clone(),
+        ends,
+    }
+}
+
 pub fn run(args: Args) -> Result<Outcome> {
-    let Args { baseline, candidate, pairs, rebuilds, mut common } = args;
+    let Args { baseline, candidate, shape, max_time, no_early_stop, judge, common } = args;
     // Of a cni and itself the candidate is the second.
-    let same = baseline.first() == candidate.first();
-    let (baseline, candidate) = match same {
-        true => (baseline.first(), baseline.second()),
-        false => (baseline, candidate),
+    let arms = match baseline.first() == candidate.first() {
+        true => [baseline.first(), baseline.second()],
+        false => [baseline, candidate],
     };
-    common.duration.get_or_insert(BLOCK_S);
-    common.warmup.get_or_insert(WARMUP_S);
-    measure(Measure {
-        common,
-        cnis: vec![baseline.clone(), candidate.clone()],
-        trials: Some(pairs),
-        design: Design::Pairs(Pairs { baseline, candidate, rebuilds, pairs }),
+    // Before anything is measured: a policy that is wrong is not found out at the end.
+    let judge = Judge::new(&judge)?;
+    let pairs = shape.pairs(common.what.provider, arms, !no_early_stop);
+    let referee = judge.referee();
+    let asked = in_pairs(&common, pairs, Ends { max_time, referee: Some(referee) });
+    on_runtime(&common.what, async |interrupt| {
+        let Some(Measured { folder, record }) = measure(asked, &interrupt).await? else {
+            return Ok(Outcome::Done);
+        };
+        let gate = match interrupt.urgency() {
+            Urgency::Impatient => None,
+            _ => Some(judge.conclude(&record, &folder)?),
+        };
+        finish(&common, Measured { folder, record }, &interrupt, gate)
     })
 }

@@ -92,6 +92,13 @@ pub struct Common {
     pub(super) allow_failed: bool,
 }
 
+impl Common {
+    /// Nothing but what is measured, and where it is put.
+    pub fn of(what: What, out: PathBuf) -> Self {
+        Self { what, probes: None, seed: None, out: Some(out), allow_failed: false }
+    }
+}
+
 /// What is to be measured on which cnis.
 pub(super) struct Measure {
     /// What, where and how.

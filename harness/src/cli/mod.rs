@@ -4,8 +4,10 @@
 
 mod ab;
 mod agent;
+mod calibrate;
 mod clean;
 mod doctor;
+mod judged;
 mod list;
 mod measure;
 mod node_observer;
@@ -18,6 +20,7 @@ mod run;
 
 use crate::cluster::vm::{guest, machine};
 use clap::{Parser, Subcommand, ValueEnum};
+use cnibench_model::{Gate, GateOutcome};
 use std::process::ExitCode;
 
 /// How a command ended. The numbers are promises.
@@ -31,6 +34,17 @@ pub enum Outcome {
     Error,
     /// 3: stopped before the end, data missing (nothing was measured), or inconclusive.
     Incomplete,
+}
+
+impl Outcome {
+    /// How a command ends that was asked for a verdict.
+    fn of(gate: &Gate) -> Self {
+        match (gate.exit_code, gate.outcome) {
+            (0, _) => Self::Done,
+            (_, GateOutcome::Regression) => Self::Regression,
+            _ => Self::Incomplete,
+        }
+    }
 }
 
 impl From<Outcome> for ExitCode {
@@ -66,6 +80,11 @@ enum Command {
     /// Measure two cnis in pairs: both up at once, adjacent trials in random order, everything made
     /// anew between.
     Ab(Box<ab::Args>),
+    /// Measure what this host makes of nothing: the floor below which the gate believes no change.
+    ///
+    /// Runs `ab` of cnis with themselves, many times, and keeps how large a change came out. The gate uses
+    /// it as long as the machine, its kernel and its settings are the same.
+    Calibrate(Box<calibrate::Args>),
     /// Render a report from one or more records.
     Report(report::Args),
     /// Say what this host can do, what is missing, and how to get it.
@@ -138,6 +157,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         Command::Run(args) => run::run(*args),
         Command::Ab(args) => ab::run(*args),
+        Command::Calibrate(args) => calibrate::run(*args),
         Command::Report(args) => report::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::List(args) => list::run(&args),

@@ -13,8 +13,11 @@ use crate::{
     tell::tell,
 };
 use anyhow::{Context, Result, anyhow};
-use cnibench_model::{CellStatus, CniSpec};
-use cnibench_reports::Format;
+use cnibench_model::{CellStatus, CniSpec, Gate};
+use cnibench_reports::{
+    Format,
+    gate::{headline, table},
+};
 use cnibench_scenarios::suite;
 
 #[derive(Debug, clap::Args)]
@@ -82,7 +85,7 @@ pub fn run(args: Args) -> Result<Outcome> {
 
 /// Splits `a,b:k=v,l=w,c` into `a`, `b:k=v,l=w`, `c`: a comma begins a new cni unless what follows
 /// is `key=value` of the one before.
-fn split_cnis(text: &str) -> Vec<String> {
+pub(super) fn split_cnis(text: &str) -> Vec<String> {
     let mut cnis: Vec<String> = Vec::new();
     for part in text.split(',') {
         match cnis.last_mut() {
@@ -99,24 +102,13 @@ fn is_parameter(part: &str) -> bool {
     part.split_once('=').is_some_and(|(key, _)| !key.contains(':'))
 }
 
-/// What a command says beside the report of what was measured.
-pub(super) struct Conclusion {
-    /// In one sentence.
-    pub headline: String,
-    /// All of it, for the terminal's end; begins with the sentence.
-    pub text: String,
-    /// All of it for programs, under this key.
-    pub json: (&'static str, serde_json::Value),
-    /// How the command ends where all else is well.
-    pub outcome: Outcome,
-}
-
-/// Report, table, exit code.
+/// Report, table, exit code. `gate` is what was said of two arms in pairs: it decides how the command
+/// ends where all else is well, and is the last that a person reads.
 pub(super) fn finish(
     args: &Common,
     measured: Measured,
     interrupt: &Interrupt,
-    conclusion: Option<Conclusion>,
+    gate: Option<Gate>,
 ) -> Result<Outcome> {
     let Measured { folder, record } = measured;
     let what = &args.what;
@@ -134,12 +126,13 @@ pub(super) fn finish(
         let out = folder.join(store::REPORT);
         let records = [record];
         let rendered =
-            cnibench_reports::render(&records, &out, Format::ALL).with_context(|| {
-                format!(
-                    "the record is whole, its report is not: `cnibench report {}`",
-                    folder.display()
-                )
-            })?;
+            cnibench_reports::render_judged(&records, gate.as_slice(), &out, Format::ALL)
+                .with_context(|| {
+                    format!(
+                        "the record is whole, its report is not: `cnibench report {}`",
+                        folder.display()
+                    )
+                })?;
         match what.format {
             TableFormat::Json => {
                 let mut told = serde_json::json!({
@@ -150,20 +143,22 @@ pub(super) fn finish(
                 if let Some(pairs) = records.first().and_then(cnibench_reports::paired) {
                     told["pairs"] = serde_json::to_value(pairs)?;
                 }
-                if let Some(Conclusion { json: (key, value), .. }) = &conclusion {
-                    told[*key] = value.clone();
+                if let Some(gate) = &gate {
+                    told["gate"] = serde_json::to_value(gate)?;
                 }
                 print_json(&told)?;
             }
             TableFormat::Table => {
                 print(&format!("report: {}\n", super::first_page(&rendered, &out).display()))?;
-                if let Some(Conclusion { headline, text, .. }) = &conclusion {
-                    print(&if what.quiet { format!("{headline}\n") } else { format!("\n{text}") })?;
+                match &gate {
+                    Some(gate) if what.quiet => print(&format!("{}\n", headline(gate)))?,
+                    Some(gate) => print(&format!("\n{}", table(gate, super::terminal_width())))?,
+                    None => {}
                 }
             }
         }
     }
-    let concluded = conclusion.map_or(Outcome::Done, |c| c.outcome);
+    let concluded = gate.as_ref().map_or(Outcome::Done, Outcome::of);
     Ok(match (interrupt.urgency(), failed) {
         (Urgency::Orderly(signal), _) => {
             tell(&format!("stopped by {signal}; finished trials are kept in {}", folder.display()));

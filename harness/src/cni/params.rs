@@ -17,7 +17,9 @@ impl Param {
     /// Is it this one? A name in capitals behind a dot (`env.NAME`) stands for any.
     fn takes(&self, key: &str) -> bool {
         match self.name.split_once('.') {
-            Some((kind, _)) => key.split_once('.').is_some_and(|(k, name)| k == kind && !name.is_empty()),
+            Some((kind, _)) => {
+                key.split_once('.').is_some_and(|(k, name)| k == kind && !name.is_empty())
+            }
             None => key == self.name,
         }
     }

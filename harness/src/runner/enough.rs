@@ -105,7 +105,11 @@ impl Run<'_> {
         let trial = |s: &Scheduled| Plan::trial_s(&plan.cases[s.case]);
         let open = |s: &&Scheduled| !self.ends.contains_key(&plan.cases[s.case].id);
         let work: f64 = match pairing.adjacent {
-            true => of_group().filter(|s| s.arm.is_some_and(|a| a.pair == 0)).filter(open).map(trial).sum(),
+            true => of_group()
+                .filter(|s| s.arm.is_some_and(|a| a.pair == 0))
+                .filter(open)
+                .map(trial)
+                .sum(),
             // Pairs are whole when both arms were measured: all or nothing.
             false => 2.0 * of_group().filter(open).map(trial).sum::<f64>(),
         };
@@ -132,7 +136,8 @@ impl Run<'_> {
             return Ok(());
         };
         let makings = making + 1;
-        let due = next != Some(making) && makings < pairing.rebuilds && pairing.looks.contains(&makings);
+        let due =
+            next != Some(making) && makings < pairing.rebuilds && pairing.looks.contains(&makings);
         let referee = self.enough.limits.referee.as_mut();
         let Some(referee) = referee.filter(|_| due && self.enough.end.is_none()) else {
             return Ok(());

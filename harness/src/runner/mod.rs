@@ -22,13 +22,13 @@ use arms::{Arm, Arms, Asked};
 use cnibench_model::{
     Case, CaseId, Cell, CellStatus, CniSpec, JournalLine, Phase, Proof, Surroundings, Trial,
 };
+use enough::Enough;
 pub use enough::{Limits, Referee};
 use progress::Progress;
 use std::{
     collections::{HashMap, HashSet},
     time::Instant,
 };
-use enough::Enough;
 use trial::TrialError;
 
 /// Runs a plan, or as much of it as its limits leave. Every cluster that it brings up is down again when it returns.

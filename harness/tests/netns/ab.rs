@@ -1,7 +1,7 @@
 //! Two arms in pairs: what a person types and what the record then says of every pair.
 
 use crate::running::{Running, agents_of, measuring, record, run_id, signal, stderr, traces_of};
-use cnibench_model::{CellStatus, PairArm, PairOrder, Record};
+use cnibench_model::{CellStatus, Gate, PairArm, PairOrder, Record};
 use rustix::process::Signal;
 use std::{
     collections::{BTreeMap, HashSet},
@@ -12,9 +12,15 @@ fn ab(out: &Path, baseline: &str, candidate: &str, more: &[&str]) -> (Record, St
     let mut command = measuring("ab", out);
     command.args(["--baseline", baseline, "--candidate", candidate, "--seed", "7"]).args(more);
     let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    // What was found is another test's: the number is that of the verdict.
+    assert_eq!(output.status.code(), Some(gate(out).exit_code.into()), "{}", stderr(&output));
     assert!(traces_of(&run_id(out)).is_empty(), "{:?}", traces_of(&run_id(out)));
     (record(out), String::from_utf8(output.stdout).unwrap())
+}
+
+/// The verdict in a results folder.
+pub fn gate(out: &Path) -> Gate {
+    serde_json::from_str(&std::fs::read_to_string(out.join("gate.json")).unwrap()).unwrap()
 }
 
 /// Every pair is two adjacent trials, one of each arm, in the order that it says.
@@ -118,7 +124,7 @@ fn a_broken_trial_costs_its_pair_alone() {
     assert!(!agents.is_empty());
     agents.into_iter().for_each(|pid| signal(pid, Signal::KILL));
     let output = running.wait();
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(gate(&out).exit_code.into()), "{}", stderr(&output));
     let record = record(&out);
     assert!(record.cells.iter().all(|c| c.status == CellStatus::Measured), "{:?}", record.cells);
     let failed = record.notes.iter().filter(|n| n.contains("of making 1 failed: ")).count();

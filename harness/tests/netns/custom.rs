@@ -112,7 +112,9 @@ async fn an_agent_of_its_own_joins_the_nodes_and_leaves_nothing() {
     }
     assert!(profile.processes().len() >= 3, "{:?}", profile.processes());
     assert!(!Path::new("/run/mine").exists(), "a node's own directory is the machine's");
-    assert!(cluster.info().details.iter().any(|d| d.contains("a daemon on every node: sh agent.sh")));
+    assert!(
+        cluster.info().details.iter().any(|d| d.contains("a daemon on every node: sh agent.sh"))
+    );
     down(cluster).await;
     let mut ranges: Vec<String> =
         fs::read_to_string(profile.path("torn-down")).unwrap().lines().map(str::to_owned).collect();
@@ -124,14 +126,22 @@ async fn an_agent_of_its_own_joins_the_nodes_and_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_tell_each_other_facts_and_a_variable_makes_another_arm() {
-    let profile = Profile::working("[facts]\ncommand = [\"sh\", \"-c\", \"echo key=k$CNIBENCH_NODE_INDEX\"]\n");
+    let profile = Profile::working(
+        "[facts]\ncommand = [\"sh\", \"-c\", \"echo key=k$CNIBENCH_NODE_INDEX\"]\n",
+    );
     let rig = Rig::new(2, 1, IpFamily::V4);
     let cni = rig.cni(&format!("{},env.MODE=fast", profile.spec()));
     assert!(cni.details().contains(&"MODE=fast".to_owned()), "{:?}", cni.details());
     let mut attached = rig.attach(cni.as_ref()).await.unwrap();
     assert_eq!(attached.agents[1].facts()["key"], "k1");
-    carry(&rig.nodes[0].pods[0].netns, &rig.nodes[1].pods[0].netns, addr_of(&attached.pods[1][0], true));
-    assert!(says(&rig.nodes[0].ctx.netns, &["ip", "route"]).contains("10.244.1.0/24 via 172.31.0.2"));
+    carry(
+        &rig.nodes[0].pods[0].netns,
+        &rig.nodes[1].pods[0].netns,
+        addr_of(&attached.pods[1][0], true),
+    );
+    assert!(
+        says(&rig.nodes[0].ctx.netns, &["ip", "route"]).contains("10.244.1.0/24 via 172.31.0.2")
+    );
     assert_eq!(rig.detach(&mut attached).await, Vec::<String>::new());
 }
 
@@ -173,12 +183,16 @@ async fn a_daemon_that_fails_or_never_gets_ready_is_no_cluster() {
     );
     let error = refused(&slow).await;
     assert!(error.contains("was not ready within 0.3 s: "), "{error}");
-    assert!(error.contains("not yet") && error.contains("the daemon's last lines:\nwaiting"), "{error}");
+    assert!(
+        error.contains("not yet") && error.contains("the daemon's last lines:\nwaiting"),
+        "{error}"
+    );
     let hanging = Profile::new(
         "[daemon]\ncommand = [\"sleep\", \"600\"]\nready = [\"sleep\", \"600\"]\ntimeout = \"300ms\"\n",
     );
     assert!(refused(&hanging).await.contains("and was killed"));
-    let unset = Profile::new("[setup]\ncommands = [[\"sh\", \"-c\", \"echo no device >&2; exit 4\"]]\n");
+    let unset =
+        Profile::new("[setup]\ncommands = [[\"sh\", \"-c\", \"echo no device >&2; exit 4\"]]\n");
     let error = refused(&unset).await;
     assert!(error.contains("set-up: `sh -c "), "{error}");
     assert!(error.contains("exit status 4; standard error:\nno device"), "{error}");
@@ -233,12 +247,8 @@ async fn the_example_that_is_shipped_passes_every_proof() {
         "/../scenarios/custom/example/routes.toml"
     );
     let cluster = up(&provider, spec, &topology(2, 2, IpFamily::V4)).await;
-    let failed: Vec<_> = cluster
-        .prove()
-        .await
-        .into_iter()
-        .filter(|p| p.outcome != ProofOutcome::Passed)
-        .collect();
+    let failed: Vec<_> =
+        cluster.prove().await.into_iter().filter(|p| p.outcome != ProofOutcome::Passed).collect();
     assert!(failed.is_empty(), "{failed:?}");
     down(cluster).await;
 }

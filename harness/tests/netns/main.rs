@@ -27,4 +27,5 @@ mod support;
 mod sysctls;
 mod traffic;
 mod unprivileged;
+mod verdict;
 mod wireguard;

@@ -5,6 +5,7 @@
 mod axis;
 mod cpu;
 mod curve;
+mod forest;
 mod frame;
 mod heat;
 mod percentiles;
@@ -24,7 +25,7 @@ use crate::{
     pairs::Over,
     stages,
 };
-use cnibench_model::{Metric, Stage};
+use cnibench_model::{Gate, Metric, Stage};
 use scene::Scene;
 use theme::Theme;
 
@@ -50,6 +51,8 @@ pub(crate) enum Plan {
     Stage { row: usize, stage: Stage },
     /// A metric over a number that rows differ in.
     Curve { curve: Curve, metric: Metric },
+    /// What the gate says.
+    Forest { gate: Box<Gate> },
 }
 
 /// Where the page has a figure.
@@ -63,6 +66,8 @@ pub(crate) enum Place {
     Stages(usize),
     /// Among the curves.
     Curves,
+    /// With the verdicts.
+    Verdicts,
 }
 
 impl Plan {
@@ -76,12 +81,13 @@ impl Plan {
             | Self::Heat { row, .. } => Place::Row(*row),
             Self::Waterfall { row } | Self::Stage { row, .. } => Place::Stages(*row),
             Self::Curve { .. } => Place::Curves,
+            Self::Forest { .. } => Place::Verdicts,
         }
     }
 }
 
 /// All figures, in the order of the page.
-pub(crate) fn plan(book: &Book<'_>, matrix: &Matrix) -> Vec<Plan> {
+pub(crate) fn plan(book: &Book<'_>, matrix: &Matrix, gates: &[Gate]) -> Vec<Plan> {
     let mut plans = vec![Plan::Matrix];
     for (row, matrix_row) in matrix.rows.iter().enumerate() {
         plans.extend((0..matrix_row.lines.len()).map(|line| Plan::Strips { row, line }));
@@ -108,6 +114,7 @@ pub(crate) fn plan(book: &Book<'_>, matrix: &Matrix) -> Vec<Plan> {
         let metrics = curve.metrics().into_iter();
         plans.extend(metrics.map(|metric| Plan::Curve { curve: curve.clone(), metric }));
     }
+    plans.extend(gates.iter().map(|gate| Plan::Forest { gate: Box::new(gate.clone()) }));
     plans
 }
 
@@ -124,5 +131,6 @@ pub(crate) fn build(book: &Book<'_>, theme: &Theme, matrix: &Matrix, plan: &Plan
         Plan::Waterfall { row } => waterfall::waterfall(book, theme, *row),
         Plan::Stage { row, stage } => waterfall::distribution(book, theme, *row, *stage),
         Plan::Curve { curve, metric } => curve::curve(book, theme, curve, *metric),
+        Plan::Forest { gate } => forest::forest(book, gate),
     }
 }

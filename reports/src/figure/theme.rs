@@ -36,8 +36,10 @@ pub(crate) enum Paint {
     Worse(usize),
     /// The same on the good side.
     Better(usize),
-    /// A failed cell.
+    /// A failed cell, or a regression.
     Alarm,
+    /// An improvement.
+    Good,
     /// A step of the sequential scale, from 1 (best) to [`HEATS`] (worst): worse is darker in both
     /// schemes, on a ground ([`Paint::Blank`]) that is light in both.
     Heat(usize),
@@ -222,6 +224,7 @@ impl Theme {
             Paint::Worse(step) => tint(pick(Rgb(0xE0, 0x6A, 0x10), Rgb(0xD5, 0x5E, 0x00)), step),
             Paint::Better(step) => tint(pick(Rgb(0x1E, 0x88, 0xC8), Rgb(0x00, 0x80, 0xC8)), step),
             Paint::Alarm => pick(Rgb(0xB0, 0x1E, 0x1E), Rgb(0xFF, 0x8A, 0x80)),
+            Paint::Good => pick(Rgb(0x0B, 0x5A, 0x94), Rgb(0x7C, 0xC1, 0xF2)),
             Paint::Heat(step) => heat(step),
             Paint::Blank => BLANK,
             Paint::BlankLine => Rgb(0xD3, 0xD8, 0xE0),
@@ -244,7 +247,7 @@ impl Theme {
     fn paints(&self) -> Vec<Paint> {
         let mut paints =
             vec![Paint::Ink, Paint::Muted, Paint::Grid, Paint::Band, Paint::Card, Paint::Alarm];
-        paints.extend([Paint::Blank, Paint::BlankLine]);
+        paints.extend([Paint::Good, Paint::Blank, Paint::BlankLine]);
         paints.extend((0..self.looks.len()).map(Paint::Series));
         paints.extend((0..PARTS).map(Paint::Part));
         paints.extend((0..STAGES).flat_map(|s| [Paint::Stage(s), Paint::StageInk(s)]));
@@ -284,6 +287,7 @@ pub(crate) fn variable(paint: Paint) -> String {
         Paint::Band => "--band".to_owned(),
         Paint::Card => "--card".to_owned(),
         Paint::Alarm => "--alarm".to_owned(),
+        Paint::Good => "--good".to_owned(),
         Paint::Series(i) => format!("--s{i}"),
         Paint::Part(i) => format!("--p{i}"),
         Paint::Stage(i) => format!("--g{i}"),
@@ -322,7 +326,7 @@ mod tests {
         let theme = theme();
         for dark in [false, true] {
             let card = theme.rgb(Paint::Card, dark);
-            for paint in [Paint::Ink, Paint::Muted, Paint::Alarm] {
+            for paint in [Paint::Ink, Paint::Muted, Paint::Alarm, Paint::Good] {
                 assert!(theme.rgb(paint, dark).contrast(card) >= 4.5, "{paint:?} {dark}");
             }
             for column in 0..12 {

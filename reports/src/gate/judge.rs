@@ -140,7 +140,7 @@ pub(crate) fn judge(evidence: &Evidence, policy: &Policy, setting: &Setting) -> 
         }
         for metric in informing(series.workload).filter(|m| !gating.contains(m)) {
             let draft = draft(evidence, series, metric, Role::Informs, policy, setting);
-            if draft.values.medians.is_some() {
+            if draft.values.medians.is_some() && draft.missing().is_none() {
                 drafts.push(draft);
             }
         }
@@ -301,7 +301,10 @@ impl Draft<'_> {
             (None, Some(found)) => found,
             (None, None) => self.by_rule(&bounds, setting),
         };
-        let estimate = self.change.as_ref().map(|change| self.estimate(change));
+        // Values of a case that failed are no values of it.
+        let there = verdict != Verdict::Missing;
+        let change = self.change.as_ref().filter(|_| there);
+        let estimate = change.map(|change| self.estimate(change));
         let id = |arm: PairArm| self.series.sides.of(arm).as_ref().map(|c| c.id.clone());
         Judgement {
             series: self.series.case.clone(),
@@ -312,7 +315,7 @@ impl Draft<'_> {
             role: self.role,
             verdict,
             reason,
-            medians: self.values.medians,
+            medians: self.values.medians.filter(|_| there),
             estimate,
             floor: Some(self.floor),
             left_out: self.values.left_out,

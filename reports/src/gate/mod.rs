@@ -19,13 +19,21 @@ pub mod calibrate;
 mod differences;
 mod evidence;
 mod judge;
+mod junit;
+pub(crate) mod markdown;
 pub mod policy;
 mod rule;
 pub mod sequential;
-mod words;
+pub(crate) mod summary;
+mod table;
+pub(crate) mod words;
 
 pub use differences::{Comparability, comparability};
+pub use junit::junit;
+pub use markdown::markdown;
 pub use policy::{Policy, PolicyError};
+pub use summary::{about, headline, how_sure};
+pub use table::table;
 
 use cnibench_model::{Calibration, Clock, Difference, Gate, GateDesign, Record};
 use evidence::Evidence;

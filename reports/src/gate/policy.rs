@@ -38,7 +38,8 @@ pub struct Policy {
     pub resamples: u32,
     /// Its seed.
     pub seed: u64,
-    gates: Vec<(Workload, Vec<Metric>)>,
+    /// The metrics of each workload that decide; of a workload that is not here none does.
+    pub gates: Vec<(Workload, Vec<Metric>)>,
 }
 
 /// What a policy says of some cases.

@@ -23,7 +23,7 @@
 //! of its own (Smyth, "Linear models and empirical Bayes methods", 2004), unless these rebuilds are
 //! apart by more than it can explain. How all of it holds is simulated in `gate::simulation`.
 
-use super::{median, ranks, sorted};
+use super::{ranks, sorted};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use statrs::distribution::{ContinuousCDF, FisherSnedecor, StudentsT};
@@ -37,6 +37,10 @@ const PRIOR_AT_MOST: f64 = 20.0;
 /// A prior is left alone where these rebuilds' variance is larger than it in a way that chance makes
 /// less often than this.
 const PRIOR_DOUBTED: f64 = 0.05;
+/// Deviations of logarithms below this are what arithmetic leaves of none.
+const ROUNDING: f64 = 1e-12;
+/// Walsh averages up to which a list of them is faster than finding one without.
+const LISTED: usize = 2000;
 
 /// How a bootstrap is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +105,18 @@ pub fn hodges_lehmann(values: &[f64]) -> Option<f64> {
 
 fn of_sorted(sorted: &[f64]) -> f64 {
     let averages = sorted.len() * (sorted.len() + 1) / 2;
+    if averages <= LISTED {
+        let mut all = Vec::with_capacity(averages);
+        for (i, a) in sorted.iter().enumerate() {
+            all.extend(sorted[i..].iter().map(|b| a.midpoint(*b)));
+        }
+        let (below, upper, _) = all.select_nth_unstable_by(averages / 2, f64::total_cmp);
+        let upper = *upper;
+        return match averages % 2 {
+            1 => upper,
+            _ => below.iter().copied().fold(f64::NEG_INFINITY, f64::max).midpoint(upper),
+        };
+    }
     super::change::middle(averages, |k| ranks::walsh(sorted, k))
 }
 
@@ -155,7 +171,7 @@ pub fn shift(candidate: &[Vec<f64>], baseline: &[Vec<f64>], how: Resampling) -> 
                 });
                 difference(&c, &b)
             });
-            deviation(&values.collect::<Vec<_>>())
+            deviation(&values.map(|v| (v, 1.0)).collect::<Vec<_>>())
         };
         let within = draw(false) * (n as f64 / (n as f64 - 1.0)).sqrt();
         match whole {
@@ -217,7 +233,7 @@ fn within(
         })
         .collect();
     let values = (0..resamples).map(|_| estimator(&resampled_within(&moved, rng)));
-    let deviation = deviation(&values.collect::<Vec<_>>());
+    let deviation = deviation(&values.map(|v| (v, 1.0)).collect::<Vec<_>>());
     // A resample of m values has (m - 1) / m of their variance.
     let n: usize = clusters.iter().map(Vec::len).sum();
     let lost = n.saturating_sub(clusters.len()).max(1) as f64;
@@ -253,10 +269,7 @@ fn between(
             weighted.extend(of(&picks).map(|v| (v, 1.0)));
         }
     }
-    let total: f64 = weighted.iter().map(|w| w.1).sum();
-    let mean = weighted.iter().map(|(v, w)| v * w).sum::<f64>() / total;
-    let variance = weighted.iter().map(|(v, w)| w * (v - mean).powi(2)).sum::<f64>() / total;
-    Some((variance * g as f64 / (g as f64 - 1.0)).sqrt())
+    Some(deviation(&weighted) * (g as f64 / (g as f64 - 1.0)).sqrt())
 }
 
 /// In how many orders these picks can be drawn: a multinomial coefficient.
@@ -288,12 +301,14 @@ fn difference(c: &[f64], b: &[f64]) -> f64 {
     super::change::middle(c.len() * b.len(), |k| ranks::difference(c, b, k))
 }
 
-fn deviation(values: &[f64]) -> f64 {
-    // Summed from the median: of identical values nothing is left over.
-    let centre = median(values).unwrap_or(0.0);
-    let n = values.len() as f64;
-    let mean = centre + values.iter().map(|v| v - centre).sum::<f64>() / n;
-    (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt()
+/// The standard deviation of weighted values; of what differs by rounding alone it is none.
+fn deviation(values: &[(f64, f64)]) -> f64 {
+    // Counted from the first: of identical values nothing is left over.
+    let first = values.first().map_or(0.0, |v| v.0);
+    let total: f64 = values.iter().map(|v| v.1).sum();
+    let mean = first + values.iter().map(|(v, w)| (v - first) * w).sum::<f64>() / total;
+    let variance = values.iter().map(|(v, w)| w * (v - mean).powi(2)).sum::<f64>() / total;
+    Some(variance.sqrt()).filter(|d| *d > ROUNDING).unwrap_or(0.0)
 }
 
 /// The t below which a share of `probability` lies.

@@ -1,11 +1,15 @@
 //! The machine, its kernel, and the provider netns.
 
 use super::Check;
-use crate::cluster::{
-    Provider,
-    netns::{self, NetnsProvider, Owner},
+use crate::{
+    calibration,
+    cluster::{
+        Provider,
+        netns::{self, NetnsProvider, Owner},
+    },
 };
 use anyhow::Result;
+use cnibench_model::Environment;
 
 const MACHINE: &str = "machine";
 const FEATURES: &str = "kernel features (each tried in a scratch namespace)";
@@ -30,6 +34,7 @@ pub(super) async fn checks(privilege: Result<bool, String>) -> Result<Vec<Check>
         Check::new(MACHINE, "kernel", Ok(kernel)),
         Check::new(MACHINE, "cpus", cpus),
         Check::new(MACHINE, "privilege", rights),
+        Check::new(MACHINE, "calibration", calibrated(&environment)),
     ];
     let offers = if privilege.is_ok() {
         for capability in netns::capabilities::capabilities().await {
@@ -44,4 +49,10 @@ pub(super) async fn checks(privilege: Result<bool, String>) -> Result<Vec<Check>
         Check::new(CNIS, &offer.name, offer.missing.map_or(Ok(offer.description), Err))
     }));
     Ok(checks)
+}
+
+/// Is there a noise floor of this host?
+fn calibrated(environment: &Environment) -> Result<String, String> {
+    let found = calibration::find(None).map_err(|e| format!("{e:#}"))?;
+    calibration::state(found.as_ref(), environment)
 }

@@ -96,15 +96,17 @@ impl Sysctl {
         let tried = namespace::scratch(|| {
             let (own, stat) = match open_path(&key) {
                 Ok(found) => found,
-                Err(_) if host.is_ok() => return Ok(Err(format!(
-                    "{name} is the whole machine's, not a network namespace's: it is not touched"
-                ))),
+                Err(_) if host.is_ok() => {
+                    return Ok(Err(format!(
+                        "{name} is the whole machine's, not a network namespace's: it is not touched"
+                    )));
+                }
                 Err(_) => return Ok(Err(format!("{name}: this kernel has no such key"))),
             };
             // A key that namespaces share is one file, one of each namespace another (proc_sys_compare).
-            let shared = host.as_ref().is_ok_and(|(_, there)| {
-                (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino)
-            });
+            let shared = host
+                .as_ref()
+                .is_ok_and(|(_, there)| (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino));
             // What is the machine's can be read only (ensure_safe_net_sysctl).
             let sealed = stat.st_mode & 0o222 == 0;
             drop(own);
@@ -184,8 +186,7 @@ mod tests {
 
     #[test]
     fn a_spec_is_parted_from_its_sysctls() {
-        let spec: CniSpec =
-            "x:mtu=9,sysctl.net.ipv4.tcp_rmem=4096 8192 16384".parse().unwrap();
+        let spec: CniSpec = "x:mtu=9,sysctl.net.ipv4.tcp_rmem=4096 8192 16384".parse().unwrap();
         assert_eq!(without(&spec).to_string(), "x:mtu=9");
         let list = of(&spec).unwrap();
         assert_eq!(list.len(), 1);

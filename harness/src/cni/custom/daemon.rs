@@ -50,12 +50,13 @@ impl Daemon {
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
         let said = Arc::new(Mutex::new(Tail::default()));
         let kept = said.clone();
-        let reader = std::thread::Builder::new().name("daemon's output".to_owned()).spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(n @ 1..) = pipe.read(&mut buffer) {
-                kept.lock().unwrap_or_else(PoisonError::into_inner).push(&buffer[..n]);
-            }
-        })?;
+        let reader =
+            std::thread::Builder::new().name("daemon's output".to_owned()).spawn(move || {
+                let mut buffer = [0; 4096];
+                while let Ok(n @ 1..) = pipe.read(&mut buffer) {
+                    kept.lock().unwrap_or_else(PoisonError::into_inner).push(&buffer[..n]);
+                }
+            })?;
         Ok(Self { child, pidfd, said, reader, over: None })
     }
 
@@ -190,7 +191,8 @@ mod tests {
     fn its_children_end_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let pid = dir.path().join("pid");
-        let daemon = shell(&format!("sleep 600 & echo $! > {}.new; mv {0}.new {0}; wait", pid.display()));
+        let daemon =
+            shell(&format!("sleep 600 & echo $! > {}.new; mv {0}.new {0}; wait", pid.display()));
         while !pid.exists() {
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -206,8 +206,7 @@ pub fn parse(file: &Path, text: &str, underlay: u32) -> Result<File, SuiteError>
     }
     let private = raw.private.iter().map(|d| private(&source, d)).collect::<Result<_, _>>()?;
     let daemon = raw.daemon.as_ref().map(|d| daemon(&source, d)).transpose()?;
-    let teardown =
-        raw.teardown.as_ref().map(|t| source.steps(t.get_ref(), 5)).transpose()?;
+    let teardown = raw.teardown.as_ref().map(|t| source.steps(t.get_ref(), 5)).transpose()?;
     let stop = daemon.as_ref().map_or(Duration::ZERO, |d| d.stop);
     if let (Some(at), Some(steps)) = (&raw.teardown, &teardown)
         && stop + steps.timeout > MOST_TEARDOWN
@@ -310,8 +309,9 @@ fn wrapping(source: &Source<'_>, raw: &RawEncryption) -> Result<Wrapping, SuiteE
     match text.strip_prefix("udp:").map(str::parse) {
         Some(Ok(port @ 1..)) => Ok(Wrapping::Udp([port].into())),
         None if text == "esp" => Ok(Wrapping::Esp),
-        _ => Err(source
-            .error(&raw.wrapping, format!("{text:?}: expected \"esp\" or \"udp:PORT\""))),
+        _ => {
+            Err(source.error(&raw.wrapping, format!("{text:?}: expected \"esp\" or \"udp:PORT\"")))
+        }
     }
 }
 
@@ -340,12 +340,18 @@ mod tests {
         assert_eq!((file.chain.mtu, file.chain.routes), (1400, Routes::Node));
         let daemon = file.daemon.unwrap();
         assert_eq!(daemon.command, [file.folder.join("./agent").display().to_string()]);
-        assert_eq!((daemon.timeout, daemon.stop), (Duration::from_millis(500), Duration::from_secs(4)));
+        assert_eq!(
+            (daemon.timeout, daemon.stop),
+            (Duration::from_millis(500), Duration::from_secs(4))
+        );
         assert_eq!(file.setup.unwrap().commands[0], ["ip", "link"]);
         assert_eq!(file.wrapping, Some(Wrapping::Udp([51820].into())));
         assert_eq!((file.env["MODE"].as_str(), file.refuse), ("fast", vec![Placement::PodService]));
         let plain = read("").unwrap();
-        assert_eq!((plain.chain.mtu, plain.chain.routes, plain.daemon.is_none()), (1500, Routes::None, true));
+        assert_eq!(
+            (plain.chain.mtu, plain.chain.routes, plain.daemon.is_none()),
+            (1500, Routes::None, true)
+        );
     }
 
     #[test]
@@ -356,7 +362,10 @@ mod tests {
             ("[setup]\ncommands = [[]]\n", "x.toml:4:13: a command has at least"),
             ("[setup]\ncommands = [[\"./no\"]]\n", "no is no file"),
             ("[daemon]\ncommand = [\"a\"]\n", "missing field `ready`"),
-            ("[daemon]\ncommand = [\"a\"]\nready = [\"a\"]\nstop = \"1m\"\n", "x.toml:6:8: a daemon has at most 9 s"),
+            (
+                "[daemon]\ncommand = [\"a\"]\nready = [\"a\"]\nstop = \"1m\"\n",
+                "x.toml:6:8: a daemon has at most 9 s",
+            ),
             ("[teardown]\ncommands = []\ntimeout = \"10s\"\n", "may take 9 s together"),
             ("[setup]\ncommands = []\ntimeout = \"soon\"\n", "x.toml:5:11: "),
             ("private = [\"/etc/x\"]\n", "below /run or /var"),

@@ -29,7 +29,10 @@ pub const PROFILE: Profile = Profile {
             name: "path",
             help: "the profile, a TOML file (see scenarios/custom/README.md; required)",
         },
-        Param { name: "mtu", help: "MTU of the pods in bytes (default: the file's, or the underlay's)" },
+        Param {
+            name: "mtu",
+            help: "MTU of the pods in bytes (default: the file's, or the underlay's)",
+        },
         Param { name: "env.NAME", help: "a variable for the file's commands, before its own" },
     ],
     encrypted: false,

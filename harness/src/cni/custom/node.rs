@@ -87,7 +87,9 @@ impl Place {
                         format!("did not end within {} s and was killed", limit.as_secs_f64())
                     }
                     Fault::Interrupted => "was given up before it was done, and killed".to_owned(),
-                    Fault::TooMuch(limit) => format!("printed more than {limit} bytes and was killed"),
+                    Fault::TooMuch(limit) => {
+                        format!("printed more than {limit} bytes and was killed")
+                    }
                     Fault::Start { cause, .. } => format!("could not be started: {cause}"),
                     other => format!("{other:?}"),
                 };
