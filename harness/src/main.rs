@@ -3,7 +3,7 @@
 use clap::Parser;
 use cnibench::{
     cli::{Cli, dispatch},
-    cluster::vm::guest,
+    guest,
 };
 use std::process::ExitCode;
 

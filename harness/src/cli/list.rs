@@ -106,10 +106,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
 
 fn provider_line(provider: ProviderKind) -> String {
     match provider {
-        ProviderKind::Netns
-        | ProviderKind::Vm
-        | ProviderKind::Kind
-        | ProviderKind::Kubeconfig => provider.describe().to_owned(),
+        ProviderKind::Netns | ProviderKind::Vm | ProviderKind::Kind | ProviderKind::Kubeconfig => {
+            provider.describe().to_owned()
+        }
         _ => format!("{} Not in this release.", provider.describe()),
     }
 }

@@ -18,7 +18,7 @@ mod reference;
 mod report;
 mod run;
 
-use crate::cluster::vm::{guest, machine};
+use crate::{cluster::vm::machine, guest};
 use clap::{Parser, Subcommand, ValueEnum};
 use cnibench_model::{Gate, GateOutcome};
 use std::process::ExitCode;

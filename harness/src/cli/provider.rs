@@ -89,7 +89,9 @@ impl Chosen {
                 let provider = KindProvider::new(owner, options, pods, asked.demand.clone())?;
                 Ok(Self::Kind(Box::new(provider)))
             }
-            kind => bail!("provider {kind} is not in this release; netns, vm, kind and kubeconfig are"),
+            kind => {
+                bail!("provider {kind} is not in this release; netns, vm, kind and kubeconfig are")
+            }
         }
     }
 

@@ -9,10 +9,15 @@ pub mod owner;
 pub mod static_binary;
 pub mod vm;
 
-use crate::{exec::Link, probe::Sights};
+use crate::{
+    exec::Link,
+    probe::Sights,
+    runner::{Slot, TrialError},
+};
 use async_trait::async_trait;
 use cnibench_model::{
-    CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProviderKind, Surroundings,
+    Case, CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProviderKind,
+    Surroundings, Trial,
 };
 use cnibench_probes::datapath::Counters;
 use serde::{Deserialize, Serialize};
@@ -169,6 +174,13 @@ pub trait Cluster: Send + Sync {
     /// It does not come back.
     async fn mend(&mut self) -> anyhow::Result<Option<String>> {
         Ok(None)
+    }
+
+    /// Measures once, where the cluster has its own controller to do so; none where this one starts the
+    /// agents.
+    async fn conduct(&self, case: &Case, slot: Slot) -> Option<Result<Trial, TrialError>> {
+        let _ = (case, slot);
+        None
     }
 
     /// Starts `cnibench agent` in a place that [`ends`](Self::ends) named.

@@ -126,7 +126,18 @@ pub const IPSEC: Profile = Profile {
     params: &[],
     encrypted: true,
     automatic: true,
-    modules: &["esp4", "esp6", "xfrm_user", "seqiv", "gcm", "aesni_intel", "nft_ct", "nft_masq", "nft_nat", "nft_chain_nat"],
+    modules: &[
+        "esp4",
+        "esp6",
+        "xfrm_user",
+        "seqiv",
+        "gcm",
+        "aesni_intel",
+        "nft_ct",
+        "nft_masq",
+        "nft_nat",
+        "nft_chain_nat",
+    ],
     check: |_| {
         Err(missing(
             capabilities::ESP,

@@ -1,28 +1,15 @@
-//! The controller's end of a guest's console: questions with answers, and links to its processes.
+//! The controller's end of a guest's console: a question, and its answer.
 
 use super::{
     machine::{Event, Machine},
-    wire::{Answer, Ask, CHUNK, CONTROL, Frame, Kind, ModuleState, Refusal, VERSION},
-};
-use crate::{
-    cluster::Place,
-    exec::{Link, Process},
+    wire::{Answer, Ask, ModuleState, Refusal, VERSION},
 };
 use anyhow::{anyhow, bail};
-use async_trait::async_trait;
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
     sync::{
-        Mutex as AsyncMutex,
-        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        Mutex,
+        mpsc::{UnboundedReceiver, unbounded_channel},
         watch,
     },
     time::timeout,
@@ -37,20 +24,13 @@ pub struct Hello {
     pub unloaded: Vec<ModuleState>,
 }
 
-/// A guest that answers.
+/// A guest that answers. While nothing is asked, it is held where it is.
 pub struct Console {
     machine: Machine,
-    answers: AsyncMutex<UnboundedReceiver<Answer>>,
-    channels: Arc<Mutex<HashMap<u32, Sinks>>>,
-    next: AtomicU32,
+    answers: Mutex<UnboundedReceiver<Box<Answer>>>,
     gone: watch::Receiver<Option<String>>,
-}
-
-/// Where what comes from a process goes to.
-struct Sinks {
-    output: UnboundedSender<Vec<u8>>,
-    errors: UnboundedSender<Vec<u8>>,
-    ended: watch::Sender<Option<String>>,
+    /// Is the guest held between questions? One with a clock that goes on meanwhile is not.
+    hold: bool,
 }
 
 impl Console {
@@ -60,42 +40,60 @@ impl Console {
     /// It did not in this time, or ended, or is of another version.
     pub async fn open(
         machine: Machine,
-        events: UnboundedReceiver<Event>,
+        mut events: UnboundedReceiver<Event>,
         patience: Duration,
-    ) -> anyhow::Result<(Arc<Self>, Hello)> {
+        hold: bool,
+    ) -> anyhow::Result<(Self, Hello)> {
         let (answered, answers) = unbounded_channel();
         let (gone_is, gone) = watch::channel(None);
-        let channels = Arc::new(Mutex::new(HashMap::new()));
-        tokio::spawn(dispatch(events, answered, Arc::clone(&channels), gone_is));
-        let answers = AsyncMutex::new(answers);
-        let console = Arc::new(Self { machine, answers, channels, next: AtomicU32::new(1), gone });
-        let hello = console.answer(patience).await.map_err(|e| e.context("the guest did not boot"))?;
-        let Answer::Hello { version, kernel, modules } = hello else {
-            bail!("the guest began with {hello:?}");
-        };
-        if version != VERSION {
-            bail!("the guest speaks version {version}, this controller {VERSION}");
+        tokio::spawn(async move {
+            let mut why = "the machine's thread ended".to_owned();
+            while let Some(event) = events.recv().await {
+                match event {
+                    Event::Said(answer) => drop(answered.send(answer)),
+                    Event::Gone(text) => why = text,
+                }
+            }
+            gone_is.send_replace(Some(why));
+        });
+        let console = Self { machine, answers: Mutex::new(answers), gone, hold };
+        let mut answers = console.answers.lock().await;
+        let hello = console.answer(&mut answers, patience).await;
+        drop(answers);
+        match hello.map_err(|e| e.context("the guest did not boot"))? {
+            Answer::Hello { version: VERSION, kernel, modules } => {
+                console.machine.hold(hold);
+                Ok((console, Hello { kernel, unloaded: modules }))
+            }
+            Answer::Hello { version, .. } => {
+                bail!("the guest speaks version {version}, this controller {VERSION}")
+            }
+            other => bail!("the guest began with {other:?}"),
         }
-        Ok((console, Hello { kernel, unloaded: modules }))
     }
 
     /// Asks, and waits for the answer.
     ///
     /// # Errors
     /// It came not in this time, or never will; [`Answer::Refused`] is an answer.
-    pub async fn ask(&self, ask: &Ask, patience: Duration) -> anyhow::Result<Answer> {
+    pub async fn ask(&self, ask: Ask, patience: Duration) -> anyhow::Result<Answer> {
         let mut answers = self.answers.lock().await;
-        // To an earlier question that was given up.
+        // A question that was given up (a run was interrupted) leaves its answer.
         while answers.try_recv().is_ok() {}
-        self.machine.send(Frame::control(ask)?);
-        self.answer_from(&mut answers, patience).await
+        self.machine.hold(false);
+        self.machine.send(ask);
+        let answer = self.answer(&mut answers, patience).await;
+        if self.hold {
+            self.machine.hold(true);
+        }
+        answer
     }
 
     /// [`ask`](Self::ask) where only [`Answer::Done`] is an answer.
     ///
     /// # Errors
     /// As there, or the refusal.
-    pub async fn done(&self, ask: &Ask, patience: Duration) -> Result<(), Refusal> {
+    pub async fn done(&self, ask: Ask, patience: Duration) -> Result<(), Refusal> {
         match self.ask(ask, patience).await? {
             Answer::Done => Ok(()),
             Answer::Refused { why } => Err(why),
@@ -103,30 +101,24 @@ impl Console {
         }
     }
 
-    async fn answer(&self, patience: Duration) -> anyhow::Result<Answer> {
-        let mut answers = self.answers.lock().await;
-        self.answer_from(&mut answers, patience).await
-    }
-
-    async fn answer_from(
+    async fn answer(
         &self,
-        answers: &mut UnboundedReceiver<Answer>,
+        answers: &mut UnboundedReceiver<Box<Answer>>,
         patience: Duration,
     ) -> anyhow::Result<Answer> {
         match timeout(patience, answers.recv()).await {
-            Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(anyhow!("{}", self.last_words().unwrap_or_default())),
+            Ok(Some(answer)) => Ok(*answer),
+            Ok(None) => {
+                self.off().await;
+                Err(anyhow!("{}", self.last_words().unwrap_or_default()))
+            }
             Err(_) => {
                 // One that does not answer now would answer the next question with this one's answer.
                 self.machine.kill();
+                self.off().await;
                 let waited = patience.as_secs_f64();
-                let log = self.machine.log();
-                let last: Vec<&str> = log.lines().rev().take(6).collect();
-                let last: Vec<&str> = last.into_iter().rev().collect();
-                bail!(
-                    "the guest did not answer within {waited:.0} s and was switched off; its last messages:\n{}",
-                    last.join("\n")
-                )
+                let last = self.last_words().unwrap_or_default();
+                bail!("the guest did not answer within {waited:.0} s and was switched off: {last}")
             }
         }
     }
@@ -145,139 +137,5 @@ impl Console {
     /// Switches the machine off at once.
     pub fn kill(&self) {
         self.machine.kill();
-    }
-
-    /// Starts an agent in a place of the guest.
-    ///
-    /// # Errors
-    /// Why it could not be started.
-    pub async fn enter(self: &Arc<Self>, place: &Place, patience: Duration) -> anyhow::Result<Link> {
-        let channel = self.next.fetch_add(1, Ordering::Relaxed);
-        let (output_in, output) = pipe();
-        let (errors_in, errors) = pipe();
-        let (ended, has_ended) = watch::channel(None);
-        let sinks = Sinks { output: output_in, errors: errors_in, ended };
-        if let Ok(mut channels) = self.channels.lock() {
-            channels.insert(channel, sinks);
-        }
-        let ask = Ask::Enter { place: place.clone(), channel };
-        if let Err(why) = self.done(&ask, patience).await {
-            if let Ok(mut channels) = self.channels.lock() {
-                channels.remove(&channel);
-            }
-            return Err(anyhow!(crate::cluster::ClusterError::from(why)));
-        }
-        let (input, mut typed) = duplex(CHUNK);
-        let console = Arc::clone(self);
-        tokio::spawn(async move {
-            let mut buffer = vec![0; CHUNK];
-            while let Ok(read @ 1..) = typed.read(&mut buffer).await {
-                console.to(channel, Kind::Input, buffer[..read].to_vec());
-            }
-            console.to(channel, Kind::Input, Vec::new());
-        });
-        let process = Remote { channel, ended: has_ended, console: Arc::clone(self) };
-        Ok(Link {
-            input: Box::new(input),
-            output: Box::new(output),
-            errors: Box::new(errors),
-            process: Box::new(process),
-        })
-    }
-
-    fn to(&self, channel: u32, kind: Kind, payload: Vec<u8>) {
-        self.machine.send(Frame { channel, kind, payload });
-    }
-}
-
-/// A pipe whose near end never waits: the dispatcher must not stand still for one slow reader.
-fn pipe() -> (UnboundedSender<Vec<u8>>, DuplexStream) {
-    let (sender, mut receiver) = unbounded_channel::<Vec<u8>>();
-    let (mut near, far) = duplex(CHUNK);
-    tokio::spawn(async move {
-        while let Some(bytes) = receiver.recv().await {
-            if near.write_all(&bytes).await.is_err() {
-                return;
-            }
-        }
-    });
-    (sender, far)
-}
-
-async fn dispatch(
-    mut events: UnboundedReceiver<Event>,
-    answers: UnboundedSender<Answer>,
-    channels: Arc<Mutex<HashMap<u32, Sinks>>>,
-    gone: watch::Sender<Option<String>>,
-) {
-    let mut why = "the machine's thread ended".to_owned();
-    while let Some(event) = events.recv().await {
-        match event {
-            Event::Gone(text) => {
-                why = text;
-                break;
-            }
-            Event::Frame(frame) if frame.channel == CONTROL => {
-                match serde_json::from_slice(&frame.payload) {
-                    Ok(answer) => {
-                        let _ = answers.send(answer);
-                    }
-                    Err(e) => {
-                        let why = anyhow!("an answer that cannot be read: {e}").into();
-                        let _ = answers.send(Answer::Refused { why });
-                    }
-                }
-            }
-            Event::Frame(frame) => {
-                let Ok(mut channels) = channels.lock() else { continue };
-                let Some(sinks) = channels.get(&frame.channel) else { continue };
-                match frame.kind {
-                    Kind::Output => drop(sinks.output.send(frame.payload)),
-                    Kind::Errors => drop(sinks.errors.send(frame.payload)),
-                    Kind::Ended => {
-                        let how = String::from_utf8_lossy(&frame.payload).into_owned();
-                        sinks.ended.send_replace(Some(how));
-                        channels.remove(&frame.channel);
-                    }
-                    Kind::Control | Kind::Input | Kind::Kill => {}
-                }
-            }
-        }
-    }
-    gone.send_replace(Some(why.clone()));
-    if let Ok(mut channels) = channels.lock() {
-        for (_, sinks) in channels.drain() {
-            sinks.ended.send_replace(Some(why.clone()));
-        }
-    }
-}
-
-/// A process in the guest. Dropped, it is killed.
-struct Remote {
-    channel: u32,
-    ended: watch::Receiver<Option<String>>,
-    console: Arc<Console>,
-}
-
-#[async_trait]
-impl Process for Remote {
-    async fn wait(&mut self) -> String {
-        match self.ended.wait_for(Option::is_some).await {
-            Ok(how) => how.clone().unwrap_or_default(),
-            Err(_) => "the guest is gone".to_owned(),
-        }
-    }
-
-    async fn kill(&mut self) {
-        self.console.to(self.channel, Kind::Kill, Vec::new());
-        self.wait().await;
-    }
-}
-
-impl Drop for Remote {
-    fn drop(&mut self) {
-        if self.ended.borrow().is_none() {
-            self.console.to(self.channel, Kind::Kill, Vec::new());
-        }
     }
 }

@@ -55,7 +55,8 @@ impl Kernel {
             );
         }
         let parent = || Some(image.parent()?.file_name()?.to_string_lossy().into_owned());
-        let in_cache = file == "vmlinuz" && image.parent().is_some_and(|p| p.join("modules").exists());
+        let in_cache =
+            file == "vmlinuz" && image.parent().is_some_and(|p| p.join("modules").exists());
         let name = version.or_else(|| parent().filter(|_| in_cache)).unwrap_or(file);
         Ok(Self { image: image.to_owned(), modules: found, name })
     }
@@ -81,7 +82,8 @@ impl Kernel {
             let path = folder.join(name);
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
         };
-        let table = Table::parse(&read("modules.dep")?, &read("modules.builtin").unwrap_or_default());
+        let table =
+            Table::parse(&read("modules.dep")?, &read("modules.builtin").unwrap_or_default());
         let mut order = Order { table: &table, files: Vec::new(), seen: BTreeSet::new() };
         let mut absent = Vec::new();
         for name in wanted {
@@ -101,7 +103,8 @@ impl Kernel {
 
 /// Where [`scripts/fetch-kernel`] puts kernels: `CNIBENCH_KERNELS`, else the user's cache.
 pub fn kernels_folder() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set =
+        |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("CNIBENCH_KERNELS").or_else(|| {
         let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
         Some(cache.join("cnibench/kernels"))
@@ -110,9 +113,7 @@ pub fn kernels_folder() -> Option<PathBuf> {
 
 /// Numbers compare as numbers: 6.12 is after 6.9.
 fn version_key(name: &str) -> Vec<(u64, String)> {
-    name.split(['.', '-', '+'])
-        .map(|part| (part.parse().unwrap_or(0), part.to_owned()))
-        .collect()
+    name.split(['.', '-', '+']).map(|part| (part.parse().unwrap_or(0), part.to_owned())).collect()
 }
 
 /// What `modules.dep` says: for each file those that it needs.

@@ -4,10 +4,15 @@
 //! console for the controller, a virtio port, is its standard input and output. So nothing of a machine
 //! is in a file. It dies with the thread that started it: also when this process is killed.
 
-use super::{initramfs::Initramfs, kernel::Kernel, wire::Frame};
+use super::{
+    initramfs::Initramfs,
+    kernel::Kernel,
+    wire::{self, Answer, Ask},
+};
 use crate::exec::local;
 use anyhow::{Context as _, anyhow, bail};
 use cnibench_model::Clock;
+use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 use std::{
     ffi::OsString,
     io::BufReader,
@@ -21,7 +26,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// The program, found on PATH.
 pub const QEMU: &str = "qemu-system-x86_64";
-/// The name of the port that carries frames.
+/// The name of the port that carries questions and answers.
 pub const PORT: &str = "cnibench";
 /// How much of the guest's messages is kept.
 const KEPT: usize = 64 << 10;
@@ -55,16 +60,16 @@ pub enum Acceleration {
 /// What a machine tells.
 #[derive(Debug)]
 pub enum Event {
-    /// The guest sent a frame.
-    Frame(Frame),
-    /// The machine is off, or speaks no frames any more; the text says why, with the guest's last
+    /// The guest said something.
+    Said(Box<Answer>),
+    /// The machine is off, or cannot be understood any more; the text says why, with the guest's last
     /// messages.
     Gone(String),
 }
 
 /// A running machine. Dropped, it is off.
 pub struct Machine {
-    frames: mpsc::Sender<Frame>,
+    asks: mpsc::Sender<Ask>,
     child: Arc<Mutex<Option<Child>>>,
     log: Arc<Mutex<Vec<u8>>>,
 }
@@ -82,7 +87,7 @@ impl Machine {
         let arguments = arguments(kernel, &initramfs.path(), shape);
         tracing::debug!(?arguments, "{QEMU}");
         let (events, from_guest) = unbounded_channel();
-        let (frames, to_guest) = mpsc::channel::<Frame>();
+        let (asks, to_guest) = mpsc::channel::<Ask>();
         let child = Arc::new(Mutex::new(None));
         let log = Arc::new(Mutex::new(Vec::new()));
         let (started, has_started) = mpsc::channel();
@@ -99,12 +104,24 @@ impl Machine {
             watch(machine, &kept, &messages, to_guest, &events, &started);
         })?;
         has_started.recv().context("the thread of the machine ended")??;
-        Ok((Self { frames, child, log }, from_guest))
+        Ok((Self { asks, child, log }, from_guest))
     }
 
-    /// Sends a frame. To a machine that is off nothing is sent.
-    pub fn send(&self, frame: Frame) {
-        let _ = self.frames.send(frame);
+    /// Sends a question. To a machine that is off nothing is sent.
+    pub fn send(&self, ask: Ask) {
+        let _ = self.asks.send(ask);
+    }
+
+    /// Stops the machine where it is, or lets it go on. One whose clock counts instructions takes no
+    /// notice; while it waits for a question it would only count how it waits, as fast as a CPU can.
+    pub fn hold(&self, hold: bool) {
+        let signal = if hold { Signal::STOP } else { Signal::CONT };
+        if let Ok(child) = self.child.lock()
+            && let Some(id) = child.as_ref().and_then(|c| Pid::from_raw(c.id().cast_signed()))
+        {
+            // One that is off cannot be held; it is a zombie until it is waited for, so the id is its own.
+            let _ = kill_process(id, signal);
+        }
     }
 
     /// The guest's messages so far.
@@ -142,7 +159,6 @@ fn spawn(arguments: &[OsString]) -> anyhow::Result<Child> {
 /// # Errors
 /// QEMU cannot be started.
 pub fn become_machine(arguments: &[OsString]) -> anyhow::Result<()> {
-    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     let parent = getppid();
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if getppid() != parent {
@@ -158,7 +174,7 @@ fn watch(
     mut machine: Child,
     kept: &Mutex<Option<Child>>,
     log: &Arc<Mutex<Vec<u8>>>,
-    to_guest: mpsc::Receiver<Frame>,
+    to_guest: mpsc::Receiver<Ask>,
     events: &UnboundedSender<Event>,
     started: &mpsc::Sender<anyhow::Result<()>>,
 ) {
@@ -175,25 +191,25 @@ fn watch(
     let reader = thread::spawn(move || keep(messages, &logged));
     thread::spawn(move || {
         let mut input = input;
-        for frame in to_guest {
-            if frame.write(&mut input).is_err() {
+        for ask in to_guest {
+            if wire::write(&ask, &mut input).is_err() {
                 return;
             }
         }
     });
     let mut output = BufReader::new(output);
     let why = loop {
-        match Frame::read(&mut output) {
-            Ok(Some(frame)) => {
-                let _ = events.send(Event::Frame(frame));
+        match wire::read(&mut output) {
+            Ok(Some(answer)) => {
+                let _ = events.send(Event::Said(Box::new(answer)));
             }
             Ok(None) => break None,
             Err(e) => break Some(e.to_string()),
         }
     };
-    let status = kept.lock().ok().and_then(|mut kept| {
-        let child = kept.as_mut()?;
-        // What does not speak frames any more is of no use.
+    // Taken out: once it was waited for, its id may be another's.
+    let status = kept.lock().ok().and_then(|mut kept| kept.take()).and_then(|mut child| {
+        // What cannot be understood any more is of no use.
         if why.is_some() {
             let _ = child.kill();
         }
@@ -218,7 +234,12 @@ fn epitaph(why: Option<String>, status: Option<ExitStatus>, log: &str) -> String
         // After a panic come registers; what led to it is before.
         let panic = lines.iter().position(|l| l.contains("Kernel panic"));
         let end = panic.map_or(lines.len(), |at| at + 1);
-        said.push_str(&lines[end.saturating_sub(SHOWN)..end].iter().map(|l| format!("    {l}\n")).collect::<String>());
+        said.push_str(
+            &lines[end.saturating_sub(SHOWN)..end]
+                .iter()
+                .map(|l| format!("    {l}\n"))
+                .collect::<String>(),
+        );
         said.truncate(said.trim_end().len());
     }
     said
@@ -252,7 +273,9 @@ fn arguments(kernel: &Kernel, initramfs: &Path, shape: &Shape) -> Vec<OsString> 
     let mut push = |words: &[&str]| all.extend(words.iter().map(OsString::from));
     push(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
     match shape.acceleration {
-        Acceleration::Kvm => push(&["-M", "q35,hpet=off,vmport=off", "-accel", "kvm", "-cpu", "host"]),
+        Acceleration::Kvm => {
+            push(&["-M", "q35,hpet=off,vmport=off", "-accel", "kvm", "-cpu", "host"])
+        }
         Acceleration::Emulation => {
             // What these guard against does not exist in an emulated CPU, and costs.
             append.push_str(" mitigations=off");
@@ -291,8 +314,8 @@ mod tests {
     #[test]
     fn an_end_shows_the_last_messages() {
         let log = (0..30).map(|i| format!("line {i}\r\n\r\n")).collect::<String>();
-        let said = epitaph(Some("not a frame".to_owned()), None, &log);
-        assert!(said.contains("console broke: not a frame"), "{said}");
+        let said = epitaph(Some("not JSON".to_owned()), None, &log);
+        assert!(said.contains("console broke: not JSON"), "{said}");
         assert!(said.contains("line 18") && said.ends_with("line 29"), "{said}");
         assert!(!said.contains("line 17"), "{said}");
         let panicked = log.replace("line 20", "Kernel panic - not syncing");

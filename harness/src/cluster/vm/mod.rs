@@ -7,13 +7,12 @@
 mod cluster;
 mod console;
 mod cpio;
-pub mod guest;
-mod initramfs;
+pub(crate) mod initramfs;
 pub mod kernel;
 pub mod machine;
 mod options;
 mod provider;
-mod wire;
+pub(crate) mod wire;
 
 pub use options::VmOptions;
 pub use provider::{VmProvider, kernel as chosen_kernel, offers, qemu};

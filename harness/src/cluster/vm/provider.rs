@@ -72,7 +72,7 @@ impl VmProvider {
     }
 
     /// Boots a guest that has these modules.
-    async fn boot(&self, initramfs: &Initramfs) -> anyhow::Result<(Arc<Console>, Hello)> {
+    async fn boot(&self, initramfs: &Initramfs) -> anyhow::Result<(Console, Hello)> {
         let acceleration = *self
             .acceleration
             .get_or_init(|| async {
@@ -85,7 +85,8 @@ impl VmProvider {
             .await;
         let shape = self.shape(acceleration);
         let (machine, events) = Machine::start(&self.kernel, initramfs, &shape)?;
-        Console::open(machine, events, BOOT).await
+        let hold = shape.clock == Clock::Instructions;
+        Console::open(machine, events, BOOT, hold).await
     }
 
     /// Does a guest boot so? A device that opens is no proof.
@@ -94,7 +95,7 @@ impl VmProvider {
         let Ok((machine, events)) = Machine::start(&self.kernel, initramfs, &shape) else {
             return false;
         };
-        match Console::open(machine, events, KVM_BOOT).await {
+        match Console::open(machine, events, KVM_BOOT, false).await {
             Ok((console, _)) => {
                 console.kill();
                 console.off().await;
@@ -145,7 +146,7 @@ impl Provider for VmProvider {
         let (console, hello) = self.boot(&initramfs).await?;
         let ask = Ask::Up { index: 0, cni: cni.clone(), topology: topology.clone() };
         tracing::debug!(index, kernel = hello.kernel, "the guest has booted");
-        match console.ask(&ask, PATIENCE).await? {
+        match console.ask(ask, PATIENCE).await? {
             Answer::Up { info, notes, ends } => {
                 let mut info = *info;
                 info.details.insert(0, self.detail(&hello));
@@ -234,7 +235,9 @@ pub fn qemu() -> anyhow::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join(QEMU)).find(|f| f.is_file());
     found.with_context(|| {
-        format!("no {QEMU} on PATH: install QEMU (on Debian and Ubuntu the package qemu-system-x86)")
+        format!(
+            "no {QEMU} on PATH: install QEMU (on Debian and Ubuntu the package qemu-system-x86)"
+        )
     })
 }
 

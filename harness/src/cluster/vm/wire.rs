@@ -1,112 +1,48 @@
-//! What crosses the console between controller and guest: frames, each of one channel.
+//! What crosses the console between controller and guest: questions and answers, a line of JSON each.
 //!
-//! Channel 0 carries questions and answers as JSON; every other one is the standard input, output and
-//! error of one process in the guest. Owns the bytes on the wire; both ends use it.
+//! A whole trial is one question, so that nothing comes into a guest while it measures. Owns the words
+//! and the lines; both ends use it.
 
-use crate::cluster::{ClusterError, CniOffer, Ends, Place, StateError, Topology};
+use crate::{
+    cluster::{ClusterError, CniOffer, Ends, StateError, Topology},
+    runner::{Broken, Slot, TrialError},
+};
 use anyhow::anyhow;
-use cnibench_model::{CniInfo, CniSpec, Placement, Proof, Surroundings};
-use serde::{Deserialize, Serialize};
-use std::io::{self, Read, Write};
+use cnibench_model::{Case, CniInfo, CniSpec, Placement, Proof, Surroundings, Trial};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::io::{self, BufRead, Write};
 
 /// Raised with every change of what is said here.
 pub const VERSION: u32 = 1;
-/// The channel of questions and answers.
-pub const CONTROL: u32 = 0;
-/// Larger frames are taken for damage.
-const LARGEST: u32 = 64 << 20;
-/// Bytes of a process's output in one frame.
-pub const CHUNK: usize = 32 << 10;
-
-/// What a frame is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// JSON of [`Ask`] or [`Answer`]; channel 0 only.
-    Control,
-    /// To the standard input of the process; empty: its end.
-    Input,
-    /// Of its standard output.
-    Output,
-    /// Of its standard error.
-    Errors,
-    /// It ended; the text says how.
-    Ended,
-    /// It is to be killed.
-    Kill,
+/// Writes one line.
+///
+/// # Errors
+/// Those of writing, or of what cannot be JSON.
+pub fn write(what: &impl Serialize, mut to: impl Write) -> io::Result<()> {
+    let mut line = serde_json::to_vec(what)?;
+    line.push(b'\n');
+    to.write_all(&line)?;
+    to.flush()
 }
 
-impl Kind {
-    const ALL: [Self; 6] =
-        [Self::Control, Self::Input, Self::Output, Self::Errors, Self::Ended, Self::Kill];
+/// Reads one line; None at the end.
+///
+/// # Errors
+/// Those of reading, or a line that is not what is expected; the error shows its beginning.
+pub fn read<T: DeserializeOwned>(mut from: impl BufRead) -> io::Result<Option<T>> {
+    let mut line = Vec::new();
+    if from.read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    let damaged = |e: serde_json::Error| {
+        let begin = String::from_utf8_lossy(&line[..line.len().min(SHOWN)]).into_owned();
+        io::Error::new(io::ErrorKind::InvalidData, format!("{e} in {begin:?}"))
+    };
+    serde_json::from_slice(&line).map(Some).map_err(damaged)
 }
 
-/// One frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
-    /// Whose.
-    pub channel: u32,
-    /// What.
-    pub kind: Kind,
-    /// The bytes.
-    pub payload: Vec<u8>,
-}
-
-impl Frame {
-    /// A frame of channel 0.
-    ///
-    /// # Errors
-    /// What cannot be JSON.
-    pub fn control(what: &impl Serialize) -> serde_json::Result<Self> {
-        Ok(Self { channel: CONTROL, kind: Kind::Control, payload: serde_json::to_vec(what)? })
-    }
-
-    /// Its bytes: length of the payload, channel (little endian, 32 bits each), kind, payload.
-    pub fn bytes(&self) -> Vec<u8> {
-        let kind = Kind::ALL.iter().position(|k| *k == self.kind).unwrap_or_default();
-        let length = u32::try_from(self.payload.len()).unwrap_or(u32::MAX);
-        let mut bytes = Vec::with_capacity(self.payload.len() + HEADER);
-        bytes.extend(length.to_le_bytes());
-        bytes.extend(self.channel.to_le_bytes());
-        bytes.push(u8::try_from(kind).unwrap_or(u8::MAX));
-        bytes.extend(&self.payload);
-        bytes
-    }
-
-    /// Writes it.
-    ///
-    /// # Errors
-    /// Those of writing.
-    pub fn write(&self, mut to: impl Write) -> io::Result<()> {
-        to.write_all(&self.bytes())?;
-        to.flush()
-    }
-
-    /// Reads the next one; None at the end.
-    ///
-    /// # Errors
-    /// Those of reading, an end in the middle, or bytes that are no frame.
-    pub fn read(mut from: impl Read) -> io::Result<Option<Self>> {
-        let mut header = [0; HEADER];
-        if from.read(&mut header[..1])? == 0 {
-            return Ok(None);
-        }
-        from.read_exact(&mut header[1..])?;
-        let word = |at: usize| {
-            u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-        };
-        let (length, channel) = (word(0), word(4));
-        let kind = Kind::ALL.get(usize::from(header[8])).copied();
-        let (Some(kind), true) = (kind, length <= LARGEST) else {
-            let text = format!("not a frame: {header:02x?}");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-        };
-        let mut payload = vec![0; length as usize];
-        from.read_exact(&mut payload)?;
-        Ok(Some(Self { channel, kind, payload }))
-    }
-}
-
-const HEADER: usize = 9;
+/// Bytes of a line that cannot be read that an error shows.
+const SHOWN: usize = 80;
 
 /// What the controller asks; answered in order.
 #[derive(Debug, Serialize, Deserialize)]
@@ -124,8 +60,8 @@ pub enum Ask {
     Prove,
     /// Is the datapath still what came up?
     Inspect,
-    /// Start an agent in a place; its pipes are this channel.
-    Enter { place: Place, channel: u32 },
+    /// Measure once.
+    Measure { case: Box<Case>, slot: Slot },
     /// Take the cluster down.
     Down,
     /// Switch the machine off.
@@ -144,6 +80,8 @@ pub enum Answer {
     Up { info: Box<CniInfo>, notes: Vec<String>, ends: Vec<(Placement, Result<Ends, String>)> },
     /// To [`Ask::Prove`] and [`Ask::Surround`].
     Proofs { proofs: Vec<Proof> },
+    /// To [`Ask::Measure`].
+    Measured { trial: Box<Trial> },
     /// To what has no other answer.
     Done,
     /// It could not be done.
@@ -195,8 +133,37 @@ pub enum Refusal {
     Usage { text: String },
     /// [`StateError::NotOffered`].
     NotOffered { text: String },
+    /// [`TrialError::Broken`].
+    Broken { short: String, text: String },
+    /// [`TrialError::ClusterDead`].
+    Dead { short: String, text: String },
     /// Everything else.
     Failed { text: String },
+}
+
+impl From<TrialError> for Refusal {
+    fn from(error: TrialError) -> Self {
+        match error {
+            TrialError::NotOffered(text) => Self::NotOffered { text },
+            TrialError::Broken(Broken { short, reason }) => Self::Broken { short, text: reason },
+            TrialError::ClusterDead(Broken { short, reason }) => Self::Dead { short, text: reason },
+        }
+    }
+}
+
+impl From<Refusal> for TrialError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotOffered { text } => Self::NotOffered(text),
+            Refusal::Broken { short, text } => Self::Broken(Broken { short, reason: text }),
+            Refusal::Dead { short, text } => Self::ClusterDead(Broken { short, reason: text }),
+            // Whoever does not know what a trial is will not know the next one either.
+            other => Self::ClusterDead(Broken {
+                short: "guest failed".to_owned(),
+                reason: ClusterError::from(other).to_string(),
+            }),
+        }
+    }
 }
 
 impl From<ClusterError> for Refusal {
@@ -229,7 +196,10 @@ impl From<Refusal> for ClusterError {
         match refusal {
             Refusal::Unsupported { cni, reason } => Self::Unsupported { cni, reason },
             Refusal::Usage { text } => Self::Usage(text),
-            Refusal::NotOffered { text } | Refusal::Failed { text } => Self::Failed(anyhow!(text)),
+            Refusal::NotOffered { text }
+            | Refusal::Failed { text }
+            | Refusal::Broken { text, .. }
+            | Refusal::Dead { text, .. } => Self::Failed(anyhow!(text)),
         }
     }
 }
@@ -248,34 +218,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_come_out_as_they_went_in() {
-        let frames = Kind::ALL.map(|kind| Frame {
-            channel: 0x0102_0304,
-            kind,
-            payload: vec![7; kind as usize * 40_000],
-        });
+    fn lines_come_out_as_they_went_in() {
         let mut bytes = Vec::new();
-        frames.iter().for_each(|frame| frame.write(&mut bytes).unwrap());
+        write(&Ask::Prove, &mut bytes).unwrap();
+        write(&Ask::Surround { wanted: Surroundings::default() }, &mut bytes).unwrap();
         let mut from = bytes.as_slice();
-        for frame in &frames {
-            assert_eq!(Frame::read(&mut from).unwrap().as_ref(), Some(frame));
-        }
-        assert_eq!(Frame::read(&mut from).unwrap(), None);
+        assert!(matches!(read(&mut from).unwrap(), Some(Ask::Prove)));
+        assert!(matches!(read(&mut from).unwrap(), Some(Ask::Surround { .. })));
+        assert!(read::<Ask>(&mut from).unwrap().is_none());
     }
 
     #[test]
     fn damage_is_an_error() {
-        let frame = Frame { channel: 1, kind: Kind::Output, payload: b"abc".to_vec() };
-        let bytes = frame.bytes();
-        for cut in 1..bytes.len() {
-            assert!(Frame::read(&bytes[..cut]).is_err(), "{cut}");
+        for line in ["{\"ask\":\"pro", "{\"ask\":\"else\"}\n", "\n", "[    1.0] a message\n"] {
+            let e = read::<Ask>(line.as_bytes()).unwrap_err();
+            assert_eq!(e.kind(), io::ErrorKind::InvalidData, "{line}");
         }
-        let mut wrong = bytes.clone();
-        wrong[8] = 6;
-        assert!(Frame::read(wrong.as_slice()).is_err());
-        let mut long = bytes;
-        long[3] = 0xff;
-        assert!(Frame::read(long.as_slice()).is_err());
     }
 
     #[test]
@@ -284,8 +242,16 @@ mod tests {
         let there = Refusal::from(ClusterError::Unsupported { cni, reason: "r".into() });
         let json = serde_json::to_string(&there).unwrap();
         let back: Refusal = serde_json::from_str(&json).unwrap();
-        assert!(matches!(ClusterError::from(back), ClusterError::Unsupported { reason, .. } if reason == "r"));
+        assert!(
+            matches!(ClusterError::from(back), ClusterError::Unsupported { reason, .. } if reason == "r")
+        );
         let state = Refusal::from(StateError::NotOffered("no".into()));
         assert!(matches!(StateError::from(state), StateError::NotOffered(text) if text == "no"));
+        let broken = Broken { short: "s".into(), reason: "r".into() };
+        let trial = Refusal::from(TrialError::Broken(broken));
+        assert!(matches!(TrialError::from(trial), TrialError::Broken(b) if b.reason == "r"));
+        // A guest that is gone measures nothing more.
+        let gone = Refusal::Failed { text: "gone".into() };
+        assert!(matches!(TrialError::from(gone), TrialError::ClusterDead(b) if b.reason == "gone"));
     }
 }

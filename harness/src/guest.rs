@@ -4,18 +4,18 @@
 //! The first process only waits: for the controller, with whose end the machine goes off, and for
 //! orphans. The controller brings up a cluster of namespaces here as it would on any machine.
 
-use super::{
-    initramfs::{MODULE_LIST, MODULES},
-    machine::PORT,
-    wire::{Answer, Ask, CHUNK, CONTROL, Frame, Kind, ModuleState, Refusal, VERSION},
-};
 use crate::{
     cluster::{
-        Cluster, ClusterError, Provider,
+        ClusterError, Provider as _,
         netns::NetnsProvider,
         owner::{Owner, RunId},
+        vm::{
+            initramfs::{MODULE_LIST, MODULES},
+            machine::PORT,
+            wire::{self, Answer, Ask, ModuleState, Refusal, VERSION},
+        },
     },
-    exec::Link,
+    runner::{Arm, Asked},
 };
 use anyhow::{Context as _, anyhow, bail};
 use cnibench_model::Placement;
@@ -26,24 +26,16 @@ use rustix::{
     system::RebootCommand,
 };
 use std::{
-    collections::HashMap,
     ffi::CString,
-    fs::{self, File, OpenOptions},
-    io::{self, BufReader},
+    fs::{self, OpenOptions},
+    io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
-    sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
-    sync::{
-        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-        oneshot,
-    },
-};
+use tokio::runtime::Runtime;
 
 /// The run that everything in a guest belongs to. The same in every guest: names are part of what a
 /// kernel computes with.
@@ -71,7 +63,8 @@ fn live() -> anyhow::Result<()> {
     prepare()?;
     let unloaded = load_modules(Path::new("/"))?;
     let told = serde_json::to_string(&unloaded)?;
-    let controller = Command::new("/init").arg0("cnibench").args(["guest-controller", &told]).spawn();
+    let controller =
+        Command::new("/init").arg0("cnibench").args(["guest-controller", &told]).spawn();
     let controller = controller.context("cannot start the controller")?;
     let id = controller.id();
     loop {
@@ -142,16 +135,16 @@ fn load(path: &Path) -> anyhow::Result<()> {
 /// There is no console, or it broke.
 pub fn controller(unloaded: &str) -> anyhow::Result<()> {
     let modules = serde_json::from_str(unloaded).context("the list of modules")?;
-    let port = OpenOptions::new().read(true).write(true).open(find_port()?).context("the console")?;
-    let writer = Arc::new(Writer::start(port.try_clone()?));
-    let frames = read_frames(port);
+    let port =
+        OpenOptions::new().read(true).write(true).open(find_port()?).context("the console")?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    writer.answer(&Answer::Hello { version: VERSION, kernel: kernel.trim().to_owned(), modules });
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let end = runtime.block_on(serve(frames, &writer));
+    let hello = Answer::Hello { version: VERSION, kernel: kernel.trim().to_owned(), modules };
+    wire::write(&hello, &port)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let end = serve(&runtime, &mut BufReader::new(&port), &mut &port);
     // Nothing here outlives the machine.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    writer.finish();
     end
 }
 
@@ -173,128 +166,27 @@ fn find_port() -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Frames go out one after the other, from a thread of their own.
-struct Writer {
-    frames: Mutex<Option<mpsc::Sender<Frame>>>,
-    thread: Mutex<Option<thread::JoinHandle<()>>>,
-}
-
-impl Writer {
-    fn start(mut port: File) -> Self {
-        let (frames, to_write) = mpsc::channel::<Frame>();
-        let thread = thread::spawn(move || {
-            for frame in to_write {
-                if frame.write(&mut port).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { frames: Mutex::new(Some(frames)), thread: Mutex::new(Some(thread)) }
-    }
-
-    fn send(&self, frame: Frame) {
-        if let Ok(frames) = self.frames.lock()
-            && let Some(frames) = frames.as_ref()
-        {
-            let _ = frames.send(frame);
-        }
-    }
-
-    fn answer(&self, answer: &Answer) {
-        match Frame::control(answer) {
-            Ok(frame) => self.send(frame),
-            Err(e) => eprintln!("cnibench: an answer that cannot be sent: {e}"),
-        }
-    }
-
-    /// Waits until everything is written.
-    fn finish(&self) {
-        drop(self.frames.lock().ok().and_then(|mut frames| frames.take()));
-        if let Some(thread) = self.thread.lock().ok().and_then(|mut thread| thread.take()) {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn read_frames(port: File) -> UnboundedReceiver<io::Result<Frame>> {
-    let (frames, read) = unbounded_channel();
-    thread::spawn(move || {
-        let mut port = BufReader::new(port);
-        loop {
-            let frame = match Frame::read(&mut port) {
-                Ok(Some(frame)) => Ok(frame),
-                // Nobody is at the other end any more.
-                Ok(None) => return,
-                Err(e) => Err(e),
-            };
-            let broken = frame.is_err();
-            if frames.send(frame).is_err() || broken {
-                return;
-            }
-        }
-    });
-    read
-}
-
-/// A process that this guest runs for the controller.
-struct Inside {
-    input: UnboundedSender<Vec<u8>>,
-    kill: Option<oneshot::Sender<()>>,
-}
-
-type Processes = Arc<Mutex<HashMap<u32, Inside>>>;
-
-async fn serve(
-    mut frames: UnboundedReceiver<io::Result<Frame>>,
-    writer: &Arc<Writer>,
+/// Answers until the other end closes, or says that this is the end.
+fn serve(
+    runtime: &Runtime,
+    questions: &mut impl BufRead,
+    answers: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let processes = Processes::default();
-    let (asks, mut asked) = unbounded_channel::<Ask>();
-    let (off, mut is_off) = oneshot::channel::<()>();
-    let (answers, started) = (Arc::clone(writer), Arc::clone(&processes));
-    tokio::spawn(async move {
-        let mut desk = Desk { cluster: None, writer: answers, processes: started };
-        while let Some(ask) = asked.recv().await {
-            if matches!(ask, Ask::Off) {
-                desk.writer.answer(&Answer::Done);
-                break;
-            }
-            let answer = desk.answer(ask).await;
-            desk.writer.answer(&answer);
-        }
-        let _ = off.send(());
-    });
-    loop {
-        let frame = tokio::select! {
-            frame = frames.recv() => frame,
-            _ = &mut is_off => return Ok(()),
-        };
-        let Some(frame) = frame else { return Ok(()) };
-        let frame = frame.context("the console broke")?;
-        if frame.channel == CONTROL {
-            let ask: Ask = serde_json::from_slice(&frame.payload).context("a question")?;
-            let _ = asks.send(ask);
-            continue;
-        }
-        let Ok(mut processes) = processes.lock() else { continue };
-        let Some(process) = processes.get_mut(&frame.channel) else { continue };
-        match frame.kind {
-            Kind::Input => drop(process.input.send(frame.payload)),
-            Kind::Kill => {
-                if let Some(kill) = process.kill.take() {
-                    let _ = kill.send(());
-                }
-            }
-            Kind::Control | Kind::Output | Kind::Errors | Kind::Ended => {}
+    let mut desk = Desk { arm: None };
+    while let Some(ask) = wire::read(&mut *questions).context("the console broke")? {
+        let off = matches!(ask, Ask::Off);
+        let answer = runtime.block_on(desk.answer(ask));
+        wire::write(&answer, &mut *answers).context("the console broke")?;
+        if off {
+            break;
         }
     }
+    Ok(())
 }
 
 /// Answers questions, one after the other.
 struct Desk {
-    cluster: Option<Box<dyn Cluster>>,
-    writer: Arc<Writer>,
-    processes: Processes,
+    arm: Option<Arm>,
 }
 
 impl Desk {
@@ -324,37 +216,47 @@ impl Desk {
                             notes: cluster.notes(),
                             ends: ends.collect(),
                         };
-                        self.cluster = Some(cluster);
+                        self.arm = Some(Arm::of(cluster));
                         answer
                     }
                     Err(e) => Answer::Refused { why: e.into() },
                 }
             }
-            Ask::Surround { wanted } => match self.cluster() {
-                Ok(cluster) => match cluster.surround(&wanted).await {
+            Ask::Surround { wanted } => match self.arm() {
+                Ok(arm) => match arm.reach(&wanted).await {
                     Ok(proofs) => Answer::Proofs { proofs },
                     Err(e) => Answer::Refused { why: e.into() },
                 },
                 Err(why) => Answer::Refused { why },
             },
-            Ask::Prove => match self.cluster() {
-                Ok(cluster) => Answer::Proofs { proofs: cluster.prove().await },
+            Ask::Prove => match self.arm() {
+                Ok(arm) => match arm.prove().await {
+                    Ok(proofs) => Answer::Proofs { proofs },
+                    Err(e) => Answer::Refused { why: e.into() },
+                },
                 Err(why) => Answer::Refused { why },
             },
-            Ask::Inspect => done(match self.cluster() {
-                Ok(cluster) => cluster.check().await.map_err(Refusal::from),
+            Ask::Inspect => done(match self.arm() {
+                Ok(arm) => arm.check().await.map_err(Refusal::from),
                 Err(why) => Err(why),
             }),
-            Ask::Enter { place, channel } => {
-                let link = match self.cluster() {
-                    Ok(cluster) => cluster.enter(&place).await.map_err(Refusal::from),
-                    Err(why) => Err(why),
-                };
-                done(link.map(|link| self.start(link, channel)))
-            }
+            Ask::Measure { case, slot } => match self.arm() {
+                Ok(arm) => {
+                    let asked = Asked { slot, host: false, pair: None };
+                    match arm.trials(&case, &[asked]).await.pop() {
+                        Some(Ok(trial)) => Answer::Measured { trial: Box::new(trial) },
+                        Some(Err(e)) => Answer::Refused { why: e.into() },
+                        None => {
+                            let text = "the trial was not measured".to_owned();
+                            Answer::Refused { why: Refusal::Failed { text } }
+                        }
+                    }
+                }
+                Err(why) => Answer::Refused { why },
+            },
             Ask::Down => {
-                let troubles = match self.cluster.take() {
-                    Some(mut cluster) => cluster.down().await,
+                let troubles = match self.arm.take() {
+                    Some(arm) => arm.down().await,
                     None => Vec::new(),
                 };
                 Answer::Troubles { troubles: troubles.iter().map(|e| format!("{e:#}")).collect() }
@@ -376,61 +278,8 @@ impl Desk {
         NetnsProvider::new(Owner::acquire_as(run)?)
     }
 
-    fn cluster(&mut self) -> Result<&mut Box<dyn Cluster>, Refusal> {
+    fn arm(&mut self) -> Result<&mut Arm, Refusal> {
         let none = || Refusal::Failed { text: "no cluster is up in this guest".to_owned() };
-        self.cluster.as_mut().ok_or_else(none)
-    }
-
-    /// Connects a process with its channel.
-    fn start(&self, link: Link, channel: u32) {
-        let Link { mut input, output, errors, mut process } = link;
-        let (typed, mut to_type) = unbounded_channel::<Vec<u8>>();
-        let (kill, mut is_killed) = oneshot::channel();
-        if let Ok(mut processes) = self.processes.lock() {
-            processes.insert(channel, Inside { input: typed, kill: Some(kill) });
-        }
-        tokio::spawn(async move {
-            while let Some(bytes) = to_type.recv().await {
-                // The empty frame is the end of its input, which closes with this task.
-                if bytes.is_empty() || input.write_all(&bytes).await.is_err() {
-                    return;
-                }
-                let _ = input.flush().await;
-            }
-        });
-        let (writer, processes) = (Arc::clone(&self.writer), Arc::clone(&self.processes));
-        tokio::spawn(async move {
-            let out = tokio::spawn(pump(output, Arc::clone(&writer), channel, Kind::Output));
-            let err = tokio::spawn(pump(errors, Arc::clone(&writer), channel, Kind::Errors));
-            let ended = tokio::select! {
-                how = process.wait() => Some(how),
-                _ = &mut is_killed => None,
-            };
-            let how = match ended {
-                Some(how) => how,
-                None => {
-                    process.kill().await;
-                    process.wait().await
-                }
-            };
-            // All that it said comes before its end.
-            let _ = (out.await, err.await);
-            if let Ok(mut processes) = processes.lock() {
-                processes.remove(&channel);
-            }
-            writer.send(Frame { channel, kind: Kind::Ended, payload: how.into_bytes() });
-        });
-    }
-}
-
-async fn pump(
-    mut from: Box<dyn AsyncRead + Send + Sync + Unpin>,
-    writer: Arc<Writer>,
-    channel: u32,
-    kind: Kind,
-) {
-    let mut buffer = vec![0; CHUNK];
-    while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        writer.send(Frame { channel, kind, payload: buffer[..read].to_vec() });
+        self.arm.as_mut().ok_or_else(none)
     }
 }
