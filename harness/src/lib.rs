@@ -13,6 +13,7 @@ pub mod guest;
 pub mod interrupt;
 pub mod netlink;
 pub mod observe;
+pub mod peers;
 pub mod plan;
 pub mod probe;
 pub mod proof;

@@ -125,7 +125,7 @@ fn pairs_are_planned_before_anything_is_made() {
     let (code, stdout, stderr) = cnibench(&ab(&["host", "--dry-run", "--pairs", "4"]));
     assert_eq!(code, 0, "{stderr}");
     assert!(
-        stdout.contains("baseline host, candidate host#2: 3 makings of the clusters, 4 pairs of every case in each; both trials of a pair next to each other"),
+        stdout.contains("baseline host, candidate host#2: 10 makings of the clusters, 4 pairs of every case in each; both trials of a pair next to each other"),
         "{stdout}"
     );
     refused(&ab(&["host", "--keep"]), &["--keep means nothing to the provider netns"]);
@@ -146,7 +146,8 @@ fn pairs_are_planned_before_anything_is_made() {
     assert_eq!(code, 0, "{stderr}");
     let told: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     let plan = &told["plan"];
-    assert_eq!(plan["schedule"].as_array().unwrap().len(), 2 * 3 * 4);
+    assert_eq!(plan["schedule"].as_array().unwrap().len(), 2 * 10 * 4);
+    assert_eq!(plan["pairing"]["looks"], serde_json::json!([3, 5, 7, 10]));
     assert_eq!(plan["pairing"]["candidate"], "host#2");
     assert_eq!(plan["cases"][0]["duration_s"], 0.5);
 }
@@ -169,8 +170,14 @@ fn lists_are_tables_for_people_and_json_for_programs() {
 }
 
 #[test]
-fn the_schema_describes_the_record_and_the_journal() {
-    for (of, field) in [("record", "schema_version"), ("journal", "event")] {
+fn the_schema_describes_every_file() {
+    for (of, field) in [
+        ("record", "schema_version"),
+        ("journal", "event"),
+        ("gate", "judgements"),
+        ("calibration", "floors"),
+        ("comparison", "candidates"),
+    ] {
         let (code, stdout, _) = cnibench(&["schema", of]);
         assert_eq!(code, 0);
         let schema: serde_json::Value = serde_json::from_str(&stdout).unwrap();

@@ -217,6 +217,7 @@ impl Builder {
             cells,
             footprints: if self.footprints { footprints(&self.paths) } else { Vec::new() },
             probed: Vec::new(),
+            rungs: Vec::new(),
             proofs: proofs.collect(),
             notes: vec!["steal was 1.2 % of CPU time during the run".to_owned()],
         }
@@ -345,6 +346,7 @@ impl Builder {
             server_addr: None,
             window_opened: None,
             datagrams: None,
+            made_by: None,
             proofs: Vec::new(),
             warnings: if path.encrypted { vec!["core 0 was full".to_owned()] } else { Vec::new() },
         }

@@ -16,6 +16,7 @@ mod files;
 mod fixtures;
 mod footprint;
 pub mod gate;
+pub mod knee;
 mod markdown;
 pub mod matrix;
 mod meaning;

@@ -4,7 +4,7 @@
 
 use crate::{
     book::Book,
-    curves,
+    curves, figure,
     matrix::{Against, Content, End, Matrix, MatrixLine, Over, Side, change_between},
     stats::{self, Change, Effect},
     switches,
@@ -36,6 +36,16 @@ pub(crate) fn sentences(book: &Book<'_>, matrix: &Matrix) -> Vec<Sentence> {
     };
     let rows = (0..matrix.rows.len())
         .map(|row| Sentence { text: sentence(book, matrix, row), folded: between(row) });
+    let knees = (0..book.rows.len()).filter_map(|row| {
+        let lines = figure::knee::lines(book, row);
+        let series = &book.rows[row];
+        let subject = format!("{} {}", place(series.placement), traffic(series.workload));
+        let text = figure::knee::sentence(book, row, &lines);
+        (!text.is_empty()).then(|| Sentence {
+            text: format!("{subject} ({}) over offered rates: {text}", series.title()),
+            folded: false,
+        })
+    });
     let along = curves.iter().filter_map(|curve| {
         let (_, row) = curve.points.first()?;
         let metric = matrix.rows.get(*row)?.lines.first()?.metric;
@@ -57,7 +67,7 @@ pub(crate) fn sentences(book: &Book<'_>, matrix: &Matrix) -> Vec<Sentence> {
         let text = format!("{subject} ({}{params}), {}.", row.workload, switch.sentence(book)?);
         Some(Sentence { text, folded: false })
     });
-    rows.chain(along).chain(switched).collect()
+    rows.chain(along).chain(knees).chain(switched).collect()
 }
 
 /// What a workload is called in a sentence.

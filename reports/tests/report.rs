@@ -12,7 +12,7 @@ mod fixtures;
 use cnibench_model::{CellStatus, Record, Sample, StoredHistogram};
 use cnibench_reports::{Format, ReportError, matrix, render, terminal_summary};
 use fixtures::{
-    Builder, many_nodes, mixed, policies, probed, set_status, ten_thousand, twelve, usual,
+    Builder, many_nodes, mixed, policies, probed, set_status, ten_thousand, twelve, usual, verdicts,
 };
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -97,6 +97,25 @@ fn every_cni_series_and_file_is_there() {
             None => assert!(r.files.contains(href), "{href} is not beside the page"),
         }
     }
+}
+
+#[test]
+fn two_arms_in_pairs_have_their_verdicts_on_the_page_and_as_files() {
+    let r = report(&[verdicts()]);
+    for file in ["verdicts.png", "verdicts.svg", "junit.xml"] {
+        assert!(r.files.contains(file), "{file}");
+    }
+    assert!(r.page.contains("id=\"verdicts\"") && r.page.contains("href=\"#verdicts\""));
+    for word in
+        ["regression: tcp_stream cross-node", "inconclusive", "the candidate failed: trial 3"]
+    {
+        assert!(r.page.contains(word), "{word}");
+    }
+    let summary = fs::read_to_string(r.out.join("summary.md")).unwrap();
+    assert!(summary.contains("### Verdicts") && summary.contains("**regression: "), "{summary}");
+    let plain = report(&[Builder::default().build()]);
+    assert!(!plain.page.contains("id=\"verdicts\""));
+    assert!(!plain.files.contains("junit.xml"));
 }
 
 #[test]

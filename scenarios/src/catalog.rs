@@ -10,6 +10,7 @@ pub const SUITES: &[(&str, &str)] = &[
     ("standard", include_str!("../catalog/standard.toml")),
     ("placements", include_str!("../catalog/placements.toml")),
     ("streams", include_str!("../catalog/streams.toml")),
+    ("knee", include_str!("../catalog/knee.toml")),
     ("policies", include_str!("../catalog/policies.toml")),
     ("services", include_str!("../catalog/services.toml")),
     ("hubble", include_str!("../catalog/hubble.toml")),

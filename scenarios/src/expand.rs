@@ -2,7 +2,7 @@
 
 use crate::suite::{Scenario, Suite, Sweep};
 use cnibench_model::{
-    Case, CniSpec, Placement, ProviderKind, Surroundings, Workload, WorkloadParams,
+    Case, CniSpec, Generator, Placement, ProviderKind, Surroundings, Workload, WorkloadParams,
 };
 use std::collections::HashSet;
 
@@ -19,6 +19,8 @@ pub struct Overrides {
     pub duration_s: Option<f64>,
     /// Warm-up seconds of every trial.
     pub warmup_s: Option<f64>,
+    /// What makes the traffic of every trial.
+    pub generator: Option<Generator>,
 }
 
 impl Overrides {
@@ -53,6 +55,9 @@ impl Overrides {
             scenario.trials = self.trials.unwrap_or(scenario.trials);
             scenario.duration_s = self.duration_s.unwrap_or(scenario.duration_s);
             scenario.warmup_s = self.warmup_s.unwrap_or(scenario.warmup_s);
+            if let Some(generator) = self.generator {
+                scenario.sweep.generator = vec![generator];
+            }
         }
         suite
     }
@@ -96,6 +101,13 @@ pub fn expand(suite: &Suite, provider: ProviderKind, cnis: &[CniSpec]) -> Vec<Ca
     cases
 }
 
+/// The cases among those of [`expand`] whose ladder of offered rates is climbed after their trials.
+pub fn ladders(suite: &Suite, provider: ProviderKind, cnis: &[CniSpec]) -> Vec<Case> {
+    let mut suite = suite.clone();
+    suite.scenarios.retain(|s| s.ladder);
+    expand(&suite, provider, cnis)
+}
+
 /// The product of a scenario's parameter lists for one workload. Parameters that the workload does
 /// not read keep their default, so that they do not make two cases of one.
 fn sweep(workload: Workload, sweep: &Sweep) -> Vec<WorkloadParams> {
@@ -120,6 +132,7 @@ fn sweep(workload: Workload, sweep: &Sweep) -> Vec<WorkloadParams> {
     dimension!(pinning);
     dimension!(send_buffer);
     dimension!(receive_buffer);
+    dimension!(generator);
     if workload.is_transactional() {
         dimension!(response_size);
     } else {

@@ -1,7 +1,7 @@
 //! The suite file: what may stand in it, and the checks that need its text for line numbers.
 
 use crate::{error::SuiteError, quantity};
-use cnibench_model::{FlowDirection, Pinning, Placement, Rate, Topology, Workload};
+use cnibench_model::{FlowDirection, Generator, Pinning, Placement, Rate, Topology, Workload};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_spanned::Spanned;
@@ -44,6 +44,8 @@ pub struct Scenario {
     pub duration_s: f64,
     /// Seconds cut off before.
     pub warmup_s: f64,
+    /// After the trials of a case its ladder of offered rates is climbed.
+    pub ladder: bool,
     /// Parameters; an empty list means the workload's default.
     pub sweep: Sweep,
 }
@@ -73,6 +75,8 @@ pub struct Sweep {
     pub send_buffer: Vec<Option<u64>>,
     /// SO_RCVBUF.
     pub receive_buffer: Vec<Option<u64>>,
+    /// What makes the traffic.
+    pub generator: Vec<Generator>,
     /// NetworkPolicies that select the server's pod. Of this and the next two an empty list means
     /// "the cluster as it came up".
     pub policies: Vec<u32>,
@@ -149,6 +153,8 @@ struct RawScenario {
     trials: Option<Spanned<u64>>,
     duration: Option<Spanned<Quantity>>,
     warmup: Option<Spanned<Quantity>>,
+    #[serde(default)]
+    ladder: bool,
     streams: Values<Quantity>,
     size: Values<Quantity>,
     response_size: Values<Quantity>,
@@ -160,6 +166,7 @@ struct RawScenario {
     gso: Values<bool>,
     send_buffer: Values<Quantity>,
     receive_buffer: Values<Quantity>,
+    generator: Values<String>,
     policies: Values<Quantity>,
     services: Values<Quantity>,
     hubble: Values<Switch>,
@@ -377,6 +384,7 @@ fn scenario(
         gso: source.each(&raw.gso, "gso", |b| Ok(*b))?,
         send_buffer: source.each(&raw.send_buffer, "send_buffer", buffer)?,
         receive_buffer: source.each(&raw.receive_buffer, "receive_buffer", buffer)?,
+        generator: source.each(&raw.generator, "generator", |s| s.parse())?,
         policies: source.each(&raw.policies, "policies", objects("policies"))?,
         services: source.each(&raw.services, "services", objects("services"))?,
         hubble: source.each(&raw.hubble, "hubble", hubble)?,
@@ -386,6 +394,7 @@ fn scenario(
         placements: source.each(&Some(raw.placements.clone()), "placements", |s| s.parse())?,
         trials,
         duration_s: timing(&raw.duration, &defaults.duration, 2.0, checked_duration)?,
+        ladder: raw.ladder,
         warmup_s: timing(&raw.warmup, &defaults.warmup, 0.2, checked_warmup)?,
         sweep,
     };
@@ -405,6 +414,19 @@ fn meaningless(s: &Scenario) -> Option<String> {
         (s.sweep.nodelay.is_empty(), any(Workload::is_tcp), "nodelay"),
         (s.sweep.congestion_control.is_empty(), any(Workload::is_tcp), "congestion_control"),
     ];
+    let ladder = s.ladder.then(|| {
+        let never = s.workloads.iter().find(|w| **w == Workload::TcpStream);
+        match never {
+            Some(w) => Some(format!(
+                "ladder means nothing to {w}: its sender waits for the path at any rate"
+            )),
+            None => (!s.sweep.rate.is_empty())
+                .then(|| "ladder finds its rates by itself: leave rate out".to_owned()),
+        }
+    });
+    if let Some(wrong) = ladder.flatten() {
+        return Some(wrong);
+    }
     checks
         .into_iter()
         .find(|(absent, read, _)| !absent && !read)

@@ -108,6 +108,7 @@ fn trial(workload: Workload) -> Result<f64> {
         server_cpus: vec![],
         patience_s: 10.0,
         canary: vec![],
+        latencies: true,
     };
     let (mut client, mut server) = (Agent::start()?, Agent::start()?);
     server.ask(&Request::Serve { task: task.clone(), bind: LOCAL, port: 0 })?;

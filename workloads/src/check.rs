@@ -141,6 +141,7 @@ mod tests {
             server_cpus: vec![],
             patience_s: 1.0,
             canary: vec![],
+            latencies: true,
         }
     }
 

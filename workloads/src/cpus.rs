@@ -67,6 +67,30 @@ pub(crate) fn allowed() -> Vec<u32> {
     (0..=HIGHEST).filter(|&c| set.is_set(c as usize)).collect()
 }
 
+/// Lets the calling thread, and what it starts, run on these CPUs only (an empty list: as before), and
+/// gives those that it had.
+pub(crate) fn confine(cpus: &[u32]) -> Result<CpuSet, TrialError> {
+    let doing = "reading the CPUs that this thread may run on";
+    let before = sched_getaffinity(None).map_err(|e| TrialError::system(doing, e))?;
+    if !cpus.is_empty() {
+        let mut set = CpuSet::new();
+        cpus.iter().for_each(|&cpu| set.set(cpu as usize));
+        sched_setaffinity(None, &set).map_err(|e| {
+            TrialError::BadTask(format!(
+                "cpus: a program cannot be confined to CPUs {cpus:?} ({e}); this agent may use {:?}",
+                allowed()
+            ))
+        })?;
+    }
+    Ok(before)
+}
+
+/// Undoes [`confine`].
+pub(crate) fn release(before: &CpuSet) {
+    // What was allowed before is allowed now; a CPU that was unplugged in between is not missed.
+    let _ = sched_setaffinity(None, before);
+}
+
 /// Pins the calling thread and makes sure that the kernel did it.
 pub(crate) fn pin(cpu: u32) -> Result<(), TrialError> {
     let mut set = CpuSet::new();

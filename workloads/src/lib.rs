@@ -2,8 +2,9 @@
 //!
 //! [`agent`] speaks [`protocol`] with the controller and runs one end of a trial; [`outcome`] makes
 //! the samples of a trial from what both ends report; [`cpus`] says where flows run; [`contact`] is
-//! the small traffic of proofs. One OS thread
-//! a flow, blocking system calls, one monotonic clock; nothing asynchronous.
+//! the small traffic of proofs; [`peers`] has other
+//! generators make the traffic. One OS thread a flow, blocking system calls, one monotonic clock;
+//! nothing asynchronous.
 
 pub mod agent;
 pub mod arrivals;
@@ -21,6 +22,7 @@ pub mod observed;
 mod options;
 pub mod outcome;
 mod payload;
+pub mod peers;
 pub mod protocol;
 mod reins;
 mod sys;

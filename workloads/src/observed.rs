@@ -84,6 +84,7 @@ mod tests {
             slice_s: 0.1,
             datagrams: None,
             window_opened: Some("2026-11-23T10:00:00Z".parse().unwrap()),
+            told: None,
             warnings: vec![KTHREADS_UNSEEN.to_owned(), "another".to_owned()],
         }
     }

@@ -7,13 +7,14 @@
 
 use crate::{
     options::{BUFFER_DROPS, RETRANS_IN_WINDOW},
-    protocol::{EndReport, Task},
+    protocol::{EndReport, Task, Told},
     transact::SPUN_NS,
     trial::KTHREADS_UNSEEN,
 };
 use cnibench_model::{
-    DatagramStats, EndpointResult, FlowDirection, FlowResult, Metric, Pinning, Sample,
-    StoredHistogram, Workload, trial::CPU_FULL,
+    DatagramStats, EndpointResult, FlowDirection, FlowResult, MadeBy, Metric, Pinning, Sample,
+    StoredHistogram, Workload,
+    trial::{CPU_FULL, SATURATED},
 };
 use jiff::Timestamp;
 
@@ -41,6 +42,8 @@ pub struct Outcome {
     pub slice_s: f64,
     /// What the receivers of datagrams counted, together.
     pub datagrams: Option<DatagramStats>,
+    /// The other generator that made the traffic.
+    pub made_by: Option<MadeBy>,
     /// When the client's window opened.
     pub window_opened: Option<Timestamp>,
     /// What a reader must know to trust the values.
@@ -62,6 +65,9 @@ pub fn combine(task: &Task, client: &EndReport, server: &EndReport) -> Outcome {
     for (name, end) in [("client", client), ("server", server)] {
         ends.warnings.extend(end.warnings.iter().map(|w| format!("{name}: {w}")));
     }
+    if let Some(told) = &client.told {
+        return ends.told(told);
+    }
     let slices = if task.workload.is_transactional() {
         ends.transactions();
         client.slices.clone()
@@ -81,6 +87,7 @@ pub fn combine(task: &Task, client: &EndReport, server: &EndReport) -> Outcome {
         slices,
         slice_s: client.slice_s,
         datagrams,
+        made_by: None,
         window_opened: client.window_opened,
         warnings: ends.warnings,
     }
@@ -121,6 +128,45 @@ impl<'a> Ends<'a> {
         } else {
             self.warnings
                 .push("the CPU cost is less than the ticks of /proc/stat can tell".to_owned());
+        }
+    }
+
+    /// Of another generator there are its own values, and the CPU time of the node where both ends are on
+    /// one: only the client knows when its window was.
+    fn told(mut self, told: &Told) -> Outcome {
+        self.samples.clone_from(&told.samples);
+        let value = |metric| told.samples.iter().find(|s| s.metric == metric).map(|s| s.value);
+        let window = &self.client.endpoint.node;
+        let busy = window.time.busy_s() / window.window_s;
+        let rate = value(Metric::TransactionRate).or(value(Metric::Throughput));
+        match rate.filter(|r| *r > 0.0) {
+            Some(_) if !self.one_machine() => self.warnings.push(
+                "CPU costs of another generator are known only where both ends are on one machine"
+                    .to_owned(),
+            ),
+            Some(rate) if self.task.workload.is_transactional() => {
+                self.cpu_cost(Metric::CpuPerTransaction, busy / rate);
+            }
+            Some(rate) => self.cpu_cost(Metric::CpuPerGigabit, busy / (rate / 1e9)),
+            None => self.warnings.push("nothing arrived in the window".to_owned()),
+        }
+        if let (Some(asked), Some(got)) = (self.task.params.rate, value(Metric::Throughput)) {
+            let sent = got / (1.0 - value(Metric::Loss).unwrap_or(0.0));
+            let both = self.task.params.direction == FlowDirection::Both;
+            let asked = asked.0 * if both { 2.0 } else { 1.0 };
+            self.rate_held(asked, sent, 0.0);
+        }
+        self.pinning();
+        self.machines_warnings();
+        Outcome {
+            samples: self.samples,
+            histogram: None,
+            slices: Vec::new(),
+            slice_s: self.client.slice_s,
+            datagrams: None,
+            made_by: Some(told.made_by.clone()),
+            window_opened: self.client.window_opened,
+            warnings: self.warnings,
         }
     }
 
@@ -264,12 +310,10 @@ impl<'a> Ends<'a> {
 
     fn rate_held(&mut self, asked: f64, got: f64, edge: f64) {
         if (got - asked).abs() > (asked * RATE_TOLERANCE).max(edge) {
-            let how = if got < asked {
-                "less than asked for (saturated)"
-            } else {
-                "more than asked for (late ones of before the window were caught up)"
-            };
-            self.warnings.push(format!("rate not held: {how}"));
+            let caught_up = "rate not held: more than asked for (late ones of before the window were \
+                             caught up)";
+            let warning = if got < asked { SATURATED } else { caught_up };
+            self.warnings.push(warning.to_owned());
         }
     }
 

@@ -11,13 +11,15 @@
 //!
 //! Beside trials, agents make the small traffic of proofs: `Echo`, `Probe`, `Send`.
 
-use cnibench_model::{DatagramStats, EndpointResult, StoredHistogram, Workload, WorkloadParams};
+use cnibench_model::{
+    DatagramStats, EndpointResult, MadeBy, Sample, StoredHistogram, Workload, WorkloadParams,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
 /// Version of this protocol; both ends refuse another one.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// One trial, as both ends are told of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +44,14 @@ pub struct Task {
     /// `udp_stream`; the first 8 bytes of `udp_rr` are a number), for a sniffer to look for; at most
     /// 4096; empty: none.
     pub canary: Vec<u8>,
+    /// False: no latency is taken. That is for measuring what taking them costs, and for comparing
+    /// rates with generators that take none.
+    #[serde(default = "yes")]
+    pub latencies: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// From the controller to the agent.
@@ -93,7 +103,8 @@ pub enum Request {
     /// what is answered: [`Reply::Sent`]. Nothing is sent twice.
     Send(Volley),
     /// Give up the current work: [`Reply::Fault`] with [`FaultKind::Cancelled`] follows a trial or a
-    /// `Send`, `Echoed` an `Echo`, `ProbeEnd` a `Probe`; or the reply of what was just done.
+    /// `Send`, `Echoed` an `Echo`, `ProbeEnd` a `Probe`; or the reply of what was just done. The server
+    /// of another generator does not know when its client is done, and answers with `Finished`.
     /// Between requests it is not answered.
     Cancel,
 }
@@ -269,4 +280,16 @@ pub struct EndReport {
     pub window_opened: Option<Timestamp>,
     /// What a reader must know to trust the values.
     pub warnings: Vec<String>,
+    /// What another generator than cnibench's own said of the trial, in our units.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Told>,
+}
+
+/// The result of another generator, as its client told it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    /// Which program.
+    pub made_by: MadeBy,
+    /// Its values in the units of the metrics; none of both ends' CPU time.
+    pub samples: Vec<Sample>,
 }

@@ -5,7 +5,11 @@ use std::{
     ffi::CStr,
     io, mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::{AsFd, AsRawFd},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
     ptr,
     time::Duration,
 };
@@ -127,6 +131,18 @@ pub(crate) fn attach_reuseport_selector(fd: impl AsFd, program: &[Instruction]) 
         )
     };
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has the kernel kill the program that `command` starts when the thread that starts it ends, so that
+/// none outlives an agent that was killed (prctl(2), PR_SET_PDEATHSIG).
+pub(crate) fn die_with_parent(command: &mut Command) {
+    let ask = || {
+        // SAFETY: PR_SET_PDEATHSIG takes a signal's number and no pointer.
+        let rc = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(ask) };
 }
 
 /// User and system time of this process so far.

@@ -45,7 +45,7 @@ pub(crate) fn transact(
     lane: Lane<'_>,
     mut exchange: impl FnMut() -> Result<Exchanged, TrialError>,
 ) -> Result<Tally, TrialError> {
-    let mut book = Book::new(wait(task));
+    let mut book = Book::new(wait(task), task.latencies);
     let Some(timeline) = lane.start() else { return Ok(Tally::default()) };
     let mut meter = Meter::new(timeline);
     match task.params.rate {
@@ -72,7 +72,8 @@ fn wait(task: &Task) -> Wait {
 }
 
 struct Book {
-    histogram: Histogram<u64>,
+    /// None where no latencies are asked for.
+    histogram: Option<Histogram<u64>>,
     total: u64,
     lost: u64,
     unsent: u64,
@@ -83,9 +84,9 @@ struct Book {
 }
 
 impl Book {
-    fn new(wait: Wait) -> Self {
+    fn new(wait: Wait, latencies: bool) -> Self {
         Self {
-            histogram: histogram::empty(),
+            histogram: latencies.then(histogram::empty),
             total: 0,
             lost: 0,
             unsent: 0,
@@ -97,8 +98,10 @@ impl Book {
 
     #[inline]
     fn record(&mut self, nanos: u64) {
-        // Longer than the range counts as the longest; the range is 100 s.
-        self.histogram.saturating_record(nanos);
+        if let Some(histogram) = &mut self.histogram {
+            // Longer than the range counts as the longest; the range is 100 s.
+            histogram.saturating_record(nanos);
+        }
     }
 
     fn close(self, task: &Task, meter: Meter) -> Tally {
@@ -111,7 +114,7 @@ impl Book {
             sent_bytes: (done + self.lost) * task.params.size,
             received_bytes: done * task.params.response_size,
             slices,
-            histogram: Some(self.histogram),
+            histogram: self.histogram,
             ..Tally::default()
         };
         let how = match (task.params.rate, self.wait) {
@@ -244,6 +247,7 @@ mod tests {
             server_cpus: vec![],
             patience_s: 1.0,
             canary: vec![],
+            latencies: true,
         };
         let (gate, progress, reins) = (Gate::default(), AtomicU64::new(0), Reins::default());
         let start = clock::now();
@@ -292,6 +296,7 @@ mod tests {
             server_cpus: vec![],
             patience_s: 1.0,
             canary: vec![],
+            latencies: true,
         };
         let (gate, progress, reins) = (Gate::default(), AtomicU64::new(0), Reins::default());
         gate.open(Timeline::new(clock::now(), 0.0, task.duration_s));

@@ -8,7 +8,7 @@ use crate::{
     flow::{Gate, Lane, Strand, Tally},
     meter::Timeline,
     node_cpu::CpuWindow,
-    options,
+    options, peers,
     protocol::{EndReport, Task},
     reins::{Cause, Reins},
     tcp_crr, tcp_rr, tcp_stream,
@@ -66,6 +66,9 @@ pub fn serve(
     listening: &mut dyn FnMut(u16),
 ) -> Result<EndReport, TrialError> {
     check::check(task, bind.ip())?;
+    if !task.params.generator.is_own() {
+        return peers::serve(task, bind, reins, listening);
+    }
     match task.workload {
         Workload::TcpStream => tcp_stream::serve(task, bind, reins, listening),
         Workload::TcpRr => tcp_rr::serve(task, bind, reins, listening),
@@ -81,6 +84,9 @@ pub fn serve(
 /// See [`TrialError`]; every thread and socket of the trial is gone when this returns.
 pub fn drive(task: &Task, server: SocketAddr, reins: &Reins) -> Result<EndReport, TrialError> {
     check::check(task, server.ip())?;
+    if !task.params.generator.is_own() {
+        return peers::drive(task, server, reins);
+    }
     match task.workload {
         Workload::TcpStream => tcp_stream::drive(task, server, reins),
         Workload::TcpRr => tcp_rr::drive(task, server, reins),
@@ -424,6 +430,7 @@ fn report(
         datagrams: DatagramStats::merge(&datagrams),
         window_opened: clock::wall(seen.timeline.open),
         warnings: seen.warnings,
+        told: None,
     })
 }
 

@@ -24,6 +24,7 @@ fn task(workload: Workload) -> Task {
         server_cpus: vec![server_cpu],
         patience_s: 1.0,
         canary: vec![],
+        latencies: true,
     }
 }
 
@@ -51,6 +52,7 @@ fn end(machine: &str, busy_s: f64, flows: Vec<FlowResult>) -> EndReport {
         slice_s: 0.1,
         datagrams: None,
         window_opened: None,
+        told: None,
         warnings: vec![],
     }
 }

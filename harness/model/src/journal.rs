@@ -5,6 +5,7 @@
 use crate::{
     case::CaseId,
     footprint::Footprint,
+    ladder::RungTrial,
     probe::ProbedTrial,
     proof::Proof,
     record::{Cell, CellStatus, CniInfo, Header, Record, SCHEMA_VERSION},
@@ -31,6 +32,8 @@ pub enum JournalLine {
     Trial(Box<Trial>),
     /// A trial with probes ended.
     Probed(Box<ProbedTrial>),
+    /// A trial on a ladder of rates ended.
+    Rung(Box<RungTrial>),
     /// A case ended.
     Cell(Cell),
     /// Something a reader should know.
@@ -108,6 +111,7 @@ pub fn from_events(events: impl IntoIterator<Item = JournalLine>) -> Result<Reco
         cells: Vec::new(),
         footprints: Vec::new(),
         probed: Vec::new(),
+        rungs: Vec::new(),
         proofs: Vec::new(),
         notes: Vec::new(),
     };
@@ -120,6 +124,7 @@ pub fn from_events(events: impl IntoIterator<Item = JournalLine>) -> Result<Reco
             JournalLine::Footprint(footprint) => record.footprints.push(footprint),
             JournalLine::Trial(trial) => record.trials.push(*trial),
             JournalLine::Probed(trial) => record.probed.push(*trial),
+            JournalLine::Rung(rung) => record.rungs.push(*rung),
             JournalLine::Cell(cell) => {
                 ends.insert(cell.case, cell.status);
             }

@@ -4,6 +4,7 @@ use crate::{
     case::{Case, CaseId},
     environment::Environment,
     footprint::Footprint,
+    ladder::RungTrial,
     metric::Clock,
     pairing::Pairing,
     probe::ProbedTrial,
@@ -145,6 +146,9 @@ pub struct Record {
     /// Trials with kernel-side probes, in the order in which they ran: never among `trials`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub probed: Vec<ProbedTrial>,
+    /// Trials at offered rates, on the way to the highest that is held: never among `trials`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rungs: Vec<RungTrial>,
     /// Proofs taken once for a cni (those of single trials are with the trial).
     pub proofs: Vec<Proof>,
     /// Things a reader should know: what could not be cleaned, steal during the run, noisy neighbours.

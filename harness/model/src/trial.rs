@@ -1,8 +1,8 @@
 //! What one trial left: samples, the histogram, both ends' CPU time, and what every flow saw.
 
 use crate::{
-    case::CaseId, histogram::StoredHistogram, metric::Metric, pairing::PairSlot, proof::Proof,
-    workload::Workload,
+    case::CaseId, generator::MadeBy, histogram::StoredHistogram, metric::Metric, pairing::PairSlot,
+    proof::Proof, workload::Workload,
 };
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 
 /// A CPU whose busy share in a window is at least this was full.
 pub const CPU_FULL: f64 = 0.95;
+
+/// Warning of a trial that did less than the rate that was offered.
+pub const SATURATED: &str = "rate not held: less than asked for (saturated)";
 
 /// One value of one metric of one trial, in the metric's unit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -195,6 +198,10 @@ pub struct Trial {
     /// for other workloads and as above.
     #[serde(default)]
     pub datagrams: Option<DatagramStats>,
+    /// The program that made the traffic; none: cnibench's own generator, of the version that the
+    /// environment names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<MadeBy>,
     /// Proofs taken with this trial.
     pub proofs: Vec<Proof>,
     /// What a reader must know to trust the values, e.g. "core 0 was full", "rate not held".
@@ -205,6 +212,11 @@ impl Trial {
     /// The value of a metric, if this trial measured it.
     pub fn value(&self, metric: Metric) -> Option<f64> {
         self.samples.iter().find(|s| s.metric == metric).map(|s| s.value)
+    }
+
+    /// True when it did less than the rate that was offered.
+    pub fn is_saturated(&self) -> bool {
+        self.warnings.iter().any(|w| w == SATURATED)
     }
 }
 

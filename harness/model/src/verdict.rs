@@ -237,7 +237,8 @@ pub struct Gate {
     pub runs: Vec<String>,
     /// What time values count.
     pub clock: Clock,
-    /// Chance of at least one false regression or improvement in all that gates, at most.
+    /// Chance of at least one false regression or improvement in all that gates and at all looks, at
+    /// most. What one look may spend of it is in `look`.
     pub alpha: f64,
     /// Bootstrap resamples.
     pub resamples: u32,

@@ -1,6 +1,6 @@
 //! Workloads and their parameters: what the generator is asked to do.
 
-use crate::nearest::did_you_mean;
+use crate::{generator::Generator, nearest::did_you_mean};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -85,6 +85,7 @@ impl Workload {
             // 64 KiB: a trial would measure how soon the receiver is scheduled, not the path.
             receive_buffer: (self == Self::UdpStream).then_some(4 << 20),
             gso: true,
+            generator: Generator::Cnibench,
         }
     }
 }
@@ -185,6 +186,9 @@ pub struct WorkloadParams {
     pub receive_buffer: Option<u64>,
     /// UDP segmentation offload (UDP_SEGMENT) and receive coalescing (UDP_GRO) for udp_stream.
     pub gso: bool,
+    /// The program that makes the traffic. A number of another one is another series.
+    #[serde(default, skip_serializing_if = "Generator::is_own")]
+    pub generator: Generator,
 }
 
 impl WorkloadParams {
@@ -205,6 +209,7 @@ impl WorkloadParams {
             self.congestion_control.clone(),
         );
         push(self.direction != d.direction, "direction", self.direction.name().to_owned());
+        push(!self.generator.is_own(), "generator", self.generator.name().to_owned());
         push(self.gso != d.gso, "gso", self.gso.to_string());
         push(self.nodelay != d.nodelay, "nodelay", self.nodelay.to_string());
         push(self.pinning != d.pinning, "pinning", self.pinning.name().to_owned());

@@ -7,7 +7,7 @@ use crate::{calibration, runner::Referee, store};
 use anyhow::{Context as _, Result};
 use cnibench_model::{Calibration, Gate, Record, Trial};
 use cnibench_reports::gate::{
-    self, Policy,
+    self, GateError, Policy, Strictness,
     policy::share,
     sequential::{Clear, Next, Watch},
 };
@@ -25,7 +25,8 @@ pub struct JudgeOptions {
     /// What gates, from which size on, and what has to be there (TOML).
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Smallest change that counts, e.g. 5%; before the policy's general one.
+    /// Smallest change that counts, e.g. 5%; before the policy's general one. Between two records of a
+    /// wall clock the policy's stored_min_effect counts where that is larger.
     #[arg(long, value_name = "SHARE", value_parser = smallest)]
     min_effect: Option<f64>,
     /// The host's noise floor, as `cnibench calibrate` writes it; by default the one that is stored.
@@ -77,25 +78,56 @@ impl Judge {
         Box::new(move |header| Box::new(Watching(Watch::new(header, policy, calibration))))
     }
 
+    /// Judges a record of pairs.
+    ///
+    /// # Errors
+    /// The record has none.
+    pub fn pairs(&self, record: &Record) -> Result<Gate, GateError> {
+        gate::judge_pairs(record, &self.policy, self.calibration.as_ref())
+    }
+
+    /// Judges a record against one that was made before.
+    ///
+    /// # Errors
+    /// They cannot be compared.
+    pub fn stored(
+        &self,
+        baseline: &Record,
+        candidate: &Record,
+        strictness: Strictness,
+    ) -> Result<Gate, GateError> {
+        let calibration = self.calibration.as_ref();
+        gate::judge_stored(baseline, candidate, &self.policy, calibration, strictness)
+    }
+
     /// Judges a record of pairs and writes the verdict into its folder and where the options say.
     ///
     /// # Errors
     /// A file that cannot be written.
     pub fn conclude(&self, record: &Record, folder: &Path) -> Result<Gate> {
-        let gate = gate::judge_pairs(record, &self.policy, self.calibration.as_ref())?;
+        let gate = self.pairs(record)?;
         store::write_atomically(&folder.join(GATE), |out| {
             serde_json::to_writer_pretty(out, &gate).map_err(std::io::Error::from)
         })?;
+        self.write(&gate, &record.header.command)?;
+        Ok(gate)
+    }
+
+    /// Writes a verdict where the options say; `command` makes the same again.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn write(&self, gate: &Gate, command: &[String]) -> Result<()> {
         let write = |path: &Path, text: String| {
             fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
         };
         if let Some(path) = &self.junit {
-            write(path, gate::junit(&gate)?)?;
+            write(path, gate::junit(gate)?)?;
         }
         if let Some(path) = &self.markdown {
-            write(path, gate::markdown(&gate, &record.header.command))?;
+            write(path, gate::markdown(gate, command))?;
         }
-        Ok(gate)
+        Ok(())
     }
 }
 

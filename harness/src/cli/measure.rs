@@ -4,7 +4,7 @@
 //! is said of the record is each command's.
 
 use super::{
-    TableFormat, print, print_json,
+    TableFormat, generators, print, print_json,
     provider::{self, Chosen},
 };
 use crate::{
@@ -23,10 +23,10 @@ use crate::{
 };
 use anyhow::{Context, Result, anyhow, bail};
 use cnibench_model::{
-    CniSpec, Header, JournalLine, Pairing, Placement, ProviderKind, Record, SCHEMA_VERSION,
-    SkippedCni, Workload,
+    CniSpec, Generator, Header, JournalLine, Pairing, Placement, ProviderKind, Record,
+    SCHEMA_VERSION, SkippedCni, Workload,
 };
-use cnibench_scenarios::{Overrides, Suite, catalog, expand, suite};
+use cnibench_scenarios::{Overrides, Suite, catalog, expand, ladders, suite};
 use jiff::Timestamp;
 use std::{
     path::{Path, PathBuf},
@@ -49,6 +49,10 @@ pub struct What {
     /// These placements instead of the suite's.
     #[arg(long = "placement", value_delimiter = ',')]
     placements: Vec<Placement>,
+    /// What makes the traffic: cnibench, iperf3, netperf, sockperf or neper, where it is installed; by
+    /// default what the suite says, which is cnibench. What it cannot do is skipped with the reason.
+    #[arg(long)]
+    generator: Option<Generator>,
     /// Measured time of every trial, e.g. 2s or 500ms; by default the suite's, in pairs 500ms.
     #[arg(long, value_parser = suite::checked_duration)]
     pub(super) duration: Option<f64>,
@@ -242,7 +246,10 @@ async fn prepare(measure: &Measure, suite: Suite, chosen: &Chosen) -> Result<Pre
         }
     }
     chosen.check_together(&cnis)?;
-    let cases = expand(&suite, args.provider, &cnis);
+    let cases = generators::fitted(expand(&suite, args.provider, &cnis));
+    if provider::needs_namespaces(args.provider) {
+        generators::check_installed(&cases)?;
+    }
     let seed = measure.seed.unwrap_or_else(rand::random);
     let arrangement = match &measure.design {
         Design::Rounds(order) => chosen.arrangement(*order).await?,
@@ -250,6 +257,10 @@ async fn prepare(measure: &Measure, suite: Suite, chosen: &Chosen) -> Result<Pre
     };
     let mut plan = Plan::new(cases, &arrangement, seed);
     plan.probe_pairs = measure.probes;
+    if plan.pairing.is_none() && plan.nodes().is_empty() {
+        let climbed = generators::fitted(ladders(&suite, args.provider, &cnis));
+        plan.ladders = climbed.into_iter().map(|case| case.id).collect();
+    }
     chosen.plan_for(&plan);
     Ok(Prepared { plan, suite, skipped })
 }
@@ -261,6 +272,7 @@ fn overrides(args: &What, trials: Option<u32>) -> Overrides {
         trials,
         duration_s: args.duration,
         warmup_s: args.warmup,
+        generator: args.generator,
     }
 }
 
@@ -280,7 +292,8 @@ fn show_plan(measure: &Measure, prepared: &Prepared) -> Result<()> {
     }
     let mut text = String::new();
     for case in &plan.cases {
-        text += &format!("{}  {} x {} s\n", case.id, case.trials, case.duration_s);
+        let ladder = if plan.ladders.contains(&case.id) { ", then a ladder of rates" } else { "" };
+        text += &format!("{}  {} x {} s{ladder}\n", case.id, case.trials, case.duration_s);
     }
     if let Some(pairing) = &plan.pairing {
         text += &in_pairs(pairing, args.provider);

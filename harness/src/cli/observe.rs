@@ -1,7 +1,7 @@
 //! `cnibench observe`: the latency probes on two namespaces of this machine, live.
 //!
-//! Owns the arguments and what is printed. Which namespaces are there and what lies between them is
-//! [`probe::spaces`] and [`probe::way`]; what was counted is [`probe::live`].
+//! Owns the arguments and what is printed. Which two they are and what lies between them is
+//! [`probe::target`](crate::probe::target), what was counted [`probe::live`](crate::probe::live).
 
 use super::{Outcome, TableFormat, print};
 use crate::{
@@ -11,9 +11,8 @@ use crate::{
     netlink::Rtnl,
     probe::{
         live::{Interval, Live, Passed},
-        netns::look,
-        spaces::{End, Found, Space, World, choose},
-        way,
+        spaces::{End, Found, Space},
+        target::{self, Target, Wanted},
     },
     tell::tell,
 };
@@ -80,10 +79,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
 }
 
 async fn observe(args: &Args) -> Result<Outcome> {
-    let world = tokio::task::spawn_blocking(World::read).await?;
-    let (client, server) = tokio::task::block_in_place(|| ends(args, &world))?;
-    let way = tokio::task::block_in_place(|| way::between(&world, &client, &server))?;
-    let (scene, sights) = look(way.client, way.server, way.nodes).await?;
+    let Target { client, server, scene, sights } =
+        target::find(wanted(args), describe, tell).await?;
     for sight in &sights {
         tracing::info!("{}: {}: {}: {}", sight.what, sight.netns, sight.device, sight.role.name());
     }
@@ -127,14 +124,11 @@ async fn observe(args: &Args) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Which two ends were asked for.
-fn ends(args: &Args, world: &World) -> Result<(Space, Space)> {
-    if let (Some(client), Some(server)) = (&args.client, &args.server) {
-        let client = world.find(client).context("--client")?;
-        return Ok((client, world.find(server).context("--server")?));
+fn wanted(args: &Args) -> Wanted<'_> {
+    match (&args.client, &args.server) {
+        (Some(client), Some(server)) => Wanted::Ends { client, server },
+        _ => Wanted::Cluster { run: args.run.as_deref(), number: args.cluster },
     }
-    let one = choose(world.clusters(), args.run.as_deref(), args.cluster, describe)?;
-    one.ends()
 }
 
 /// A cluster with what tells its cni from others: the devices of its first node.

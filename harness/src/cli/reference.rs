@@ -3,7 +3,7 @@
 use super::{Cli, Outcome, print, print_json};
 use anyhow::Result;
 use clap::{CommandFactory, ValueEnum};
-use cnibench_model::{JournalLine, Record};
+use cnibench_model::{Calibration, Comparison, Gate, JournalLine, Record};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Schema {
@@ -11,6 +11,12 @@ enum Schema {
     Record,
     /// One line of DIR/journal.jsonl.
     Journal,
+    /// DIR/gate.json, and what `gate --format json` prints.
+    Gate,
+    /// What `calibrate` writes.
+    Calibration,
+    /// What `compare --format json` prints.
+    Comparison,
 }
 
 #[derive(Debug, clap::Args)]
@@ -33,6 +39,9 @@ pub fn schema(args: &SchemaArgs) -> Result<Outcome> {
     print_json(&match args.of {
         Schema::Record => schemars::schema_for!(Record),
         Schema::Journal => schemars::schema_for!(JournalLine),
+        Schema::Gate => schemars::schema_for!(Gate),
+        Schema::Calibration => schemars::schema_for!(Calibration),
+        Schema::Comparison => schemars::schema_for!(Comparison),
     })?;
     Ok(Outcome::Done)
 }

@@ -1,9 +1,9 @@
 //! `cnibench report`: from records to pages, pictures and tables.
 
-use super::{Outcome, TableFormat, print, print_json};
-use crate::store;
+use super::{Outcome, TableFormat, judged::GATE, print, print_json};
+use crate::{store, tell::tell};
 use anyhow::{Result, bail};
-use cnibench_model::Record;
+use cnibench_model::{Gate, Record};
 use cnibench_reports::Format;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ pub struct Args {
     /// Where the report goes; by default the folder `report` beside the record.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// What to make: html, png, svg, md, csv; by default all.
+    /// What to make: html, png, svg, md, csv, junit (verdicts of pairs); by default all.
     #[arg(long, value_delimiter = ',')]
     format: Vec<Format>,
     /// Also print the matrix.
@@ -32,7 +32,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
         (None, _) => bail!("several records: say with --out where their report goes"),
     };
     let formats = if args.format.is_empty() { Format::ALL } else { &args.format };
-    let rendered = cnibench_reports::render(&records, &out, formats)?;
+    let gates: Vec<Gate> = args.records.iter().filter_map(|p| verdict_of(p)).collect();
+    let rendered = cnibench_reports::render_judged(&records, &gates, &out, formats)?;
     for record in &records {
         match args.print {
             None => {}
@@ -48,6 +49,19 @@ pub fn run(args: &Args) -> Result<Outcome> {
         print(&format!("report: {}\n", super::first_page(&rendered, &out).display()))?;
     }
     Ok(Outcome::Done)
+}
+
+/// What was said of a record when it was made. One that cannot be read is said anew, by the default
+/// policy.
+fn verdict_of(record: &Path) -> Option<Gate> {
+    let folder = if record.is_dir() { record } else { record.parent()? };
+    let path = folder.join(GATE);
+    let text = std::fs::read_to_string(&path).ok()?;
+    let gate = serde_json::from_str(&text);
+    if let Err(error) = &gate {
+        tell(&format!("{}: not a verdict, judging anew: {error}", path.display()));
+    }
+    gate.ok()
 }
 
 fn beside(record: &Path) -> PathBuf {

@@ -8,7 +8,8 @@ mod order;
 mod pairs;
 pub mod tournament;
 
-use cnibench_model::{Case, CniSpec, PairSlot, Pairing, SeriesKey};
+use crate::runner::ladders::USUAL_RUNGS;
+use cnibench_model::{Case, CaseId, CniSpec, PairSlot, Pairing, SeriesKey};
 use serde::Serialize;
 use std::{collections::HashSet, time::Duration};
 pub use tournament::Matrix;
@@ -123,6 +124,9 @@ pub struct Plan {
     /// measured ones; none: nothing is probed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe_pairs: Option<u32>,
+    /// Cases whose ladder of offered rates is climbed after their trials.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ladders: Vec<CaseId>,
     /// The two arms, where they are measured in pairs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pairing: Option<Pairing>,
@@ -144,6 +148,7 @@ impl Plan {
                 cases,
                 seed,
                 probe_pairs: None,
+                ladders: Vec::new(),
                 setup_s: arrangement.setup_s,
             };
         }
@@ -158,6 +163,7 @@ impl Plan {
             schedule,
             seed,
             probe_pairs: None,
+            ladders: Vec::new(),
             setup_s: arrangement.setup_s,
         }
     }
@@ -187,7 +193,12 @@ impl Plan {
             .map(|c| 2.0 * Self::trial_s(c) + PROBES_S)
             .sum();
         let probed = probed * f64::from(self.probe_pairs.unwrap_or(0));
-        Duration::from_secs_f64(trials + probed + states + clusters * self.setup_s + REPORT_S)
+        let climbing = self.cases.iter().filter(|c| self.ladders.contains(&c.id));
+        let climbed: f64 =
+            climbing.map(|c| USUAL_RUNGS * f64::from(c.trials) * Self::trial_s(c)).sum();
+        Duration::from_secs_f64(
+            trials + climbed + probed + states + clusters * self.setup_s + REPORT_S,
+        )
     }
 
     /// Seconds that one trial of a case takes.

@@ -5,11 +5,13 @@
 //! [`netns`]); which cases are probed, and when, is the runner's.
 //!
 //! `cnibench observe` has no cluster to ask: [`spaces`] knows the namespaces of this machine, [`way`]
-//! finds those between two of them, [`live`] reads again and again.
+//! finds those between two of them, [`target`] waits for a cluster that is not up yet, [`live`] reads
+//! again and again.
 
 pub mod live;
 pub mod netns;
 pub mod spaces;
+pub mod target;
 pub mod way;
 mod window;
 

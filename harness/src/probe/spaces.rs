@@ -146,10 +146,8 @@ impl World {
 
     /// Clusters of runs that are alive, in the order of their names.
     pub fn clusters(&self) -> Vec<Found> {
-        let folder = locks().ok();
-        let alive = |run: &RunId| folder.as_deref().is_some_and(|folder| is_alive(folder, run));
         let mut found = self.all_clusters();
-        found.retain(|cluster| alive(&cluster.run));
+        found.retain(|cluster| lives(cluster.run.as_str()));
         found
     }
 
@@ -233,6 +231,22 @@ pub fn choose(
             bail!("several clusters are running, say which:{}", listed(&fitting))
         }
     }
+}
+
+/// Is this the id of a run whose process lives?
+pub fn lives(run: &str) -> bool {
+    let run = RunId::of_label(run);
+    run.zip(locks().ok()).is_some_and(|(run, folder)| is_alive(&folder, &run))
+}
+
+/// Does an agent of a run stand in the namespace of this inode? Blocks.
+pub fn has_agent(inode: u64) -> bool {
+    let stands = |pid: &u32| namespace::inode(&of_process(*pid)) == Some(inode);
+    let is_agent = |pid: u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).nth(1) == Some(b"agent")
+    };
+    numbers().into_iter().filter(stands).any(is_agent)
 }
 
 fn names() -> Vec<String> {

@@ -200,7 +200,9 @@ impl Arm {
             };
             let mut eyes = Eyes::open(cluster, cast.eyes).await;
             let seen = &mut eyes.open;
-            match trial::measure(case, asked.slot, &cast.ends, &mut client, &mut server, seen).await
+            let (ends, taken) = (&cast.ends, trial::Latencies::Taken);
+            match trial::measure(case, taken, asked.slot, ends, &mut client, &mut server, seen)
+                .await
             {
                 Ok(mut trial) => {
                     trial.nodes = cast.nodes.take();
@@ -243,6 +245,9 @@ impl Arm {
             None => self.cluster.ends(case.placement).map(|e| (e, None)),
         };
         let (ends, nodes) = found.map_err(TrialError::NotOffered)?;
+        if let Some(reason) = trial::not_offered(case, &ends) {
+            return Err(TrialError::NotOffered(reason));
+        }
         let client = Pooled(self.agents.remove(&ends.client));
         let server = Pooled(self.agents.remove(&ends.server));
         let mut places: Vec<Place> = [&ends.client, &ends.server]

@@ -6,10 +6,11 @@
 mod arms;
 mod enough;
 mod eyes;
+pub mod ladders;
 mod pairs;
 mod probed;
 pub mod progress;
-mod trial;
+pub mod trial;
 
 use crate::{
     cluster::{ClusterError, Provider, StateError, Topology},
@@ -58,6 +59,7 @@ pub async fn run(
         enough: Enough::new(limits),
         idle: HashSet::new(),
         unprobed: false,
+        climbed: ladders::Climbed::default(),
     };
     let outcome = run.everything(provider, topology, &mut arms, interrupt.clone()).await;
     // Down first, so that what could not be cleaned is in the record.
@@ -105,6 +107,8 @@ struct Run<'a> {
     idle: HashSet<CniSpec>,
     /// It was found, and said, that this process cannot probe.
     unprobed: bool,
+    /// What ladders of rates begin with, and which are done.
+    climbed: ladders::Climbed,
 }
 
 impl Run<'_> {
@@ -158,6 +162,7 @@ impl Run<'_> {
                 self.batch(batch, &mut sequence, arms, &mut interrupt).await?;
             }
             self.footprints(arms, Phase::Load, &mut interrupt).await?;
+            self.ladders(number, arms, &mut interrupt, &mut sequence).await?;
             self.probed(number, arms, &mut interrupt, &mut sequence).await?;
             if interrupt.urgency() != Urgency::None {
                 return Ok(());
@@ -399,6 +404,7 @@ impl Run<'_> {
         let status = match result {
             Ok(trial) => {
                 self.enough.measured(&trial);
+                self.climbed.note(&trial);
                 self.journal.append(&JournalLine::Trial(Box::new(trial)))?;
                 self.pair_measured(case, scheduled);
                 return self.one_less(case);

@@ -8,6 +8,7 @@ use cnibench_model::{Case, PairSlot, Trial};
 use cnibench_workloads::{
     cpus, observed,
     outcome::combine,
+    peers,
     protocol::{FaultKind, Request, Task},
 };
 use jiff::Timestamp;
@@ -30,6 +31,15 @@ pub struct Slot {
     pub sequence: u32,
     /// Its place among the pairs of its series, where arms are measured in pairs.
     pub pair: Option<PairSlot>,
+}
+
+/// Whether the time of every transaction is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Latencies {
+    /// As in every run.
+    Taken,
+    /// Only to measure what taking them costs, and to compare rates with generators that take none.
+    Left,
 }
 
 /// Why there is no trial.
@@ -73,9 +83,19 @@ impl From<Broken> for TrialError {
     }
 }
 
+/// Why the generator of a case cannot make its traffic between these ends, if it cannot.
+pub fn not_offered(case: &Case, ends: &Ends) -> Option<String> {
+    let generator = case.params.generator;
+    peers::refuses(case.workload, &case.params).or_else(|| {
+        (ends.port.is_some() && !peers::one_port(generator))
+            .then(|| format!("{generator} needs a second port, which a service does not lead to"))
+    })
+}
+
 /// Runs one trial between two agents.
 pub async fn measure(
     case: &Case,
+    latencies: Latencies,
     slot: Slot,
     ends: &Ends,
     client: &mut Agent,
@@ -93,6 +113,7 @@ pub async fn measure(
         server_cpus,
         patience_s: PATIENCE_S,
         canary: Vec::new(),
+        latencies: latencies == Latencies::Taken,
     };
     let started = Timestamp::now();
     let port = ends.port.unwrap_or(0);
@@ -107,7 +128,14 @@ pub async fn measure(
     }
     client.send(&Request::Drive { task: task.clone(), server: target }).await?;
     let limit = Duration::from_secs_f64(case.duration_s + case.warmup_s + PATIENCE_S) + GRACE;
-    let (at_client, at_server) = tokio::join!(client.finished(limit), server.finished(limit));
+    let (at_client, at_server) = if case.params.generator.is_own() {
+        tokio::join!(client.finished(limit), server.finished(limit))
+    } else {
+        // Most servers of other generators do not know when they are done.
+        let at_client = client.finished(limit).await;
+        server.send(&Request::Cancel).await?;
+        (at_client, server.finished(GRACE).await)
+    };
     let (mut at_client, mut at_server) = match (at_client, at_server) {
         (Ok(c), Ok(s)) => (c, s),
         (Err(c), Err(s)) => return Err(both(c, s)),
@@ -142,6 +170,7 @@ pub async fn measure(
         server_addr: Some(target.to_string()),
         window_opened: outcome.window_opened,
         datagrams: outcome.datagrams,
+        made_by: outcome.made_by,
         proofs: Vec::new(),
         warnings: outcome.warnings,
     })

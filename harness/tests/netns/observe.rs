@@ -7,6 +7,7 @@ use crate::{
 use cnibench::{
     cluster::{IpFamily, netns::user_namespace::enter_user_namespace},
     exec::{Agent, local::start_program},
+    netlink::Netns,
 };
 use cnibench_workloads::protocol::Volley;
 use serde_json::Value;
@@ -15,7 +16,8 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::Path,
-    process::{Child, ChildStdout, Command, Output, Stdio},
+    process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 fn observe(arguments: &[&str]) -> Command {
@@ -29,13 +31,33 @@ fn observe(arguments: &[&str]) -> Command {
 struct Observing {
     child: Child,
     lines: BufReader<ChildStdout>,
+    errors: BufReader<ChildStderr>,
+    heard: String,
 }
 
 impl Observing {
     fn start(arguments: &[&str]) -> Self {
         let mut child = observe(arguments).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
-        Self { child, lines }
+        let errors = BufReader::new(child.stderr.take().unwrap());
+        Self { child, lines, errors, heard: String::new() }
+    }
+
+    /// Reads what it says until a line holds these words.
+    fn hear(&mut self, words: &str) {
+        loop {
+            let begin = self.heard.len();
+            let more = self.errors.read_line(&mut self.heard).unwrap();
+            assert!(more > 0, "it ended without {words:?}: {}", self.heard);
+            if self.heard[begin..].contains(words) {
+                return;
+            }
+        }
+    }
+
+    /// Ends it as a person does.
+    fn interrupt(&self) {
+        crate::running::signal(self.child.id(), rustix::process::Signal::INT);
     }
 
     /// The next interval; none when it has ended.
@@ -45,12 +67,18 @@ impl Observing {
         (!line.is_empty()).then(|| serde_json::from_str(&line).unwrap())
     }
 
+    /// A line of a table.
+    fn next_line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "it printed nothing");
+        line
+    }
+
     /// Its exit code and what it said, once it ends by itself.
     fn ended(mut self) -> (Option<i32>, String) {
-        let code = self.child.wait().unwrap().code();
-        let mut said = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        (code, said)
+        self.errors.read_to_string(&mut self.heard).unwrap();
+        (self.child.wait().unwrap().code(), std::mem::take(&mut self.heard))
     }
 }
 
@@ -86,8 +114,7 @@ fn a_running_cluster_is_found_and_its_stages_have_the_generators_rate() {
         out.join("journal.jsonl").metadata().is_ok_and(|m| m.len() > 0)
     });
     let id = run_id(&out);
-    let pod = format!("/run/netns/cnb-{id}-c0-n1p0");
-    wait_for("the cluster's pods", || Path::new(&pod).exists());
+    // The run has said that it exists, and has begun to bring its cluster up at most.
     let named = ["--run", id.as_str(), "--interval", "500ms", "--format", "json"];
     let mut observing = Observing::start(&named);
     let mut intervals = Vec::new();
@@ -104,55 +131,109 @@ fn a_running_cluster_is_found_and_its_stages_have_the_generators_rate() {
     let record = record(&out);
     let trial = &record.trials[0];
     let opened = trial.window_opened.unwrap();
-    let mut compared = 0;
-    for interval in &intervals {
+    let bounds = |interval: &Value| {
         let at: jiff::Timestamp = interval["at"].as_str().unwrap().parse().unwrap();
         let to = at.duration_since(opened).as_secs_f64();
-        let from = to - interval["seconds"].as_f64().unwrap();
-        if from < 0.0 || to > trial.slices.len() as f64 * trial.slice_s {
-            continue;
+        (to - interval["seconds"].as_f64().unwrap(), to)
+    };
+    let window_s = trial.slices.len() as f64 * trial.slice_s;
+    let inside = |interval: &&Value| bounds(interval).0 >= 0.0 && bounds(interval).1 <= window_s;
+    let inside: Vec<&Value> = intervals.iter().filter(inside).collect();
+    assert!(inside.len() >= 3, "{} of {} intervals in the window", inside.len(), intervals.len());
+    // All of them together: where the machine is busy, one begins and ends some milliseconds from where
+    // it says, and the generator's rate is not the same throughout a slice.
+    let (from, to) = (bounds(inside[0]).0, bounds(inside[inside.len() - 1]).1);
+    let transactions: f64 = (0u32..)
+        .zip(&trial.slices)
+        .map(|(i, rate)| {
+            let begin = f64::from(i) * trial.slice_s;
+            rate * (to.min(begin + trial.slice_s) - from.max(begin)).max(0.0)
+        })
+        .sum();
+    for direction in ["request", "response"] {
+        // Once in each transaction; a packet passes two veth pairs' backlogs beside the wire's.
+        for (stage, times) in
+            [("socket-to-qdisc", 1.0), ("to-socket", 1.0), ("decapsulation", 1.0), ("backlog", 2.0)]
+        {
+            let all = |name: &str| -> f64 {
+                inside.iter().map(|interval| figure(interval, direction, stage, name)).sum()
+            };
+            let seen = all("count") / (times * transactions);
+            assert!((0.9..1.1).contains(&seen), "{direction} {stage} {seen} {inside:?}");
+            let mean = all("mean_us") / inside.len() as f64;
+            let round_trip = (to - from) / transactions * 1e6;
+            assert!(mean > 0.0 && mean < round_trip, "{direction} {stage} {mean} {round_trip}");
         }
-        let transactions: f64 = (0u32..)
-            .zip(&trial.slices)
-            .map(|(i, rate)| {
-                let begin = f64::from(i) * trial.slice_s;
-                rate * (to.min(begin + trial.slice_s) - from.max(begin)).max(0.0)
-            })
-            .sum();
-        let rate = transactions / (to - from);
-        for direction in ["request", "response"] {
-            // Once in each transaction; a packet passes two veth pairs' backlogs beside the wire's.
-            for (stage, times) in [
-                ("socket-to-qdisc", 1.0),
-                ("to-socket", 1.0),
-                ("decapsulation", 1.0),
-                ("backlog", 2.0),
-            ] {
-                let seen = figure(interval, direction, stage, "per_second") / (times * rate);
-                assert!((0.9..1.1).contains(&seen), "{direction} {stage} {seen} {interval}");
-                let mean = figure(interval, direction, stage, "mean_us");
-                assert!(mean > 0.0 && mean < 1e6 / rate, "{direction} {stage} {mean} {rate}");
-            }
-        }
+    }
+    let way = [
+        "application",
+        "backlog",
+        "decapsulation",
+        "encapsulation",
+        "node-forward",
+        "pod-device",
+        "socket-to-qdisc",
+        "to-pod",
+        "to-socket",
+        "underlay",
+        "wake-up",
+    ];
+    for interval in inside {
         let names: BTreeSet<&str> =
             stages(interval).iter().map(|s| s["stage"].as_str().unwrap()).collect();
-        let way = [
-            "application",
-            "backlog",
-            "decapsulation",
-            "encapsulation",
-            "node-forward",
-            "pod-device",
-            "socket-to-qdisc",
-            "to-pod",
-            "to-socket",
-            "underlay",
-            "wake-up",
-        ];
         assert_eq!(names, way.into(), "{interval}");
-        compared += 1;
     }
-    assert!(compared >= 3, "{compared} of {} intervals in the window", intervals.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_waited_for_until_its_devices_are_joined() {
+    let provider = provider();
+    let run = provider.run_id().as_str().to_owned();
+    // Nothing of the cluster is there.
+    let of_first = ["--run", run.as_str(), "--cluster", "0"];
+    let mut early = Observing::start(&[&of_first[..], &["-v", "--interval", "100ms"]].concat());
+    early.hear("waiting for at most 10 s");
+    // Two nodes are there, and nothing joins them.
+    let bare = |node: u32| Netns::create(&format!("cnb-{run}-c1-n{node}"), || Ok(())).unwrap();
+    let nodes = [bare(0), bare(1)];
+    let begun = Instant::now();
+    let of_bare = ["--run", run.as_str(), "--cluster", "1"];
+    let unjoined = Observing::start(&of_bare);
+
+    let cluster = up(&provider, "flannel-vxlan", &topology(2, 1, IpFamily::V4)).await;
+    early.hear("server's node: ");
+    early.next_line();
+    early.interrupt();
+    let (code, said) = early.ended();
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(said.matches("waiting").count(), 1, "{said}");
+    for (what, thing, device) in [
+        ("client", "n0p0", "eth0: pod"),
+        ("server", "n1p0", "eth0: pod"),
+        ("client's node", "n0", "flannel.1: tunnel"),
+        ("server's node", "n1", "cni0: bridge"),
+    ] {
+        let line = format!("{what}: cnb-{run}-c0-{thing}: {device}");
+        assert!(said.contains(&line), "{line}\n{said}");
+    }
+    let (code, said) = unjoined.ended();
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("no devices join") && said.contains("after 10 s of waiting"), "{said}");
+    assert!(begun.elapsed() >= Duration::from_secs(10));
+
+    // The run ends meanwhile.
+    let mut orphan = Observing::start(&of_bare);
+    orphan.hear("waiting for at most 10 s");
+    for node in nodes {
+        node.remove().unwrap();
+    }
+    down(cluster).await;
+    let begun = Instant::now();
+    drop(provider);
+    let (code, said) = orphan.ended();
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("the run ended before its cluster was up"), "{said}");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,11 +306,7 @@ async fn two_processes_are_observed_and_every_datagram_is_counted() {
         }
         assert_eq!(count("encapsulation"), None, "{counts:?}");
     }
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(observing.child.id() as i32).unwrap(),
-        rustix::process::Signal::INT,
-    )
-    .unwrap();
+    observing.interrupt();
     while observing.next().is_some() {}
     let (code, said) = observing.ended();
     assert_eq!(code, Some(0), "{said}");

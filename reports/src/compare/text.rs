@@ -39,10 +39,14 @@ pub fn table(comparison: &Comparison, width: Option<usize>) -> String {
     let mut builder = Builder::default();
     builder.push_record(heads(comparison));
     for row in &comparison.rows {
-        builder.push_record(cells(row, comparison.baseline.clock).iter().map(|c| printable(c)));
+        builder.push_record(
+            cells(row, comparison.baseline.clock)
+                .iter()
+                .map(|c| printable(c).replace(" %", "\u{a0}%")),
+        );
     }
     let mut table = builder.build();
-    table.with(Style::modern_rounded());
+    table.with(Style::rounded());
     let width = width.unwrap_or(DEFAULT_WIDTH).max(60);
     table.with(Width::wrap(width).priority(Priority::max(true)).keep_words(true));
     match comparison.rows.is_empty() {

@@ -8,6 +8,7 @@ mod curve;
 mod forest;
 mod frame;
 mod heat;
+pub(crate) mod knee;
 mod percentiles;
 pub(crate) mod raster;
 pub(crate) mod scene;
@@ -49,6 +50,8 @@ pub(crate) enum Plan {
     Waterfall { row: usize },
     /// How long one stage of a row takes, over all its passages.
     Stage { row: usize, stage: Stage },
+    /// Throughput against latency over offered rates of a row.
+    Knee { row: usize },
     /// A metric over a number that rows differ in.
     Curve { curve: Curve, metric: Metric },
     /// What the gate says.
@@ -80,7 +83,7 @@ impl Plan {
             | Self::Cpu { row }
             | Self::Heat { row, .. } => Place::Row(*row),
             Self::Waterfall { row } | Self::Stage { row, .. } => Place::Stages(*row),
-            Self::Curve { .. } => Place::Curves,
+            Self::Curve { .. } | Self::Knee { .. } => Place::Curves,
             Self::Forest { .. } => Place::Verdicts,
         }
     }
@@ -110,6 +113,7 @@ pub(crate) fn plan(book: &Book<'_>, matrix: &Matrix, gates: &[Gate]) -> Vec<Plan
         let differing = stages::differing(&stages::accounts(book, row), DISTRIBUTIONS);
         plans.extend(differing.into_iter().map(|stage| Plan::Stage { row, stage }));
     }
+    plans.extend((0..book.rows.len()).map(|row| Plan::Knee { row }));
     for curve in curves::curves(book) {
         let metrics = curve.metrics().into_iter();
         plans.extend(metrics.map(|metric| Plan::Curve { curve: curve.clone(), metric }));
@@ -130,6 +134,7 @@ pub(crate) fn build(book: &Book<'_>, theme: &Theme, matrix: &Matrix, plan: &Plan
         Plan::Heat { row, column, metric } => heat::heat(book, *row, *column, *metric),
         Plan::Waterfall { row } => waterfall::waterfall(book, theme, *row),
         Plan::Stage { row, stage } => waterfall::distribution(book, theme, *row, *stage),
+        Plan::Knee { row } => knee::knee(book, theme, *row),
         Plan::Curve { curve, metric } => curve::curve(book, theme, curve, *metric),
         Plan::Forest { gate } => forest::forest(book, gate),
     }

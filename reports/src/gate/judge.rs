@@ -177,7 +177,7 @@ pub(crate) fn judge(evidence: &Evidence, policy: &Policy, setting: &Setting) -> 
         candidate: setting.candidate.clone(),
         runs: setting.runs.clone(),
         clock: setting.clock,
-        alpha,
+        alpha: policy.alpha,
         resamples: policy.resamples,
         seed: policy.seed,
         look: setting.look.clone(),

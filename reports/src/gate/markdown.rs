@@ -66,7 +66,7 @@ fn table<'a>(out: &mut String, lines: impl Iterator<Item = &'a Line>) {
         let [baseline, candidate] = &line.values;
         let cells = [&line.case, &line.metric, baseline, candidate, &line.change, &line.floor];
         let cells: Vec<String> = cells.iter().map(|c| plain(c)).collect();
-        let _ = writeln!(out, "| {verdict} | {} | {} |", cells.join(" | "), plain(&line.reason));
+        let _ = writeln!(out, "| {verdict} | {} | {} |", cells.join(" | "), plain(&line.why));
     }
     out.push('\n');
 }

@@ -26,6 +26,8 @@ mod rule;
 pub mod sequential;
 pub(crate) mod summary;
 mod table;
+#[cfg(test)]
+mod tests;
 pub(crate) mod words;
 
 pub use differences::{Comparability, comparability};
@@ -75,7 +77,7 @@ pub enum GateError {
         other: String,
     },
     /// They differ in what moves every number.
-    #[error("the records cannot be compared, they differ in {}", list(.0))]
+    #[error("the records cannot be compared; they differ in (baseline and candidate):{}", list(.0))]
     NotComparable(Vec<Difference>),
 }
 

@@ -12,13 +12,17 @@ use std::{ops::Range, str::FromStr};
 pub const ALPHA: f64 = 0.02;
 /// Changes smaller than this are not worth a word in CI.
 pub const MIN_EFFECT: f64 = 0.03;
-/// The same of records that were made at different times by a wall clock: machines drift by more than
-/// any interval within a record shows.
+/// The same of records that were made at different times by a wall clock, where what the machine did
+/// differently is in the change and in no interval: with a threshold of 5 %, 18 to 34 % of comparisons of
+/// unchanged code alarmed on a shared machine of two CPUs, which is what a drift of 4 to 5 % does.
 pub const STORED_MIN_EFFECT: f64 = 0.15;
 /// Resamples of the bootstrap.
 pub const RESAMPLES: u32 = 1000;
 /// Its seed: fixed, so that a record is judged the same whoever judges it.
 pub const SEED: u64 = 0x00c2_1be2_c400_5eed;
+
+/// A policy file with everything that may stand in one.
+pub const EXAMPLE: &str = include_str!("example.toml");
 
 /// What gates, and how strictly.
 #[derive(Debug, Clone, PartialEq)]
@@ -457,6 +461,3 @@ mod tests {
         assert_eq!(policy.rules[1].line, 4);
     }
 }
-
-/// A policy file with everything that may stand in one.
-pub const EXAMPLE: &str = include_str!("example.toml");

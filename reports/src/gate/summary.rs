@@ -178,6 +178,8 @@ pub struct Line {
     pub floor: String,
     /// Why.
     pub reason: String,
+    /// The same where the other cells do not say it already.
+    pub why: String,
 }
 
 /// The judgements as tables show them, in their order.
@@ -198,14 +200,21 @@ fn line(judgement: &Judgement, clock: Clock) -> Line {
     };
     let change = metric.zip(judgement.estimate.as_ref());
     let floor = metric.zip(judgement.floor.as_ref());
+    let change = change.map_or_else(String::new, |(m, e)| words::change(m, e));
+    let said = match judgement.verdict {
+        Verdict::Pass => true,
+        Verdict::Regression | Verdict::Improvement => judgement.reason.starts_with(&change),
+        Verdict::Inconclusive | Verdict::Missing => false,
+    };
     Line {
         verdict: words::verdict(judgement.verdict, judgement.role),
         case: judgement.title.clone(),
         metric: metric.map_or_else(String::new, head),
         values,
-        change: change.map_or_else(String::new, |(m, e)| words::change(m, e)),
+        change,
         floor: floor.map_or_else(String::new, |(m, f)| words::floor_size(m, f.size)),
         reason: judgement.reason.clone(),
+        why: if said { String::new() } else { judgement.reason.clone() },
     }
 }
 

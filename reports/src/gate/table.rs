@@ -1,10 +1,10 @@
 //! The verdicts as a table for a terminal.
 //!
-//! Owns its layout. Called by the commands.
+//! Owns its layout: the headline stands last, where a terminal's eye is. Called by the commands.
 
 use super::summary;
 use crate::terminal::printable;
-use cnibench_model::{Gate, Role};
+use cnibench_model::{Gate, Role, Verdict};
 use tabled::{
     builder::Builder,
     settings::{Style, Width, peaker::Priority},
@@ -13,7 +13,8 @@ use tabled::{
 /// Width assumed where the output is no terminal.
 const DEFAULT_WIDTH: usize = 120;
 
-/// Headline, table, reasons of what did not pass, and how sure it is; at most `width` columns wide.
+/// What differs, table, reasons of what did not pass, how sure it is, and the headline; the table at most
+/// `width` columns wide.
 pub fn table(gate: &Gate, width: Option<usize>) -> String {
     let width = width.unwrap_or(DEFAULT_WIDTH).max(60);
     let mut out = String::new();
@@ -46,17 +47,19 @@ pub fn table(gate: &Gate, width: Option<usize>) -> String {
             &line.change,
             &line.floor,
         ];
-        builder.push_record(cells.map(|c| printable(c)));
+        // A number stays with its sign of per cent.
+        builder.push_record(cells.map(|c| printable(c).replace(" %", "\u{a0}%")));
     }
     let mut table = builder.build();
-    table.with(Style::modern_rounded());
+    table.with(Style::rounded());
     table.with(Width::wrap(width).priority(Priority::max(true)).keep_words(true));
     out.push_str(&format!("{table}\n"));
     if gate.judgements.iter().any(|j| j.role == Role::Informs) {
         out.push_str("in brackets: reported, does not gate\n");
     }
     for (line, judgement) in lines.iter().zip(&gate.judgements) {
-        if judgement.role == Role::Gates {
+        let clear = matches!(judgement.verdict, Verdict::Pass | Verdict::Improvement);
+        if judgement.role == Role::Gates && !clear {
             let metric = line.metric.split(',').next().unwrap_or_default();
             let reason = printable(&line.reason);
             out.push_str(&format!("{}: {} {metric}: {reason}\n", line.verdict, line.case));

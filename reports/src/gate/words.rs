@@ -118,7 +118,7 @@ pub(crate) fn reason(
         Finding::Small => format!("{change}, smaller than {floor}"),
         Finding::NoneAsLarge => {
             let range = interval(metric, estimate).unwrap_or_default();
-            format!("no change beyond {floor} is left in the interval ({range})")
+            format!("no change for the worse beyond {floor} is left in the interval ({range})")
         }
         Finding::Wide => {
             let range = interval(metric, estimate).unwrap_or_default();

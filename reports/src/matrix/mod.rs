@@ -253,7 +253,7 @@ pub(crate) fn only_if_any(workload: Workload, metric: Metric) -> bool {
 }
 
 /// How much work a second: the metric by which many nodes or many points are compared first.
-pub(crate) fn main_rate(workload: Workload) -> Metric {
+pub fn main_rate(workload: Workload) -> Metric {
     match workload.is_transactional() {
         true => Metric::TransactionRate,
         false => Metric::Throughput,

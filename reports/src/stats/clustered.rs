@@ -21,7 +21,7 @@
 //!
 //! What calibration knows of this host's rebuilds adds to it as a prior variance with degrees of freedom
 //! of its own (Smyth, "Linear models and empirical Bayes methods", 2004), unless these rebuilds are
-//! apart by more than it can explain. How all of it holds is simulated in `gate::simulation`.
+//! apart by more than it can explain. How all of it holds is simulated in `tests/gate`.
 
 use super::{ranks, sorted};
 use rand::{Rng, SeedableRng};
@@ -88,7 +88,7 @@ impl Clustered {
         match self.error {
             None => 1.0,
             Some(_) if self.estimate == 0.0 => 1.0,
-            Some((error, _)) if error == 0.0 => 0.0,
+            Some((0.0, _)) => 0.0,
             Some((error, freedom)) => {
                 let t = (self.estimate / error).abs();
                 StudentsT::new(0.0, 1.0, freedom).map_or(1.0, |d| 2.0 * (1.0 - d.cdf(t)))
@@ -200,7 +200,8 @@ fn standard_error(
         None if one_is_enough => Some((within, n as f64 - 1.0)),
         None => None,
     };
-    let Some(prior) = prior else { return own };
+    // A prior of identical rebuilds says that nothing ever differs: these rebuilds say it better.
+    let Some(prior) = prior.filter(|p| p.variance > 0.0) else { return own };
     let known = prior.variance / g;
     let trusted = prior.degrees_of_freedom.min(PRIOR_AT_MOST);
     let Some((error, freedom)) = own else {
@@ -313,6 +314,9 @@ fn deviation(values: &[(f64, f64)]) -> f64 {
 
 /// The t below which a share of `probability` lies.
 pub(crate) fn t_quantile(probability: f64, degrees_of_freedom: f64) -> f64 {
+    if probability >= 1.0 {
+        return f64::INFINITY;
+    }
     StudentsT::new(0.0, 1.0, degrees_of_freedom)
         .map_or(f64::INFINITY, |t| t.inverse_cdf(probability))
 }
@@ -367,6 +371,11 @@ mod tests {
         let prior = Prior { variance: 0.05f64.powi(2), degrees_of_freedom: 60.0 };
         let (_, freedom) = paired(&apart, Some(prior), false, HOW).unwrap().error.unwrap();
         assert_eq!(freedom, 22.0);
+        let none = Prior { variance: 0.0, degrees_of_freedom: 60.0 };
+        let kept = paired(&apart, Some(none), false, HOW).unwrap().error;
+        assert_eq!(kept, paired(&apart, None, false, HOW).unwrap().error);
+        let sure = paired(&apart, None, false, HOW).unwrap().interval(1e-18).unwrap();
+        assert_eq!(sure, (f64::NEG_INFINITY, f64::INFINITY));
     }
 
     #[test]

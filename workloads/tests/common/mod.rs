@@ -115,6 +115,7 @@ pub fn task(workload: Workload, change: impl FnOnce(&mut WorkloadParams)) -> Tas
         server_cpus: vec![],
         patience_s: 20.0,
         canary: vec![],
+        latencies: true,
     }
 }
 

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod net;
+mod peers;
 
 use cnibench_model::{FlowDirection, Metric, Rate, Workload};
 use cnibench_workloads::{

@@ -4,6 +4,7 @@
 //! Owns everything that speaks the CNI specification. The profile is called by the provider like
 //! any other; the plugins themselves are the user's.
 
+pub mod chain;
 pub mod config;
 pub mod error;
 pub mod interrupt;

@@ -9,6 +9,7 @@
 //! `ipRanges` are what a kubelet's runtime passes.
 
 use super::{
+    chain::{Chain, Routes},
     config::ConfList,
     node::NodeThread,
     process::DEFAULT_DIRS,
@@ -25,7 +26,6 @@ use anyhow::{Context, anyhow, bail, ensure};
 use async_trait::async_trait;
 use cnibench_model::{CniSpec, Placement};
 use ipnet::IpNet;
-use serde::Deserialize;
 use serde_json::json;
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -64,35 +64,6 @@ pub const PROFILE: Profile = Profile {
     check,
     build: |settings, topology| Ok(Arc::new(Conflist::new(settings, topology)?)),
 };
-
-/// Who programs the way between nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Routes {
-    /// The harness: routes through the other nodes' addresses.
-    Node,
-    /// The plugins, or what runs beside them.
-    None,
-}
-
-/// A list of plugins and how they are run.
-#[derive(Debug, Clone)]
-pub struct Chain {
-    /// The .conflist.
-    pub path: PathBuf,
-    /// Directories of the plugins.
-    pub dirs: Vec<PathBuf>,
-    /// Name of the pods' interface.
-    pub ifname: String,
-    /// MTU of the pods in bytes.
-    pub mtu: u32,
-    /// Who programs the way between nodes.
-    pub routes: Routes,
-    /// Are the plugins asked whether all is still there?
-    pub check: bool,
-    /// How long a call may take.
-    pub deadline: Duration,
-}
 
 /// The plugins of one cluster.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use crate::cni::{
     Wrapping,
-    conflist::profile::{Chain, Routes},
+    conflist::chain::{Chain, Routes},
 };
 use cnibench_model::Placement;
 use cnibench_scenarios::{SuiteError, quantity};
