@@ -9,6 +9,7 @@ pub mod cni;
 pub mod crowd;
 pub mod environment;
 pub mod exec;
+pub mod guest;
 pub mod interrupt;
 pub mod netlink;
 pub mod observe;

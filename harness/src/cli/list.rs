@@ -8,6 +8,7 @@ use crate::cluster::{
     kind::KindOptions,
     kube,
     netns::{Owner, untried},
+    vm::VmOptions,
 };
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
@@ -105,7 +106,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
 
 fn provider_line(provider: ProviderKind) -> String {
     match provider {
-        ProviderKind::Netns | ProviderKind::Kind | ProviderKind::Kubeconfig => {
+        ProviderKind::Netns | ProviderKind::Vm | ProviderKind::Kind | ProviderKind::Kubeconfig => {
             provider.describe().to_owned()
         }
         _ => format!("{} Not in this release.", provider.describe()),
@@ -144,6 +145,7 @@ fn cnis(args: &Args) -> Result<Outcome> {
                         sources: args.sources.clone(),
                         ..KindOptions::default()
                     },
+                    vm_options: &VmOptions::default(),
                     demand: kube::Demand::default(),
                 };
                 let chosen = Chosen::new(&asked, Arc::new(Owner::acquire()?)).await?;

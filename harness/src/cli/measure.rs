@@ -11,6 +11,7 @@ use crate::{
     cluster::{
         ClusterError, kind, kube,
         netns::{self, Owner},
+        vm,
     },
     crowd::Crowd,
     environment,
@@ -23,7 +24,7 @@ use crate::{
 };
 use anyhow::{Context, Result, anyhow, bail};
 use cnibench_model::{
-    Case, Clock, CniSpec, Generator, Header, JournalLine, Pairing, Placement, ProviderKind, Record,
+    Case, CniSpec, Generator, Header, JournalLine, Pairing, Placement, ProviderKind, Record,
     SCHEMA_VERSION, SkippedCni, Workload,
 };
 use cnibench_scenarios::{Overrides, Suite, catalog, expand, ladders, suite};
@@ -72,6 +73,8 @@ pub struct What {
     pub(super) kube: kube::Options,
     #[command(flatten)]
     pub(super) kind: kind::KindOptions,
+    #[command(flatten)]
+    pub(super) vm: vm::VmOptions,
 }
 
 /// What `run` and `ab` are asked beside.
@@ -188,6 +191,7 @@ pub(super) async fn measure(asked: Measure, interrupt: &Interrupt) -> Result<Opt
         kind: what.provider,
         kube: &what.kube,
         kind_options: &what.kind,
+        vm_options: &what.vm,
         demand: kube::Demand::of(&suite, &asked.cnis),
     };
     // Not every provider keeps the owner, whose lock tells every clean-up that this run lives: it is
@@ -387,7 +391,7 @@ async fn execute(
         interleaved: plan.interleaved,
         pairing: plan.pairing.clone(),
         topology: suite.topology.clone(),
-        clock: Clock::Wall,
+        clock: chosen.clock(),
         environment,
         cases: plan.cases.clone(),
         skipped_cnis: skipped,

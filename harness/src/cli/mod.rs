@@ -22,6 +22,7 @@ mod reference;
 mod report;
 mod run;
 
+use crate::{cluster::vm::machine, guest};
 use clap::{Parser, Subcommand, ValueEnum};
 use cnibench_model::Gate;
 use std::process::ExitCode;
@@ -137,6 +138,19 @@ enum Command {
     /// The node observer; started by the controller on a node.
     #[command(hide = true)]
     NodeObserver(agent::Args),
+    /// The controller in a guest; started by its first process.
+    #[command(hide = true)]
+    GuestController {
+        /// Modules that did not load, as JSON.
+        unloaded: String,
+    },
+    /// Becomes a machine that ends with the controller.
+    #[command(hide = true)]
+    VmMachine {
+        /// Arguments of QEMU.
+        #[arg(last = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// A userspace WireGuard node; started by the controller inside a node.
     #[command(hide = true)]
     WireguardNode {
@@ -174,6 +188,12 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Completions(args) => reference::completions(&args),
         Command::Man(args) => reference::man(&args),
         Command::Agent(args) => agent::run(&args),
+        Command::GuestController { unloaded } => {
+            guest::controller(&unloaded).map(|()| Outcome::Done)
+        }
+        Command::VmMachine { arguments } => {
+            machine::become_machine(&arguments).map(|()| Outcome::Done)
+        }
         Command::Pause { seconds } => agent::pause(seconds),
         Command::Observe(args) => observe::run(&args),
         Command::NodeObserver(args) => node_observer::run(&args),

@@ -6,17 +6,20 @@ use crate::{
         kind::{KindOptions, KindProvider},
         kube::{self, KubeconfigProvider},
         netns::{NetnsProvider, Owner},
+        vm::{VmOptions, VmProvider},
     },
     plan::{Arrangement, Pairs, Plan, TrialOrder},
 };
 use anyhow::{Result, bail};
-use cnibench_model::{CniSpec, ProviderKind};
+use cnibench_model::{Clock, CniSpec, ProviderKind};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// What brings the clusters of a run up.
 pub enum Chosen {
     /// Namespaces of this machine.
     Netns(NetnsProvider),
+    /// Namespaces of guests.
+    Vm(Box<VmProvider>),
     /// Clusters of kind.
     Kind(Box<KindProvider>),
     /// The cluster of a kubeconfig.
@@ -31,6 +34,8 @@ pub struct Asked<'a> {
     pub kube: &'a kube::Options,
     /// Options of the provider kind.
     pub kind_options: &'a KindOptions,
+    /// Options of the provider vm.
+    pub vm_options: &'a VmOptions,
     /// What is to be measured.
     pub demand: kube::Demand,
 }
@@ -47,16 +52,27 @@ impl Chosen {
         {
             bail!("{option} means nothing to the provider {}: give --provider kind", asked.kind);
         }
+        if let Some(option) = asked.vm_options.given().filter(|_| asked.kind != ProviderKind::Vm) {
+            bail!("{option} means nothing to the provider {}: give --provider vm", asked.kind);
+        }
         match asked.kind {
-            ProviderKind::Netns => {
+            ProviderKind::Netns | ProviderKind::Vm => {
                 if let Some(option) = asked.kube.given_of_kubeconfig().or(asked.kube.given()) {
                     let others = match asked.kube.given_of_kubeconfig() {
                         Some(_) => "kubeconfig",
                         None => "kubeconfig or kind",
                     };
-                    bail!("{option} means nothing to the provider netns: give --provider {others}");
+                    bail!(
+                        "{option} means nothing to the provider {}: give --provider {others}",
+                        asked.kind
+                    );
                 }
-                Ok(Self::Netns(NetnsProvider::new(owner)?))
+                Ok(match asked.kind {
+                    ProviderKind::Vm => {
+                        Self::Vm(Box::new(VmProvider::new(owner, asked.vm_options.clone())?))
+                    }
+                    _ => Self::Netns(NetnsProvider::new(owner)?),
+                })
             }
             ProviderKind::Kubeconfig => {
                 let demand = asked.demand.clone();
@@ -73,7 +89,9 @@ impl Chosen {
                 let provider = KindProvider::new(owner, options, pods, asked.demand.clone())?;
                 Ok(Self::Kind(Box::new(provider)))
             }
-            kind => bail!("provider {kind} is not in this release; netns, kind and kubeconfig are"),
+            kind => {
+                bail!("provider {kind} is not in this release; netns, vm, kind and kubeconfig are")
+            }
         }
     }
 
@@ -81,8 +99,17 @@ impl Chosen {
     pub fn provider(&self) -> &dyn Provider {
         match self {
             Self::Netns(provider) => provider,
+            Self::Vm(provider) => provider.as_ref(),
             Self::Kind(provider) => provider.as_ref(),
             Self::Kubeconfig(provider) => provider.as_ref(),
+        }
+    }
+
+    /// What the clock of its clusters counts.
+    pub fn clock(&self) -> Clock {
+        match self {
+            Self::Vm(provider) => provider.clock(),
+            Self::Netns(_) | Self::Kind(_) | Self::Kubeconfig(_) => Clock::Wall,
         }
     }
 
@@ -114,6 +141,7 @@ impl Chosen {
         let simple = Arrangement::simple(order);
         Ok(match self {
             Self::Netns(_) => simple,
+            Self::Vm(_) => Arrangement { setup_s: 8.0, ..simple },
             Self::Kind(provider) => Arrangement {
                 host_rides: true,
                 at_once: Some(provider.at_once()),
@@ -137,7 +165,7 @@ impl Chosen {
     pub async fn paired(&self, pairs: Pairs, topology: &Topology) -> Result<Arrangement> {
         let usual = self.arrangement(TrialOrder::Interleaved).await?;
         let at_once = match self {
-            Self::Netns(_) => None,
+            Self::Netns(_) | Self::Vm(_) => None,
             // The host is measured in the other's cluster: there is only one.
             Self::Kind(_)
                 if [&pairs.baseline, &pairs.candidate].iter().any(|c| c.name == "host") =>
@@ -153,7 +181,7 @@ impl Chosen {
     /// Tells what is planned.
     pub fn plan_for(&self, plan: &Plan) {
         match self {
-            Self::Netns(_) => {}
+            Self::Netns(_) | Self::Vm(_) => {}
             Self::Kind(provider) => provider.plan_for(plan.estimate()),
             Self::Kubeconfig(provider) => provider.plan_for(plan),
         }

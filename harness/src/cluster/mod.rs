@@ -7,16 +7,20 @@ pub mod kube;
 pub mod netns;
 pub mod owner;
 pub mod static_binary;
+pub mod vm;
 
 use crate::{
     exec::Link,
     probe::{Sights, losses::Spot},
+    runner::{Slot, TrialError},
 };
 use async_trait::async_trait;
 use cnibench_model::{
-    CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProviderKind, Surroundings,
+    Case, CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProviderKind,
+    Surroundings, Trial,
 };
 use cnibench_probes::datapath::Counters;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// The shape of a cluster is the suite's to say.
@@ -53,7 +57,7 @@ pub enum StateError {
 }
 
 /// Where one end of a trial runs.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// For people and logs: "node 0", "pod 1 of node 0".
     pub label: String,
@@ -62,7 +66,7 @@ pub struct Place {
 }
 
 /// The two ends of a placement.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ends {
     /// Where the client runs.
     pub client: Place,
@@ -177,6 +181,13 @@ pub trait Cluster: Send + Sync {
     /// It does not come back.
     async fn mend(&mut self) -> anyhow::Result<Option<String>> {
         Ok(None)
+    }
+
+    /// Measures once, where the cluster has its own controller to do so; none where this one starts the
+    /// agents.
+    async fn conduct(&self, case: &Case, slot: Slot) -> Option<Result<Trial, TrialError>> {
+        let _ = (case, slot);
+        None
     }
 
     /// Starts `cnibench agent` in a place that [`ends`](Self::ends) named.

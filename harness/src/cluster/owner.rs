@@ -196,6 +196,20 @@ impl Owner {
         Err(ClusterError::Failed(anyhow!("every run id that was tried is taken: see {at}")))
     }
 
+    /// With an id that was chosen elsewhere, on a machine that nobody else uses.
+    ///
+    /// # Errors
+    /// When the lock cannot be made, or somebody has it.
+    pub fn acquire_as(id: RunId) -> Result<Self, ClusterError> {
+        let folder = locks()?;
+        let at = folder.display();
+        fs::create_dir_all(&folder).with_context(|| format!("no lock in {at}"))?;
+        match try_lock(&folder, &id, Missing::Create)? {
+            Some(lock) => Ok(Self { id, folder, _lock: lock }),
+            None => Err(ClusterError::Failed(anyhow!("the run {id} lives already"))),
+        }
+    }
+
     /// The run's id.
     pub fn id(&self) -> &RunId {
         &self.id

@@ -110,6 +110,7 @@ pub const WIREGUARD: Profile = Profile {
     params: &[],
     encrypted: true,
     automatic: true,
+    modules: &["wireguard", "nft_ct", "nft_masq", "nft_nat", "nft_chain_nat"],
     check: |_| Err(missing(capabilities::WIREGUARD, "wireguard module (CONFIG_WIREGUARD)")),
     build: |settings, _| {
         let reason = missing(capabilities::WIREGUARD, "wireguard module (CONFIG_WIREGUARD)");
@@ -125,6 +126,18 @@ pub const IPSEC: Profile = Profile {
     params: &[],
     encrypted: true,
     automatic: true,
+    modules: &[
+        "esp4",
+        "esp6",
+        "xfrm_user",
+        "seqiv",
+        "gcm",
+        "aesni_intel",
+        "nft_ct",
+        "nft_masq",
+        "nft_nat",
+        "nft_chain_nat",
+    ],
     check: |_| {
         Err(missing(
             capabilities::ESP,

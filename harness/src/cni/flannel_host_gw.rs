@@ -23,6 +23,7 @@ pub const PROFILE: Profile = Profile {
     params: &[Param { name: "mtu", help: "MTU of the pods in bytes (default: the underlay's)" }],
     encrypted: false,
     automatic: true,
+    modules: &["nft_ct", "nft_masq", "nft_nat", "nft_chain_nat"],
     check: |_| capabilities::require(&[capabilities::BRIDGE, capabilities::MASQUERADE]),
     build: |settings, topology| {
         let most = topology.underlay_mtu;

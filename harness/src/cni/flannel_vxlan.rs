@@ -49,6 +49,7 @@ pub const PROFILE: Profile = Profile {
     ],
     encrypted: false,
     automatic: true,
+    modules: &["vxlan", "nft_ct", "nft_masq", "nft_nat", "nft_chain_nat"],
     check: |_| {
         capabilities::require(&[
             capabilities::BRIDGE,

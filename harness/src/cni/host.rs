@@ -17,6 +17,7 @@ pub const PROFILE: Profile = Profile {
     params: &[],
     encrypted: false,
     automatic: true,
+    modules: &[],
     check: |_| Ok(()),
     build: |_, topology| Ok(Arc::new(Host { mtu: topology.underlay_mtu })),
 };

@@ -60,6 +60,8 @@ pub struct Profile {
     pub encrypted: bool,
     /// True when a bare `run` includes it where it can be carried.
     pub automatic: bool,
+    /// Kernel modules that it is made of, beside those of the nodes and their wire: a guest loads them.
+    pub modules: &'static [&'static str],
     /// Can this host and kernel carry it? Found by a real try (see [`crate::netlink::namespace::scratch`]),
     /// never by a feature list. Blocks. The reason names what is missing and the next step.
     pub check: fn(&CniSpec) -> Result<(), String>,

@@ -38,14 +38,7 @@ impl Arm {
         cni: &CniSpec,
         topology: &Topology,
     ) -> Result<(Self, Vec<Proof>), ClusterError> {
-        let cluster = provider.up(index, cni, topology).await?;
-        let mut arm = Self {
-            cluster,
-            agents: HashMap::new(),
-            observers: HashMap::new(),
-            counters: None,
-            uncounted: None,
-        };
+        let mut arm = Self::of(provider.up(index, cni, topology).await?);
         let proofs = arm.prove().await?;
         arm.attach_counters().await;
         Ok((arm, proofs))
@@ -68,8 +61,24 @@ impl Arm {
         self.uncounted.as_ref()
     }
 
+    /// A cluster that is up, with no agents yet.
+    pub fn of(cluster: Box<dyn Cluster>) -> Self {
+        Self {
+            cluster,
+            agents: HashMap::new(),
+            observers: HashMap::new(),
+            counters: None,
+            uncounted: None,
+        }
+    }
+
+    /// Is the cluster still whole?
+    pub async fn check(&mut self) -> anyhow::Result<()> {
+        self.cluster.check().await
+    }
+
     /// Takes the proofs, and once more where the way to the cluster was cut in between.
-    async fn prove(&mut self) -> anyhow::Result<Vec<Proof>> {
+    pub async fn prove(&mut self) -> anyhow::Result<Vec<Proof>> {
         let proofs = self.cluster.prove().await;
         let shaky = verdict(&proofs).is_some()
             || proofs.iter().any(|p| p.outcome == ProofOutcome::NotTaken);
@@ -126,7 +135,7 @@ impl Arm {
     }
 
     /// The same by the state alone; once more where the way to the cluster was cut in between.
-    async fn reach(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
+    pub async fn reach(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
         match self.cluster.surround(wanted).await {
             Err(StateError::Failed(cause)) => match self.cluster.mend().await {
                 Ok(Some(_)) => self.cluster.surround(wanted).await,
@@ -218,6 +227,11 @@ impl Arm {
     }
 
     async fn run_all(&mut self, case: &Case, asked: &[Asked]) -> Vec<Result<Trial, TrialError>> {
+        if let [asked] = asked
+            && let Some(conducted) = self.cluster.conduct(case, asked.slot).await
+        {
+            return vec![conducted];
+        }
         let ready: Vec<_> = asked.iter().map(|a| self.cast(case, a)).collect();
         let cluster = &*self.cluster;
         let running = ready.into_iter().zip(asked).map(|(cast, asked)| async move {
@@ -307,7 +321,8 @@ impl Arm {
         }
     }
 
-    async fn down(mut self) -> Vec<anyhow::Error> {
+    /// Takes everything down, collecting every error.
+    pub async fn down(mut self) -> Vec<anyhow::Error> {
         self.forget_agents().await;
         self.cluster.down().await
     }

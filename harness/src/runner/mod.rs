@@ -20,7 +20,8 @@ use crate::{
     store::Journal,
 };
 use anyhow::Result;
-use arms::{Arm, Arms, Asked};
+use arms::Arms;
+pub use arms::{Arm, Asked};
 use cnibench_model::{
     Case, CaseId, Cell, CellStatus, CniSpec, JournalLine, Phase, Proof, Surroundings, Trial,
 };
@@ -31,7 +32,7 @@ use std::{
     collections::{HashMap, HashSet},
     time::Instant,
 };
-use trial::TrialError;
+pub use trial::{Broken, Slot, TrialError};
 
 /// Runs a plan, or as much of it as its limits leave. Every cluster that it brings up is down again when it returns.
 ///

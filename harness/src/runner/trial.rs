@@ -12,6 +12,7 @@ use cnibench_workloads::{
     protocol::{FaultKind, Request, Task},
 };
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, time::Duration};
 
 /// Seconds without progress after which an end gives a trial up.
@@ -20,7 +21,7 @@ const PATIENCE_S: f64 = 3.0;
 const GRACE: Duration = Duration::from_secs(15);
 
 /// A trial's place in the run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Slot {
     /// Trial number of the case.
     pub index: u32,

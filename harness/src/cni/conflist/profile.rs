@@ -60,6 +60,7 @@ pub const PROFILE: Profile = Profile {
     ],
     encrypted: false,
     automatic: false,
+    modules: &["macvlan", "ipvlan", "nft_ct", "nft_masq", "nft_nat", "nft_chain_nat"],
     check,
     build: |settings, topology| Ok(Arc::new(Conflist::new(settings, topology)?)),
 };

@@ -36,6 +36,7 @@ pub const PROFILE: Profile = Profile {
         Param { name: "env.NAME", help: "a variable for the file's commands, before its own" },
     ],
     encrypted: false,
+    modules: &["macvlan", "ipvlan", "nft_ct", "nft_masq", "nft_nat", "nft_chain_nat"],
     automatic: false,
     check,
     build: |settings, topology| Ok(Arc::new(Custom::new(settings, topology)?)),

@@ -58,6 +58,7 @@ pub const NATIVE: Profile = Profile {
     ],
     encrypted: false,
     automatic: true,
+    modules: &["cls_bpf", "sch_ingress"],
     check: |spec| check(spec, &[]),
     build: |settings, topology| {
         let most = topology.underlay_mtu;
@@ -84,6 +85,7 @@ pub const VXLAN: Profile = Profile {
     ],
     encrypted: false,
     automatic: true,
+    modules: &["cls_bpf", "sch_ingress", "vxlan"],
     check: |spec| check(spec, &[capabilities::VXLAN]),
     build: |settings, topology| {
         let overhead = if topology.family == IpFamily::V4 { OVERHEAD_V4 } else { OVERHEAD_V6 };

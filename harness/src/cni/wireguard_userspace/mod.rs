@@ -77,6 +77,7 @@ pub const PROFILE: Profile = Profile {
     ],
     encrypted: true,
     automatic: true,
+    modules: &["tun", "nft_ct", "nft_masq", "nft_nat", "nft_chain_nat"],
     check: |_| {
         capabilities::require(&[capabilities::BRIDGE, capabilities::MASQUERADE, capabilities::TUN])
     },

@@ -1,0 +1,134 @@
+//! A cluster of namespaces in a guest, as the runner sees it. One guest has one cluster in its life.
+
+use super::{
+    console::Console,
+    wire::{Answer, Ask, Refusal},
+};
+use crate::{
+    cluster::{Cluster, ClusterError, Ends, Place, StateError},
+    exec::Link,
+    runner::{Broken, Slot, TrialError},
+};
+use anyhow::{anyhow, bail};
+use async_trait::async_trait;
+use cnibench_model::{
+    Case, CniInfo, Placement, Proof, ProofKind, ProofOutcome, Surroundings, Trial,
+};
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// How long a guest may take to bring up its cluster, to prove it, and to take it down. Emulated
+/// kernels are some thirty times slower than the machine they run on.
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
+/// Seconds of this machine that a second of a guest's may take, at most.
+const SLOWEST: f64 = 60.0;
+/// How long the machine may take to switch itself off.
+const OFF: Duration = Duration::from_secs(10);
+
+/// A cluster made by [`super::VmProvider`]. Dropped, its machine is off.
+pub struct VmCluster {
+    pub(super) info: CniInfo,
+    pub(super) notes: Vec<String>,
+    pub(super) ends: Vec<(Placement, Result<Ends, String>)>,
+    pub(super) console: Console,
+    pub(super) down: bool,
+}
+
+impl VmCluster {
+    async fn proofs(&self, ask: Ask) -> Result<Vec<Proof>, Refusal> {
+        match self.console.ask(ask, PATIENCE).await? {
+            Answer::Proofs { proofs } => Ok(proofs),
+            Answer::Refused { why } => Err(why),
+            other => Err(anyhow!("an answer out of turn: {other:?}").into()),
+        }
+    }
+}
+
+#[async_trait]
+impl Cluster for VmCluster {
+    fn info(&self) -> &CniInfo {
+        &self.info
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
+    fn ends(&self, placement: Placement) -> Result<Ends, String> {
+        let found = self.ends.iter().find(|(p, _)| *p == placement);
+        found.map_or_else(|| Err(format!("the guest offers no {placement}")), |(_, e)| e.clone())
+    }
+
+    async fn surround(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
+        Ok(self.proofs(Ask::Surround { wanted: wanted.clone() }).await?)
+    }
+
+    async fn conduct(&self, case: &Case, slot: Slot) -> Option<Result<Trial, TrialError>> {
+        let begun = Timestamp::now();
+        let seconds = (case.duration_s + case.warmup_s) * SLOWEST;
+        let patience = PATIENCE + Duration::try_from_secs_f64(seconds).unwrap_or(PATIENCE);
+        let ask = Ask::Measure { case: Box::new(case.clone()), slot };
+        let broken =
+            |reason| TrialError::Broken(Broken { short: "guest failed".to_owned(), reason });
+        Some(match self.console.ask(ask, patience).await {
+            Ok(Answer::Measured { mut trial }) => {
+                // The guest's calendar is none.
+                trial.started = begun;
+                trial.window_opened = None;
+                Ok(*trial)
+            }
+            Ok(Answer::Refused { why }) => Err(why.into()),
+            Ok(other) => Err(broken(format!("an answer out of turn: {other:?}"))),
+            Err(e) => Err(broken(format!("{e:#}"))),
+        })
+    }
+
+    async fn enter(&self, place: &Place) -> anyhow::Result<Link> {
+        bail!("{}: the guest starts its own agents", place.label)
+    }
+
+    async fn prove(&self) -> Vec<Proof> {
+        match self.proofs(Ask::Prove).await {
+            Ok(proofs) => proofs,
+            Err(why) => vec![Proof {
+                kind: ProofKind::Connectivity,
+                cni: self.info.spec.clone(),
+                outcome: ProofOutcome::Failed,
+                summary: format!("nothing could be looked at: {}", ClusterError::from(why)),
+                evidence: Vec::new(),
+            }],
+        }
+    }
+
+    async fn check(&mut self) -> anyhow::Result<()> {
+        if let Some(why) = self.console.last_words() {
+            return Err(anyhow!("{why}"));
+        }
+        let done = self.console.done(Ask::Inspect, PATIENCE).await;
+        done.map_err(|why| anyhow!(ClusterError::from(why)))
+    }
+
+    async fn down(&mut self) -> Vec<anyhow::Error> {
+        if std::mem::replace(&mut self.down, true) {
+            return Vec::new();
+        }
+        // What a dead machine held is gone with it.
+        if self.console.last_words().is_some() {
+            return Vec::new();
+        }
+        let mut errors = Vec::new();
+        match self.console.ask(Ask::Down, PATIENCE).await {
+            Ok(Answer::Troubles { troubles }) => {
+                errors.extend(troubles.into_iter().map(|text| anyhow!("in the guest: {text}")));
+            }
+            Ok(other) => errors.push(anyhow!("the guest answered out of turn: {other:?}")),
+            Err(e) => errors.push(e.context("taking the guest's cluster down")),
+        }
+        if self.console.done(Ask::Off, OFF).await.is_ok() {
+            let _ = tokio::time::timeout(OFF, self.console.off()).await;
+        }
+        self.console.kill();
+        self.console.off().await;
+        errors
+    }
+}

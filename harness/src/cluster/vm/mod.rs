@@ -1,0 +1,18 @@
+//! The provider `vm`: a cluster of namespaces in a QEMU guest, with a kernel of the user's choice.
+//!
+//! Owns the guest's boot, the console between controller and guest, and the guest's side of it. Inside,
+//! the provider `netns` brings the cluster up as anywhere; with `--clock instructions` the guest's clock
+//! counts what its CPU executes.
+
+mod cluster;
+mod console;
+mod cpio;
+pub(crate) mod initramfs;
+pub mod kernel;
+pub mod machine;
+mod options;
+mod provider;
+pub(crate) mod wire;
+
+pub use options::VmOptions;
+pub use provider::{VmProvider, kernel as chosen_kernel, offers, qemu};

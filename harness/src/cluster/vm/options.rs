@@ -1,0 +1,51 @@
+//! What the command line says of guests.
+
+use cnibench_model::Clock;
+use std::path::PathBuf;
+
+/// Options of the provider vm.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Guests (provider vm)")]
+pub struct VmOptions {
+    /// The kernel that guests boot (vmlinuz); by default the newest that scripts/fetch-kernel fetched.
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// The folder with that kernel's modules (with modules.dep in it); by default `modules` beside the
+    /// kernel, then /lib/modules.
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    pub modules: Option<PathBuf>,
+    /// What the guest's clock counts: time, or the instructions that it executes. Those repeat from run to
+    /// run and from machine to machine, and cost an emulated CPU.
+    #[arg(long, value_name = "CLOCK", value_parser = clock)]
+    pub clock: Option<Clock>,
+    /// More for the command line of that kernel.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub kernel_args: Option<String>,
+    /// Memory of a guest in MiB (default 1024).
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(128..=65536))]
+    pub vm_memory: Option<u32>,
+}
+
+impl VmOptions {
+    /// The option that was given, if any: for providers that have none of them.
+    pub fn given(&self) -> Option<&'static str> {
+        let Self { kernel, modules, clock, kernel_args, vm_memory } = self;
+        [
+            (kernel.is_some(), "--kernel"),
+            (modules.is_some(), "--modules"),
+            (clock.is_some(), "--clock"),
+            (kernel_args.is_some(), "--kernel-args"),
+            (vm_memory.is_some(), "--vm-memory"),
+        ]
+        .into_iter()
+        .find_map(|(given, name)| given.then_some(name))
+    }
+}
+
+fn clock(text: &str) -> Result<Clock, String> {
+    match text {
+        "wall" => Ok(Clock::Wall),
+        "instructions" => Ok(Clock::Instructions),
+        other => Err(format!("{other:?} is no clock: wall or instructions")),
+    }
+}

@@ -1,0 +1,246 @@
+//! The provider `vm`: every cluster in a QEMU guest of its own, with a kernel that the user names.
+
+use super::{
+    cluster::{PATIENCE, VmCluster},
+    console::{Console, Hello},
+    initramfs::Initramfs,
+    kernel::{Kernel, kernels_folder},
+    machine::{Acceleration, Machine, QEMU, Shape},
+    options::VmOptions,
+    wire::{Answer, Ask},
+};
+use crate::{
+    cluster::{Cluster, ClusterError, CniOffer, Provider, Topology, owner::Owner},
+    cni::{PROFILES, Profile},
+    exec::local,
+};
+use anyhow::{Context as _, anyhow};
+use async_trait::async_trait;
+use cnibench_model::{Clock, CniSpec, ProviderKind};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::OnceCell;
+
+/// How long a guest may take to boot.
+const BOOT: Duration = Duration::from_secs(90);
+/// How long one may take with hardware acceleration before it is taken for one that cannot.
+const KVM_BOOT: Duration = Duration::from_secs(15);
+/// Memory of a guest in MiB.
+const MEMORY_MIB: u32 = 1024;
+/// What the cluster itself is made of: veth pairs, a bridge between nodes, policies and services.
+const BASE: &[&str] = &["veth", "bridge"];
+
+/// Brings up clusters in guests.
+pub struct VmProvider {
+    kernel: Kernel,
+    options: VmOptions,
+    /// Found by the first boot.
+    acceleration: OnceCell<Acceleration>,
+    _owner: Arc<Owner>,
+}
+
+impl VmProvider {
+    /// A provider for one run.
+    ///
+    /// # Errors
+    /// There is no QEMU or no kernel; then how to get one.
+    pub fn new(owner: Arc<Owner>, options: VmOptions) -> anyhow::Result<Self> {
+        qemu().context("--provider vm")?;
+        let kernel = kernel(&options)?;
+        Ok(Self { kernel, options, acceleration: OnceCell::new(), _owner: owner })
+    }
+
+    /// What the guests' clock counts.
+    pub fn clock(&self) -> Clock {
+        self.options.clock.unwrap_or(Clock::Wall)
+    }
+
+    /// What guests boot.
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    fn shape(&self, acceleration: Acceleration) -> Shape {
+        let clock = self.clock();
+        Shape {
+            clock,
+            acceleration,
+            // Two CPUs take turns in a way that nothing pins.
+            cpus: if clock == Clock::Instructions { 1 } else { 2 },
+            kernel_args: self.options.kernel_args.clone().unwrap_or_default(),
+            memory_mib: self.options.vm_memory.unwrap_or(MEMORY_MIB),
+        }
+    }
+
+    /// Boots a guest that has these modules.
+    async fn boot(&self, initramfs: &Initramfs) -> anyhow::Result<(Console, Hello)> {
+        let acceleration = *self
+            .acceleration
+            .get_or_init(|| async {
+                let may = self.clock() == Clock::Wall && rw("/dev/kvm");
+                match may && self.boots(initramfs, Acceleration::Kvm).await {
+                    true => Acceleration::Kvm,
+                    false => Acceleration::Emulation,
+                }
+            })
+            .await;
+        let shape = self.shape(acceleration);
+        let (machine, events) = Machine::start(&self.kernel, initramfs, &shape)?;
+        let hold = shape.clock == Clock::Instructions;
+        Console::open(machine, events, BOOT, hold).await
+    }
+
+    /// Does a guest boot so? A device that opens is no proof.
+    async fn boots(&self, initramfs: &Initramfs, acceleration: Acceleration) -> bool {
+        let shape = self.shape(acceleration);
+        let Ok((machine, events)) = Machine::start(&self.kernel, initramfs, &shape) else {
+            return false;
+        };
+        match Console::open(machine, events, KVM_BOOT, false).await {
+            Ok((console, _)) => {
+                console.kill();
+                console.off().await;
+                true
+            }
+            Err(e) => {
+                tracing::info!("no guest boots with /dev/kvm: {e:#}");
+                false
+            }
+        }
+    }
+
+    /// The guest's files for a cni.
+    async fn initramfs(&self, profile: &'static Profile) -> anyhow::Result<Initramfs> {
+        let kernel = self.kernel.clone();
+        let build = move || {
+            let (modules, _) = kernel.resolve(&wanted(profile))?;
+            Initramfs::build(&local::program(), &modules)
+        };
+        tokio::task::spawn_blocking(build).await.context("building an initramfs panicked")?
+    }
+}
+
+#[async_trait]
+impl Provider for VmProvider {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::Vm
+    }
+
+    async fn cnis(&self) -> Vec<CniOffer> {
+        offers(Ok(&self.kernel))
+    }
+
+    async fn check(&self, cni: &CniSpec, topology: &Topology) -> Result<(), ClusterError> {
+        let (profile, _) = Profile::resolve(cni, topology)?;
+        carried(&self.kernel, profile)
+            .map_err(|reason| ClusterError::Unsupported { cni: cni.clone(), reason })
+    }
+
+    async fn up(
+        &self,
+        index: u32,
+        cni: &CniSpec,
+        topology: &Topology,
+    ) -> Result<Box<dyn Cluster>, ClusterError> {
+        self.check(cni, topology).await?;
+        let initramfs = self.initramfs(Profile::of(cni)?).await?;
+        let (console, hello) = self.boot(&initramfs).await?;
+        let ask = Ask::Up { index: 0, cni: cni.clone(), topology: topology.clone() };
+        tracing::debug!(index, kernel = hello.kernel, "the guest has booted");
+        match console.ask(ask, PATIENCE).await? {
+            Answer::Up { info, notes, ends } => {
+                let mut info = *info;
+                info.details.insert(0, self.detail(&hello));
+                Ok(Box::new(VmCluster { info, notes, ends, console, down: false }))
+            }
+            Answer::Refused { why } => Err(why.into()),
+            other => Err(anyhow!("an answer out of turn: {other:?}").into()),
+        }
+    }
+}
+
+impl VmProvider {
+    /// What a reader should know of the machine.
+    fn detail(&self, hello: &Hello) -> String {
+        let how = match (self.acceleration.get(), self.clock()) {
+            (_, Clock::Instructions) => "emulated, its clock counts instructions, one CPU",
+            (Some(Acceleration::Kvm), Clock::Wall) => "accelerated by KVM, two CPUs",
+            (_, Clock::Wall) => "emulated, two CPUs: its times are no machine's",
+        };
+        let mut text = format!("in a QEMU guest with kernel {} ({how})", hello.kernel);
+        for module in &hello.unloaded {
+            text.push_str(&format!("; {} did not load: {}", module.name, module.error));
+        }
+        text
+    }
+}
+
+/// Modules that a guest with this cni loads.
+fn wanted(profile: &Profile) -> Vec<&'static str> {
+    BASE.iter().chain(profile.modules).copied().collect()
+}
+
+/// Has the kernel what the cni needs?
+fn carried(kernel: &Kernel, profile: &Profile) -> Result<(), String> {
+    match kernel.resolve(&wanted(profile)) {
+        Ok((_, absent)) if absent.is_empty() => Ok(()),
+        // Everything that it has is built in, which only its boot can tell.
+        Ok(_) if kernel.modules.is_none() => Ok(()),
+        Ok((_, absent)) => Err(format!(
+            "the kernel {} has no module {}: name another with --kernel",
+            kernel.name,
+            absent.join(", ")
+        )),
+        Err(e) => Err(format!("{e:#}")),
+    }
+}
+
+/// Every cni and whether a kernel can carry it, or why nothing is known.
+pub fn offers(kernel: Result<&Kernel, &str>) -> Vec<CniOffer> {
+    let offer = |profile: &&'static Profile| CniOffer {
+        name: profile.name.to_owned(),
+        description: profile.description.to_owned(),
+        params: profile.params.iter().map(|p| (p.name.to_owned(), p.help.to_owned())).collect(),
+        automatic: profile.automatic,
+        missing: match kernel {
+            Ok(kernel) => carried(kernel, profile).err(),
+            Err(why) => Some(why.to_owned()),
+        },
+    };
+    PROFILES.iter().map(offer).collect()
+}
+
+/// The kernel that was named, else the newest that was fetched.
+///
+/// # Errors
+/// There is none; then how to get one.
+pub fn kernel(options: &VmOptions) -> anyhow::Result<Kernel> {
+    if let Some(image) = &options.kernel {
+        return Kernel::open(image, options.modules.as_deref());
+    }
+    let folder = kernels_folder();
+    let found = folder.as_deref().map(Kernel::all_in).unwrap_or_default().pop();
+    found.ok_or_else(|| {
+        let shown = folder.map_or_else(|| "~/.cache".into(), |f| f.display().to_string());
+        anyhow!(
+            "no kernel for guests in {shown}: fetch one with scripts/fetch-kernel, or name one with --kernel FILE --modules DIR"
+        )
+    })
+}
+
+/// Where QEMU is.
+///
+/// # Errors
+/// It is not on PATH; then what to install.
+pub fn qemu() -> anyhow::Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(QEMU)).find(|f| f.is_file());
+    found.with_context(|| {
+        format!(
+            "no {QEMU} on PATH: install QEMU (on Debian and Ubuntu the package qemu-system-x86)"
+        )
+    })
+}
+
+fn rw(path: &str) -> bool {
+    std::fs::OpenOptions::new().read(true).write(true).open(path).is_ok()
+}

@@ -1,0 +1,285 @@
+//! What the binary does as the first process of a guest: mounts, modules, and a controller that the
+//! real one asks over the console.
+//!
+//! The first process only waits: for the controller, with whose end the machine goes off, and for
+//! orphans. The controller brings up a cluster of namespaces here as it would on any machine.
+
+use crate::{
+    cluster::{
+        ClusterError, Provider as _,
+        netns::NetnsProvider,
+        owner::{Owner, RunId},
+        vm::{
+            initramfs::{MODULE_LIST, MODULES},
+            machine::PORT,
+            wire::{self, Answer, Ask, ModuleState, Refusal, VERSION},
+        },
+    },
+    runner::{Arm, Asked},
+};
+use anyhow::{Context as _, anyhow, bail};
+use cnibench_model::Placement;
+use rustix::{
+    fs::{CWD, Mode, OFlags},
+    mount::{MountFlags, mount},
+    process::{WaitOptions, wait},
+    system::RebootCommand,
+};
+use std::{
+    ffi::CString,
+    fs::{self, OpenOptions},
+    io::{BufRead, BufReader, Write},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    thread,
+    time::{Duration, Instant},
+};
+use tokio::runtime::Runtime;
+
+/// The run that everything in a guest belongs to. The same in every guest: names are part of what a
+/// kernel computes with.
+const RUN: &str = "aaaaaa";
+/// How long the port may take to appear.
+const PORT_APPEARS: Duration = Duration::from_secs(20);
+
+/// Was this process started by the kernel of a guest?
+pub fn is_first_process() -> bool {
+    std::process::id() == 1 && std::env::args_os().next().is_some_and(|name| name == "/init")
+}
+
+/// What the first process does; with it the machine ends.
+pub fn first_process() -> ExitCode {
+    if let Err(e) = live() {
+        eprintln!("cnibench: {e:#}");
+    }
+    // A machine that cannot be switched off restarts, which QEMU takes for the end, too.
+    let _ = rustix::system::reboot(RebootCommand::PowerOff);
+    let _ = rustix::system::reboot(RebootCommand::Restart);
+    ExitCode::FAILURE
+}
+
+fn live() -> anyhow::Result<()> {
+    prepare()?;
+    let unloaded = load_modules(Path::new("/"))?;
+    let told = serde_json::to_string(&unloaded)?;
+    let controller =
+        Command::new("/init").arg0("cnibench").args(["guest-controller", &told]).spawn();
+    let controller = controller.context("cannot start the controller")?;
+    let id = controller.id();
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid.as_raw_nonzero().get().unsigned_abs() == id => {
+                return match status.exit_status() {
+                    Some(0) => Ok(()),
+                    _ => Err(anyhow!("the controller in the guest ended: {status:?}")),
+                };
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(anyhow!(e).context("waiting for processes")),
+        }
+    }
+}
+
+/// The file systems that programs expect.
+fn prepare() -> anyhow::Result<()> {
+    let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let shared = MountFlags::NOSUID | MountFlags::NODEV;
+    for (kind, at, flags) in [
+        ("proc", "/proc", quiet),
+        ("sysfs", "/sys", quiet),
+        ("devtmpfs", "/dev", MountFlags::NOSUID),
+        ("tmpfs", "/run", shared),
+        ("tmpfs", "/tmp", shared),
+    ] {
+        mount(kind, at, kind, flags, None).with_context(|| format!("cannot mount {at}"))?;
+    }
+    // What a kernel may lack.
+    for (kind, at) in
+        [("bpf", "/sys/fs/bpf"), ("tracefs", "/sys/kernel/tracing"), ("cgroup2", "/sys/fs/cgroup")]
+    {
+        if let Err(e) = mount(kind, at, kind, quiet, None) {
+            eprintln!("cnibench: cannot mount {at}: {e}");
+        }
+    }
+    Ok(())
+}
+
+/// Loads the modules of the initramfs in order. Gives those that the kernel does not take.
+fn load_modules(root: &Path) -> anyhow::Result<Vec<ModuleState>> {
+    let list = fs::read_to_string(root.join(MODULE_LIST)).context("no list of modules")?;
+    let mut refused = Vec::new();
+    for name in list.lines() {
+        if let Err(e) = load(&root.join(MODULES).join(name)) {
+            refused.push(ModuleState { name: name.to_owned(), error: format!("{e:#}") });
+        }
+    }
+    Ok(refused)
+}
+
+fn load(path: &Path) -> anyhow::Result<()> {
+    /// MODULE_INIT_COMPRESSED_FILE of linux/module.h: the kernel unpacks it.
+    const COMPRESSED: i32 = 4;
+    let packed = path.extension().is_some_and(|e| e != "ko");
+    let file = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = if packed { COMPRESSED } else { 0 };
+    match rustix::system::finit_module(file, &CString::default(), flags) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// What the controller in the guest does, until the console closes or it is told to go.
+///
+/// # Errors
+/// There is no console, or it broke.
+pub fn controller(unloaded: &str) -> anyhow::Result<()> {
+    let modules = serde_json::from_str(unloaded).context("the list of modules")?;
+    let port =
+        OpenOptions::new().read(true).write(true).open(find_port()?).context("the console")?;
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let hello = Answer::Hello { version: VERSION, kernel: kernel.trim().to_owned(), modules };
+    wire::write(&hello, &port)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let end = serve(&runtime, &mut BufReader::new(&port), &mut &port);
+    // Nothing here outlives the machine.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    end
+}
+
+/// The device of the port, which udev would have given a name.
+fn find_port() -> anyhow::Result<PathBuf> {
+    let until = Instant::now() + PORT_APPEARS;
+    loop {
+        let ports = fs::read_dir("/sys/class/virtio-ports").into_iter().flatten().flatten();
+        for port in ports {
+            let name = fs::read_to_string(port.path().join("name")).unwrap_or_default();
+            if name.trim() == PORT {
+                return Ok(Path::new("/dev").join(port.file_name()));
+            }
+        }
+        if Instant::now() > until {
+            bail!("no virtio port named {PORT}: the kernel needs virtio_pci and virtio_console");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Answers until the other end closes, or says that this is the end.
+fn serve(
+    runtime: &Runtime,
+    questions: &mut impl BufRead,
+    answers: &mut impl Write,
+) -> anyhow::Result<()> {
+    let mut desk = Desk { arm: None };
+    while let Some(ask) = wire::read(&mut *questions).context("the console broke")? {
+        let off = matches!(ask, Ask::Off);
+        let answer = runtime.block_on(desk.answer(ask));
+        wire::write(&answer, &mut *answers).context("the console broke")?;
+        if off {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Answers questions, one after the other.
+struct Desk {
+    arm: Option<Arm>,
+}
+
+impl Desk {
+    async fn answer(&mut self, ask: Ask) -> Answer {
+        let done = |result: Result<(), Refusal>| match result {
+            Ok(()) => Answer::Done,
+            Err(why) => Answer::Refused { why },
+        };
+        match ask {
+            Ask::Check { cni, topology } => {
+                let provider = self.provider();
+                done(match provider {
+                    Ok(provider) => provider.check(&cni, &topology).await.map_err(Refusal::from),
+                    Err(e) => Err(e.into()),
+                })
+            }
+            Ask::Up { index, cni, topology } => {
+                let up = match self.provider() {
+                    Ok(provider) => provider.up(index, &cni, &topology).await,
+                    Err(e) => Err(e),
+                };
+                match up {
+                    Ok(cluster) => {
+                        let ends = Placement::ALL.iter().map(|p| (*p, cluster.ends(*p)));
+                        let answer = Answer::Up {
+                            info: Box::new(cluster.info().clone()),
+                            notes: cluster.notes(),
+                            ends: ends.collect(),
+                        };
+                        self.arm = Some(Arm::of(cluster));
+                        answer
+                    }
+                    Err(e) => Answer::Refused { why: e.into() },
+                }
+            }
+            Ask::Surround { wanted } => match self.arm() {
+                Ok(arm) => match arm.reach(&wanted).await {
+                    Ok(proofs) => Answer::Proofs { proofs },
+                    Err(e) => Answer::Refused { why: e.into() },
+                },
+                Err(why) => Answer::Refused { why },
+            },
+            Ask::Prove => match self.arm() {
+                Ok(arm) => match arm.prove().await {
+                    Ok(proofs) => Answer::Proofs { proofs },
+                    Err(e) => Answer::Refused { why: e.into() },
+                },
+                Err(why) => Answer::Refused { why },
+            },
+            Ask::Inspect => done(match self.arm() {
+                Ok(arm) => arm.check().await.map_err(Refusal::from),
+                Err(why) => Err(why),
+            }),
+            Ask::Measure { case, slot } => match self.arm() {
+                Ok(arm) => {
+                    let asked = Asked { slot, host: false, pair: None };
+                    match arm.trials(&case, &[asked]).await.pop() {
+                        Some(Ok(trial)) => Answer::Measured { trial: Box::new(trial) },
+                        Some(Err(e)) => Answer::Refused { why: e.into() },
+                        None => {
+                            let text = "the trial was not measured".to_owned();
+                            Answer::Refused { why: Refusal::Failed { text } }
+                        }
+                    }
+                }
+                Err(why) => Answer::Refused { why },
+            },
+            Ask::Down => {
+                let troubles = match self.arm.take() {
+                    Some(arm) => arm.down().await,
+                    None => Vec::new(),
+                };
+                Answer::Troubles { troubles: troubles.iter().map(|e| format!("{e:#}")).collect() }
+            }
+            Ask::Cnis => match self.provider() {
+                Ok(provider) => {
+                    let offers = provider.cnis().await;
+                    Answer::Offers { offers: offers.into_iter().map(Into::into).collect() }
+                }
+                Err(e) => Answer::Refused { why: e.into() },
+            },
+            // Whoever reads the questions ends with this one.
+            Ask::Off => Answer::Done,
+        }
+    }
+
+    fn provider(&self) -> Result<NetnsProvider, ClusterError> {
+        let run = RunId::of_label(RUN).ok_or_else(|| anyhow!("{RUN} is no run"))?;
+        NetnsProvider::new(Owner::acquire_as(run)?)
+    }
+
+    fn arm(&mut self) -> Result<&mut Arm, Refusal> {
+        let none = || Refusal::Failed { text: "no cluster is up in this guest".to_owned() };
+        self.arm.as_mut().ok_or_else(none)
+    }
+}
