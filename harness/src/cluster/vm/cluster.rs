@@ -60,7 +60,7 @@ impl Cluster for VmCluster {
     }
 
     async fn surround(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
-        Ok(self.proofs(Ask::Surround { wanted: wanted.clone() }).await?)
+        Ok(self.proofs(Ask::Surround { wanted: *wanted }).await?)
     }
 
     async fn conduct(&self, case: &Case, slot: Slot) -> Option<Result<Trial, TrialError>> {
