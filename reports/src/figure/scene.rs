@@ -179,11 +179,11 @@ impl Scene {
     /// Every text on it, for tests.
     #[cfg(test)]
     pub fn texts(&self) -> Vec<&str> {
-        let text = |item| match item {
-            &Item::Text { ref text, .. } => Some(text.as_str()),
+        let all = self.items.iter().filter_map(|item| match item {
+            Item::Text { text, .. } => Some(text.as_str()),
             _ => None,
-        };
-        self.items.iter().filter_map(text).collect()
+        });
+        all.collect()
     }
 
     pub fn rect(&mut self, at: At, size: At, paint: Paint) {
