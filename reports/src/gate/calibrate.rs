@@ -151,7 +151,8 @@ fn floors(records: &[Record]) -> Vec<CalibratedFloor> {
 fn seen(evidence: &Evidence, series: &cnibench_model::SeriesKey, metric: Metric) -> Option<Seen> {
     let values = evidence.values(series, metric);
     let fit = values.unfit();
-    if values.partial || fit.baseline + fit.candidate > 0.0 {
+    let short = values.short.baseline + values.short.candidate;
+    if short > 0 || fit.baseline + fit.candidate > 0.0 {
         return None;
     }
     let by_rebuild: Vec<f64> = values.changes.iter().filter_map(|c| hodges_lehmann(c)).collect();

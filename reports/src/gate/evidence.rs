@@ -109,8 +109,9 @@ pub(crate) struct Values {
     pub left_out: LeftOut,
     /// Trials of either side.
     pub trials: Sides<usize>,
-    /// A percentile that some trials had too few transactions for: those that have it are no sample.
-    pub partial: bool,
+    /// Trials of either side that had too few transactions for a percentile: where they are many, those
+    /// that have it are no sample.
+    pub short: Sides<u32>,
 }
 
 impl Evidence {
@@ -260,7 +261,7 @@ impl Values {
                 && is_percentile(metric)
                 && reading.value(Metric::LatencyMax).is_some()
             {
-                out.partial = true;
+                *out.short.of_mut(reading.arm) += 1;
             }
             let Some((value, on_scale)) = value.and_then(|v| Some((v, scale(v)?))) else {
                 out.left_out.no_value += 1;
@@ -302,13 +303,23 @@ impl Values {
 
     /// Shares of trials that did not carry what they should, of either side.
     pub fn unfit(&self) -> Sides<f64> {
+        let left = &self.left_out;
+        self.shares(Sides { baseline: left.baseline_unfit, candidate: left.candidate_unfit })
+    }
+
+    /// Shares of trials that had too few transactions for a percentile, of either side.
+    pub fn too_short(&self) -> Sides<f64> {
+        self.shares(self.short)
+    }
+
+    fn shares(&self, counts: Sides<u32>) -> Sides<f64> {
         let share = |count: u32, all: usize| match all {
             0 => 0.0,
             all => f64::from(count) / all as f64,
         };
         Sides {
-            baseline: share(self.left_out.baseline_unfit, self.trials.baseline),
-            candidate: share(self.left_out.candidate_unfit, self.trials.candidate),
+            baseline: share(counts.baseline, self.trials.baseline),
+            candidate: share(counts.candidate, self.trials.candidate),
         }
     }
 }
@@ -353,7 +364,7 @@ mod tests {
         let values = p50(&record);
         let expected = LeftOut { unpaired: 4, baseline_unfit: 1, candidate_unfit: 1, no_value: 1 };
         assert_eq!(values.left_out, expected);
-        assert!(values.partial);
+        assert_eq!(values.short, Sides { baseline: 1, candidate: 0 });
         assert_eq!(values.changes.iter().map(Vec::len).collect::<Vec<_>>(), [2, 6]);
     }
 

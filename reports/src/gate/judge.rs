@@ -208,7 +208,11 @@ fn draft<'a>(
     policy: &Policy,
     setting: &Setting,
 ) -> Draft<'a> {
-    let values = evidence.values(&series.key, metric);
+    let mut values = evidence.values(&series.key, metric);
+    if setting.design == GateDesign::Stored {
+        // Nothing was ever paired.
+        values.left_out.unpaired = 0;
+    }
     let apart = setting.apart_in_time();
     let minimum_effect = policy.min_effect(&series.case, metric, apart);
     let cnis = series.cnis();
@@ -273,9 +277,11 @@ impl Draft<'_> {
                 return Some(format!("no trial of the {side} was measured"));
             }
         }
-        if self.values.partial {
+        let short = self.values.too_short();
+        if short.baseline.max(short.candidate) > UNFIT {
+            let Sides { baseline, candidate } = self.values.short;
             return Some(format!(
-                "some trials had too few transactions for {}: measure longer (--duration)",
+                "too few transactions for {} in {baseline} trials of the baseline and {candidate} of the candidate: measure longer (--duration)",
                 self.metric.label()
             ));
         }

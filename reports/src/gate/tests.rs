@@ -90,9 +90,9 @@ fn trials_that_carry_less_than_asked_for_are_a_verdict_or_leave_it_open() {
 
 #[test]
 fn what_is_missing_says_what_and_from_which_side() {
-    let reason = |change: &dyn Fn(&mut Record)| {
+    let reason = |spoil: &dyn Fn(&mut Record)| {
         let mut record = in_pairs(3, 4, 1.0);
-        change(&mut record);
+        spoil(&mut record);
         let gate = judged(&record);
         assert_eq!((gate.outcome, gate.exit_code), (GateOutcome::Inconclusive, 3));
         let found = gate.gating().next().unwrap();
@@ -110,9 +110,11 @@ fn what_is_missing_says_what_and_from_which_side() {
     let unmeasured = |r: &mut Record| r.trials.retain(|t| t.case.0.contains("/host/"));
     assert_eq!(reason(&unmeasured), "no trial of the candidate was measured");
     let short = |r: &mut Record| {
-        r.trials[3].samples.retain(|s| s.metric != Metric::LatencyP50);
+        change(r, PairArm::Candidate, 1, |t| t.samples.retain(|s| s.metric != Metric::LatencyP50));
     };
-    assert!(reason(&short).starts_with("some trials had too few transactions for latency p50"));
+    let said =
+        "too few transactions for latency p50 in 0 trials of the baseline and 3 of the candidate";
+    assert!(reason(&short).starts_with(said), "{}", reason(&short));
     let apart = |r: &mut Record| {
         r.trials.retain(|t| t.case.0.contains("/host/") == (t.block % 2 == 0));
     };
