@@ -2,6 +2,11 @@
 //!
 //! What is asked to run and cannot fails: the program says what to install.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy knows test functions, but not what they share, as tests"
+)]
+
 use serde_json::Value;
 use std::{
     fs,
