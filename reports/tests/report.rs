@@ -227,7 +227,7 @@ fn a_run_with_probes_shows_its_stages_and_nothing_of_them_elsewhere() {
         "slower per round trip than host: ",
         "encapsulation +",
         "96.7 %",
-        "skb-reused 12, merged 48",
+        "skb-reused 12, too-old 48",
         "NO_SOCKET in server pod 4",
         "Not attached: fentry/vxlan_xmit",
         "quantiles do not",
