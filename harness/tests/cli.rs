@@ -68,12 +68,18 @@ fn a_suite_file_error_names_file_line_and_what_was_expected() {
 
 #[test]
 fn providers_of_later_releases_are_named_as_such() {
-    for provider in ["vm", "bare-metal"] {
-        refused(&["run", "--provider", provider], &["not in this release", "netns"]);
-    }
+    refused(&["run", "--provider", "bare-metal"], &["not in this release", "netns", "vm"]);
     let (code, stdout, _) = cnibench(&["list", "providers"]);
     assert_eq!(code, 0);
-    assert_eq!(stdout.matches("Not in this release").count(), 2, "{stdout}");
+    assert_eq!(stdout.matches("Not in this release").count(), 1, "{stdout}");
+}
+
+#[test]
+fn options_of_guests_are_those_of_one_provider() {
+    let words = ["--clock means nothing to the provider netns", "--provider vm"];
+    refused(&["run", "--clock", "instructions"], &words);
+    refused(&["run", "--provider", "vm", "--clock", "sundial"], &["wall or instructions"]);
+    refused(&["run", "--modules", "/lib/modules"], &["--kernel"]);
 }
 
 #[test]
