@@ -13,6 +13,7 @@ pub mod flannel;
 pub mod flannel_host_gw;
 pub mod flannel_vxlan;
 pub mod host;
+pub mod keys;
 pub mod kubernetes;
 pub mod params;
 pub mod policies;
@@ -20,6 +21,7 @@ pub mod wireguard_userspace;
 pub mod wrapping;
 
 pub use context::{Claim, Entry, Facts, NodeCtx, Peer, PodCtx, PodNet, Policy, Side};
+pub use keys::Keys;
 pub use params::{Param, Settings};
 pub use wrapping::Wrapping;
 
@@ -221,6 +223,12 @@ pub trait NodeAgent: Send + Sync {
     /// The kernel's reason.
     fn counters(&self) -> anyhow::Result<Option<Counters>> {
         Ok(None)
+    }
+
+    /// The keys that it encrypts with, for who takes them away or changes them; None: it has none, or
+    /// nobody else may touch them.
+    fn keys(&self) -> Option<Arc<dyn Keys>> {
+        None
     }
 
     /// Disconnects a pod: CNI's DEL. Its namespace goes away right after it; an agent with
