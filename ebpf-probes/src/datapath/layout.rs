@@ -237,7 +237,10 @@ mod tests {
         assert_eq!((bytes[12], bytes[13], bytes[27]), (0xfd, 0x66, 2));
         assert_eq!(bytes[28..40], [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]);
         let bytes = Route::Device { ifindex: 6 }.encode();
-        assert_eq!((bytes[0..4].to_vec(), bytes[4..8].to_vec()), (vec![6, 0, 0, 0], vec![4, 0, 0, 0]));
+        assert_eq!(
+            (bytes[0..4].to_vec(), bytes[4..8].to_vec()),
+            (vec![6, 0, 0, 0], vec![4, 0, 0, 0])
+        );
         let bytes = Route::Marked { mark: 0x2_3e00 }.encode();
         assert_eq!((bytes[4], &bytes[8..12]), (8, &0x2_3e00u32.to_ne_bytes()[..]));
         let addr = "10.66.0.2".parse().unwrap();
