@@ -63,7 +63,11 @@ pub const PROFILE: Profile = Profile {
         let most = overhead(family == IpFamily::V4);
         Ok(Arc::new(Kernel {
             family,
-            mtu: settings.mtu_within(topology, OVERHEAD, topology.underlay_mtu.saturating_sub(most))?,
+            mtu: settings.mtu_within(
+                topology,
+                OVERHEAD,
+                topology.underlay_mtu.saturating_sub(most),
+            )?,
             port: settings.number("port", 51820, 1..=u16::MAX - 1)?,
             keepalive_s: settings.number("keepalive", 0, 0..=u16::MAX)?,
             leak: settings.flag(LEAK.name, false)?,

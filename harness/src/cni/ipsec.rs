@@ -141,7 +141,8 @@ impl Pair {
                 all.push(Self {
                     peer: peer.index,
                     own: node.addr_like(like).context("the node has no address of this family")?,
-                    remote: remote.with_context(|| format!("node {} has no address", peer.index))?,
+                    remote: remote
+                        .with_context(|| format!("node {} has no address", peer.index))?,
                     own_pods: *own_pods.context("the node has no pods of this family")?,
                     remote_pods: *remote_pods,
                 });
@@ -334,8 +335,7 @@ impl Associations {
         let held = self.held.lock().await;
         ensure!(!held.removed, "its IPsec states were taken away");
         let (states, policies) = (self.states(&held), self.policies(&held));
-        let (have, have_policies) =
-            self.run(|xfrm| Ok((xfrm.states()?, xfrm.policies()?))).await?;
+        let (have, have_policies) = self.run(|xfrm| Ok((xfrm.states()?, xfrm.policies()?))).await?;
         for state in &states {
             let same = |f: &&FoundState| (f.from, f.to, f.spi) == (state.from, state.to, state.spi);
             let found = have.iter().find(same);
@@ -507,9 +507,8 @@ fn chosen(list: &str) -> Option<String> {
         field(e, "name").is_some_and(|name| name == "seqiv(rfc4106(gcm(aes)))")
             && field(e, "internal").is_none_or(|internal| internal == "no")
     });
-    let rated = ours.filter_map(|e| {
-        Some((field(e, "priority")?.parse::<u32>().ok()?, field(e, "driver")?))
-    });
+    let rated = ours
+        .filter_map(|e| Some((field(e, "priority")?.parse::<u32>().ok()?, field(e, "driver")?)));
     rated.max().map(|(_, driver)| driver)
 }
 
@@ -556,7 +555,10 @@ mod tests {
         let (into, out) =
             (Way::Flannel.inwards(&a, &secret, 0), Way::Flannel.outwards(&a, &secret, 0));
         assert_eq!((into.replay, out.replay), (Replay::Short(32), Replay::Short(0)));
-        assert_eq!((into.reqid, into.any_family, into.mark, into.output_mark), (11, true, None, None));
+        assert_eq!(
+            (into.reqid, into.any_family, into.mark, into.output_mark),
+            (11, true, None, None)
+        );
         assert!((0xc000_0000..=0xcfff_ffff).contains(&into.spi));
         let out = Way::Cilium.outwards(&a, &secret, 0);
         assert_eq!((out.replay, out.reqid, out.spi), (Replay::Extended(1024), 1, 3));

@@ -143,7 +143,8 @@ impl Tunnels {
         for (tunnel, found) in self.all.iter().zip(found) {
             let name = &tunnel.device;
             ensure!(
-                (found.public_key, found.port, found.mark) == (Some(public), tunnel.port, tunnel.mark),
+                (found.public_key, found.port, found.mark)
+                    == (Some(public), tunnel.port, tunnel.mark),
                 "{name}: its key, port or mark is another"
             );
             for peer in &held.peers {
@@ -194,8 +195,7 @@ impl Tunnel {
         if allowed_ips.is_empty() {
             return Ok(None);
         }
-        let addr: Option<IpAddr> =
-            peer.addrs.iter().copied().find(|a| a.is_ipv4() == self.over_v4);
+        let addr: Option<IpAddr> = peer.addrs.iter().copied().find(|a| a.is_ipv4() == self.over_v4);
         let addr = addr.with_context(|| format!("node {} has no address", peer.index))?;
         Ok(Some(wireguard::Peer {
             public_key: key_of(peer)?,

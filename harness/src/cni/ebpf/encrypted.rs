@@ -47,8 +47,7 @@ const MARK: u32 = 0x0e00;
 const DEVICE: &str = "cnb-wg";
 
 /// Programs of `ebpf-wireguard`.
-const WIREGUARD_HOOKS: &[Hook] =
-    &[Hook::FromPodEncrypted, Hook::FromUnderlay, Hook::FromWireguard];
+const WIREGUARD_HOOKS: &[Hook] = &[Hook::FromPodEncrypted, Hook::FromUnderlay, Hook::FromWireguard];
 /// Programs of `ebpf-ipsec`.
 const IPSEC_HOOKS: &[Hook] = &[Hook::FromPodEncrypted, Hook::FromUnderlayIpsec];
 

@@ -15,8 +15,8 @@ mod tunnel;
 pub use encrypted::{IPSEC, WIREGUARD};
 
 use super::{
-    Claim, Cni, Entry, NodeAgent, NodeCtx, Param, Profile, Settings, Wrapping,
-    bridge::host_device, params::min_mtu,
+    Claim, Cni, Entry, NodeAgent, NodeCtx, Param, Profile, Settings, Wrapping, bridge::host_device,
+    params::min_mtu,
 };
 use crate::cluster::{ClusterError, IpFamily, Topology, netns::capabilities};
 use async_trait::async_trait;
@@ -103,11 +103,7 @@ pub const VXLAN: Profile = Profile {
 };
 
 /// Can this kernel carry it, and does it take the programs? Found by loading them.
-fn check(
-    spec: &CniSpec,
-    more: &[&capabilities::Feature],
-    hooks: &[Hook],
-) -> Result<(), String> {
+fn check(spec: &CniSpec, more: &[&capabilities::Feature], hooks: &[Hook]) -> Result<(), String> {
     let settings = Settings::new(spec);
     let way = way(&settings).map_err(|e| e.to_string())?;
     match way {
