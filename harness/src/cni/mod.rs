@@ -11,15 +11,21 @@ pub mod custom;
 pub mod ebpf;
 pub mod flannel;
 pub mod flannel_host_gw;
+pub mod flannel_ipsec;
 pub mod flannel_vxlan;
+pub mod flannel_wireguard;
 pub mod host;
+pub mod ipsec;
+pub mod keys;
 pub mod kubernetes;
 pub mod params;
 pub mod policies;
+pub mod wireguard;
 pub mod wireguard_userspace;
 pub mod wrapping;
 
 pub use context::{Claim, Entry, Facts, NodeCtx, Peer, PodCtx, PodNet, Policy, Side};
+pub use keys::Keys;
 pub use params::{Param, Settings};
 pub use wrapping::Wrapping;
 
@@ -37,8 +43,10 @@ pub const PROFILES: &[&Profile] = &[
     &ebpf::NATIVE,
     &ebpf::VXLAN,
     &wireguard_userspace::PROFILE,
-    &flannel::WIREGUARD,
-    &flannel::IPSEC,
+    &flannel_wireguard::PROFILE,
+    &flannel_ipsec::PROFILE,
+    &ebpf::WIREGUARD,
+    &ebpf::IPSEC,
     &conflist::PROFILE,
     &custom::PROFILE,
 ];
@@ -221,6 +229,12 @@ pub trait NodeAgent: Send + Sync {
     /// The kernel's reason.
     fn counters(&self) -> anyhow::Result<Option<Counters>> {
         Ok(None)
+    }
+
+    /// The keys that it encrypts with, for who takes them away or changes them; None: it has none, or
+    /// nobody else may touch them.
+    fn keys(&self) -> Option<Arc<dyn Keys>> {
+        None
     }
 
     /// Disconnects a pod: CNI's DEL. Its namespace goes away right after it; an agent with
