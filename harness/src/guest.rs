@@ -236,6 +236,10 @@ impl Desk {
                 },
                 Err(why) => Answer::Refused { why },
             },
+            Ask::ProveKeys => match self.arm() {
+                Ok(arm) => Answer::Proofs { proofs: arm.prove_keys().await.into_iter().collect() },
+                Err(why) => Answer::Refused { why },
+            },
             Ask::Inspect => done(match self.arm() {
                 Ok(arm) => arm.check().await.map_err(Refusal::from),
                 Err(why) => Err(why),
@@ -252,6 +256,13 @@ impl Desk {
                         }
                     }
                 }
+                Err(why) => Answer::Refused { why },
+            },
+            Ask::Rotate { case, slot, times } => match self.arm() {
+                Ok(arm) => match arm.rotated(&case, slot, times).await {
+                    Ok(trial) => Answer::Rotated { trial: Box::new(trial) },
+                    Err(e) => Answer::Refused { why: e.into() },
+                },
                 Err(why) => Answer::Refused { why },
             },
             Ask::Down => {

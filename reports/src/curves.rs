@@ -23,11 +23,13 @@ pub(crate) enum Dimension {
     Services,
     Streams,
     Size,
+    Mss,
     Rate,
 }
 
 impl Dimension {
-    const ALL: [Self; 5] = [Self::Policies, Self::Services, Self::Streams, Self::Size, Self::Rate];
+    const ALL: [Self; 6] =
+        [Self::Policies, Self::Services, Self::Streams, Self::Size, Self::Mss, Self::Rate];
 
     /// The key in a case id.
     pub fn key(self) -> &'static str {
@@ -36,6 +38,7 @@ impl Dimension {
             Self::Services => "services",
             Self::Streams => "streams",
             Self::Size => "size",
+            Self::Mss => "mss",
             Self::Rate => "rate",
         }
     }
@@ -47,6 +50,7 @@ impl Dimension {
             Self::Services => "services beside the measured one",
             Self::Streams => "concurrent flows",
             Self::Size => "bytes of a write, request or datagram",
+            Self::Mss => "most bytes of payload in a TCP segment, without its options",
             Self::Rate => "offered rate",
         }
     }
@@ -58,6 +62,7 @@ impl Dimension {
             Self::Services => row.surroundings.services.map(f64::from),
             Self::Streams => Some(f64::from(row.params.streams)),
             Self::Size => Some(row.params.size as f64),
+            Self::Mss => row.params.mss.map(f64::from),
             Self::Rate => row.params.rate.map(|r| r.0),
         }
     }
@@ -65,7 +70,7 @@ impl Dimension {
     /// A value as it is read: "1,000", "16 KiB", "2 Gbit/s".
     pub fn text(self, value: f64, workload: Workload) -> String {
         match self {
-            Self::Policies | Self::Services | Self::Streams => thousands(value as u64),
+            Self::Policies | Self::Services | Self::Streams | Self::Mss => thousands(value as u64),
             Self::Size => bytes(value as u64),
             Self::Rate => units::rate(Rate(value), workload),
         }

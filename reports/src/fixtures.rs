@@ -16,9 +16,15 @@ mod ladders;
 mod probes;
 #[path = "fixtures/records.rs"]
 mod records;
+#[path = "fixtures/rotations.rs"]
+mod rotations;
+#[path = "fixtures/searches.rs"]
+mod searches;
 pub use ladders::*;
 pub use probes::*;
 pub use records::*;
+pub use rotations::*;
+pub use searches::*;
 
 use cnibench_model::{
     Case, Cell, CellStatus, Clock, CniInfo, CniSpec, CpuTime, EndpointResult, Environment,
@@ -221,6 +227,8 @@ impl Builder {
             footprints: if self.footprints { footprints(&self.paths) } else { Vec::new() },
             probed: Vec::new(),
             rungs: Vec::new(),
+            sizes: Vec::new(),
+            rotated: Vec::new(),
             proofs: proofs.collect(),
             notes: vec!["steal was 1.2 % of CPU time during the run".to_owned()],
         }
@@ -351,6 +359,7 @@ impl Builder {
             datagrams: None,
             made_by: None,
             losses: None,
+            intervals: Vec::new(),
             proofs: Vec::new(),
             warnings: if path.encrypted { vec!["core 0 was full".to_owned()] } else { Vec::new() },
         }

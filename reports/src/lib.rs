@@ -7,6 +7,7 @@
 //! [`matrix::matrix`] is what both show, for machines; [`paired`] is the same of two arms in pairs.
 
 mod book;
+pub mod cliff;
 pub mod compare;
 mod curves;
 mod facts;
@@ -27,6 +28,7 @@ mod paired;
 mod pairs;
 mod proofs;
 mod render;
+mod rotation;
 mod samples;
 mod sentences;
 mod stages;

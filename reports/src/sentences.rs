@@ -6,6 +6,7 @@ use crate::{
     book::Book,
     curves, figure,
     matrix::{Against, Content, End, Matrix, MatrixLine, Over, Side, change_between},
+    rotation,
     stats::{self, Change, Effect},
     switches,
     words::{self, Form},
@@ -46,6 +47,24 @@ pub(crate) fn sentences(book: &Book<'_>, matrix: &Matrix) -> Vec<Sentence> {
             folded: false,
         })
     });
+    let sizes = (0..book.rows.len()).filter_map(|row| {
+        let text = figure::sizes::sentence(book, &figure::sizes::lines(book, row));
+        let series = &book.rows[row];
+        let subject = format!("{} {}", place(series.placement), traffic(series.workload));
+        (!text.is_empty()).then(|| Sentence {
+            text: format!("{subject} ({}) over payload sizes: {text}", series.title()),
+            folded: false,
+        })
+    });
+    let changed = (0..book.rows.len()).filter_map(|row| {
+        let text = rotation::sentence(book, &rotation::lines(book, row));
+        let series = &book.rows[row];
+        let subject = format!("{} {}", place(series.placement), traffic(series.workload));
+        (!text.is_empty()).then(|| Sentence {
+            text: format!("{subject} ({}): {text}", series.title()),
+            folded: false,
+        })
+    });
     let along = curves.iter().filter_map(|curve| {
         let (_, row) = curve.points.first()?;
         let metric = matrix.rows.get(*row)?.lines.first()?.metric;
@@ -67,7 +86,7 @@ pub(crate) fn sentences(book: &Book<'_>, matrix: &Matrix) -> Vec<Sentence> {
         let text = format!("{subject} ({}{params}), {}.", row.workload, switch.sentence(book)?);
         Some(Sentence { text, folded: false })
     });
-    rows.chain(along).chain(knees).chain(switched).collect()
+    rows.chain(along).chain(knees).chain(sizes).chain(changed).chain(switched).collect()
 }
 
 /// What a workload is called in a sentence.

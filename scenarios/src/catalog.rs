@@ -11,6 +11,8 @@ pub const SUITES: &[(&str, &str)] = &[
     ("placements", include_str!("../catalog/placements.toml")),
     ("streams", include_str!("../catalog/streams.toml")),
     ("knee", include_str!("../catalog/knee.toml")),
+    ("mtu", include_str!("../catalog/mtu.toml")),
+    ("rotation", include_str!("../catalog/rotation.toml")),
     ("policies", include_str!("../catalog/policies.toml")),
     ("services", include_str!("../catalog/services.toml")),
     ("hubble", include_str!("../catalog/hubble.toml")),

@@ -108,6 +108,24 @@ pub fn ladders(suite: &Suite, provider: ProviderKind, cnis: &[CniSpec]) -> Vec<C
     expand(&suite, provider, cnis)
 }
 
+/// The cases among those of [`expand`] that have timelines of changes of keys after their trials, with how
+/// many changes each.
+pub fn rotations(suite: &Suite, provider: ProviderKind, cnis: &[CniSpec]) -> Vec<(Case, u32)> {
+    let of = |scenario: &crate::suite::Scenario| {
+        let one = Suite { scenarios: vec![scenario.clone()], ..suite.clone() };
+        let cases = expand(&one, provider, cnis).into_iter();
+        cases.map(|case| (case, scenario.rotations)).collect::<Vec<_>>()
+    };
+    suite.scenarios.iter().filter(|s| s.rotations > 0).flat_map(of).collect()
+}
+
+/// The cases among those of [`expand`] whose payload sizes are searched after their trials.
+pub fn cliffs(suite: &Suite, provider: ProviderKind, cnis: &[CniSpec]) -> Vec<Case> {
+    let mut suite = suite.clone();
+    suite.scenarios.retain(|s| s.cliffs);
+    expand(&suite, provider, cnis)
+}
+
 /// The product of a scenario's parameter lists for one workload. Parameters that the workload does
 /// not read keep their default, so that they do not make two cases of one.
 fn sweep(workload: Workload, sweep: &Sweep) -> Vec<WorkloadParams> {
@@ -141,6 +159,9 @@ fn sweep(workload: Workload, sweep: &Sweep) -> Vec<WorkloadParams> {
     if workload.is_tcp() {
         dimension!(congestion_control);
         dimension!(nodelay);
+    }
+    if workload == Workload::TcpStream {
+        dimension!(mss);
     }
     if workload == Workload::UdpStream {
         dimension!(gso);

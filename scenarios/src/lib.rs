@@ -10,5 +10,5 @@ pub mod quantity;
 pub mod suite;
 
 pub use error::SuiteError;
-pub use expand::{Overrides, expand, ladders};
+pub use expand::{Overrides, cliffs, expand, ladders, rotations};
 pub use suite::{Scenario, Suite};

@@ -46,6 +46,10 @@ pub struct Scenario {
     pub warmup_s: f64,
     /// After the trials of a case its ladder of offered rates is climbed.
     pub ladder: bool,
+    /// After the trials of a case the payload size is searched at which its throughput falls.
+    pub cliffs: bool,
+    /// After the trials of a case, as many trials during each of which keys are changed so often; 0: none.
+    pub rotations: u32,
     /// Parameters; an empty list means the workload's default.
     pub sweep: Sweep,
 }
@@ -69,6 +73,8 @@ pub struct Sweep {
     pub congestion_control: Vec<String>,
     /// TCP_NODELAY.
     pub nodelay: Vec<bool>,
+    /// TCP_MAXSEG of streams.
+    pub mss: Vec<Option<u16>>,
     /// UDP segmentation offload.
     pub gso: Vec<bool>,
     /// SO_SNDBUF.
@@ -155,6 +161,10 @@ struct RawScenario {
     warmup: Option<Spanned<Quantity>>,
     #[serde(default)]
     ladder: bool,
+    #[serde(default)]
+    cliffs: bool,
+    #[serde(default)]
+    rotations: u32,
     streams: Values<Quantity>,
     size: Values<Quantity>,
     response_size: Values<Quantity>,
@@ -163,6 +173,7 @@ struct RawScenario {
     pinning: Values<String>,
     congestion_control: Values<String>,
     nodelay: Values<bool>,
+    mss: Values<Quantity>,
     gso: Values<bool>,
     send_buffer: Values<Quantity>,
     receive_buffer: Values<Quantity>,
@@ -339,6 +350,12 @@ fn hubble(switch: &Switch) -> Result<bool, String> {
     }
 }
 
+/// What TCP_MAXSEG takes (TCP_MIN_MSS and MAX_TCP_WINDOW in include/net/tcp.h).
+fn mss(text: &Quantity) -> Result<Option<u16>, String> {
+    let n = text.to_string().parse::<u16>().ok().filter(|n| (88..=32_767).contains(n));
+    n.map(Some).ok_or_else(|| format!("{text}: expected 88 to 32767 bytes"))
+}
+
 fn sizes(low: u64) -> impl Fn(&Quantity) -> Result<u64, String> {
     move |text| {
         let n = quantity::bytes(&text.to_string())?;
@@ -381,6 +398,7 @@ fn scenario(
         congestion_control: source
             .each(&raw.congestion_control, "congestion_control", |s| Ok(s.clone()))?,
         nodelay: source.each(&raw.nodelay, "nodelay", |b| Ok(*b))?,
+        mss: source.each(&raw.mss, "mss", mss)?,
         gso: source.each(&raw.gso, "gso", |b| Ok(*b))?,
         send_buffer: source.each(&raw.send_buffer, "send_buffer", buffer)?,
         receive_buffer: source.each(&raw.receive_buffer, "receive_buffer", buffer)?,
@@ -395,6 +413,8 @@ fn scenario(
         trials,
         duration_s: timing(&raw.duration, &defaults.duration, 2.0, checked_duration)?,
         ladder: raw.ladder,
+        cliffs: raw.cliffs,
+        rotations: raw.rotations,
         warmup_s: timing(&raw.warmup, &defaults.warmup, 0.2, checked_warmup)?,
         sweep,
     };
@@ -402,16 +422,53 @@ fn scenario(
     Ok(scenario)
 }
 
+/// Seconds between two changes of keys, and before the first and after the last: room to see each alone.
+pub const APART_S: f64 = 0.5;
+
+/// Why no timeline of changes of keys can be made in a scenario, if it cannot.
+fn rotates_nothing(s: &Scenario) -> Option<String> {
+    if let Some(w) = s.workloads.iter().find(|w| !w.is_transactional()) {
+        return Some(format!("rotations means nothing to {w}: only round trips have a latency"));
+    }
+    if s.sweep.rate.is_empty() || s.sweep.rate.contains(&None) {
+        return Some(
+            "rotations needs a rate: in a closed loop nothing is due while nothing gets through"
+                .to_owned(),
+        );
+    }
+    let least = APART_S * f64::from(s.rotations + 1);
+    (s.duration_s < least)
+        .then(|| format!("{} rotations take trials of at least {least} s", s.rotations))
+}
+
+/// Why sizes cannot be searched in a scenario, if they cannot.
+fn searches_nothing(s: &Scenario) -> Option<String> {
+    if let Some(w) = s.workloads.iter().find(|w| **w != Workload::UdpStream) {
+        return Some(format!(
+            "cliffs means nothing to {w}: only a datagram of udp_stream has a size of its own on the wire"
+        ));
+    }
+    if s.sweep.gso != [false] {
+        return Some(
+            "cliffs needs gso = false: with segmentation offload a datagram that does not fit is refused"
+                .to_owned(),
+        );
+    }
+    (!s.sweep.size.is_empty())
+        .then(|| "cliffs finds its sizes by itself: leave size out".to_owned())
+}
+
 /// A parameter that no workload or placement of the scenario reads: the reader of its report would
 /// be misled.
 fn meaningless(s: &Scenario) -> Option<String> {
     let any = |f: fn(Workload) -> bool| s.workloads.iter().copied().any(f);
     let stream = |w: Workload| !w.is_transactional();
-    let checks: [(bool, bool, &str); 5] = [
+    let checks: [(bool, bool, &str); 6] = [
         (s.sweep.response_size.is_empty(), any(Workload::is_transactional), "response_size"),
         (s.sweep.direction.is_empty(), any(stream), "direction"),
         (s.sweep.gso.is_empty(), any(|w| w == Workload::UdpStream), "gso"),
         (s.sweep.nodelay.is_empty(), any(Workload::is_tcp), "nodelay"),
+        (s.sweep.mss.is_empty(), any(|w| w == Workload::TcpStream), "mss"),
         (s.sweep.congestion_control.is_empty(), any(Workload::is_tcp), "congestion_control"),
     ];
     let ladder = s.ladder.then(|| {
@@ -425,6 +482,12 @@ fn meaningless(s: &Scenario) -> Option<String> {
         }
     });
     if let Some(wrong) = ladder.flatten() {
+        return Some(wrong);
+    }
+    if let Some(wrong) = (s.rotations > 0).then(|| rotates_nothing(s)).flatten() {
+        return Some(wrong);
+    }
+    if let Some(wrong) = s.cliffs.then(|| searches_nothing(s)).flatten() {
         return Some(wrong);
     }
     checks

@@ -3,6 +3,7 @@
 //! Owns the gate that all threads of an end pass together; what happens between is the workload's.
 
 use crate::{
+    along::Along,
     clock, cpus,
     error::TrialError,
     meter::Timeline,
@@ -33,6 +34,7 @@ pub(crate) struct Tally {
     pub(crate) by_progress: Option<(u64, u64)>,
     pub(crate) slices: Vec<u64>,
     pub(crate) histogram: Option<Histogram<u64>>,
+    pub(crate) along: Along,
     pub(crate) datagrams: Option<DatagramStats>,
     pub(crate) options: BTreeMap<String, String>,
     pub(crate) warnings: Vec<String>,

@@ -7,6 +7,7 @@
 //! nothing asynchronous.
 
 pub mod agent;
+mod along;
 pub mod arrivals;
 pub mod check;
 pub mod clock;

@@ -85,6 +85,7 @@ mod tests {
             datagrams: None,
             window_opened: Some("2026-11-23T10:00:00Z".parse().unwrap()),
             told: None,
+            intervals: Vec::new(),
             warnings: vec![KTHREADS_UNSEEN.to_owned(), "another".to_owned()],
         }
     }

@@ -31,6 +31,9 @@ pub(crate) fn tcp(ip: IpAddr, p: &WorkloadParams) -> Result<Socket, TrialError> 
             .doing("making a TCP socket")?;
     socket.set_tcp_nodelay(p.nodelay).doing("setting TCP_NODELAY")?;
     congestion_control(&socket, &p.congestion_control)?;
+    if let Some(mss) = p.mss {
+        socket.set_tcp_mss(mss.into()).doing("setting TCP_MAXSEG")?;
+    }
     buffers(&socket, p)?;
     Ok(socket)
 }
@@ -116,6 +119,7 @@ pub(crate) fn read_back(socket: &Socket, task: &Task) -> BTreeMap<String, String
     put("send_buffer", socket.send_buffer_size().ok().map(|v| v.to_string()));
     put("receive_buffer", socket.recv_buffer_size().ok().map(|v| v.to_string()));
     if task.workload.is_tcp() {
+        put("mss", socket.tcp_mss().ok().map(|v| v.to_string()));
         put("nodelay", socket.tcp_nodelay().ok().map(|v| v.to_string()));
         put(
             "congestion_control",

@@ -12,8 +12,8 @@ use crate::{
     trial::KTHREADS_UNSEEN,
 };
 use cnibench_model::{
-    DatagramStats, EndpointResult, FlowDirection, FlowResult, MadeBy, Metric, Pinning, Sample,
-    StoredHistogram, Workload,
+    DatagramStats, EndpointResult, FlowDirection, FlowResult, Interval, MadeBy, Metric, Pinning,
+    Sample, StoredHistogram, Workload,
     trial::{CPU_FULL, SATURATED},
 };
 use jiff::Timestamp;
@@ -44,6 +44,8 @@ pub struct Outcome {
     pub datagrams: Option<DatagramStats>,
     /// The other generator that made the traffic.
     pub made_by: Option<MadeBy>,
+    /// What the requests of each interval met, where they were due at times.
+    pub intervals: Vec<Interval>,
     /// When the client's window opened.
     pub window_opened: Option<Timestamp>,
     /// What a reader must know to trust the values.
@@ -88,6 +90,7 @@ pub fn combine(task: &Task, client: &EndReport, server: &EndReport) -> Outcome {
         slice_s: client.slice_s,
         datagrams,
         made_by: None,
+        intervals: client.intervals.clone(),
         window_opened: client.window_opened,
         warnings: ends.warnings,
     }
@@ -165,6 +168,7 @@ impl<'a> Ends<'a> {
             slice_s: self.client.slice_s,
             datagrams: None,
             made_by: Some(told.made_by.clone()),
+            intervals: Vec::new(),
             window_opened: self.client.window_opened,
             warnings: self.warnings,
         }

@@ -12,7 +12,8 @@
 //! Beside trials, agents make the small traffic of proofs: `Echo`, `Probe`, `Send`.
 
 use cnibench_model::{
-    DatagramStats, EndpointResult, MadeBy, Sample, StoredHistogram, Workload, WorkloadParams,
+    DatagramStats, EndpointResult, Interval, MadeBy, Sample, StoredHistogram, Workload,
+    WorkloadParams,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -283,6 +284,9 @@ pub struct EndReport {
     /// What another generator than cnibench's own said of the trial, in our units.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<Told>,
+    /// What the requests of each interval met, where they were due at times.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub intervals: Vec<Interval>,
 }
 
 /// The result of another generator, as its client told it.

@@ -8,6 +8,7 @@
 //! then spins, and reports what it spun, which is no cost of the path.
 
 use crate::{
+    along::Along,
     clock::{self, Alarm, Schedule, Wait},
     cpus,
     error::TrialError,
@@ -52,6 +53,7 @@ pub(crate) fn transact(
         None => closed(&mut book, &mut meter, timeline, lane, &mut exchange)?,
         Some(rate) => {
             let streams = f64::from(task.params.streams);
+            book.along = Along::new(timeline, rate.0 / streams);
             let schedule =
                 Schedule::new(timeline.start, rate.0 / streams, f64::from(flow) / streams);
             open(&mut book, &mut meter, timeline, lane, schedule, &mut exchange)?;
@@ -79,6 +81,8 @@ struct Book {
     unsent: u64,
     wait: Wait,
     alarm: Alarm,
+    /// Where requests are due at times: what those of each interval met.
+    along: Along,
     /// Spun inside the window, in nanoseconds.
     spun: u64,
 }
@@ -92,6 +96,7 @@ impl Book {
             unsent: 0,
             wait,
             alarm: Alarm::new(wait),
+            along: Along::default(),
             spun: 0,
         }
     }
@@ -115,6 +120,7 @@ impl Book {
             received_bytes: done * task.params.response_size,
             slices,
             histogram: self.histogram,
+            along: self.along,
             ..Tally::default()
         };
         let how = match (task.params.rate, self.wait) {
@@ -204,11 +210,15 @@ fn open(
                 meter.add(now, 1);
                 if intended >= timeline.open {
                     book.record(now - intended);
+                    book.along.note(intended, Some(now - intended));
                 }
                 book.total += 1;
                 lane.moved(book.total);
             }
-            Exchanged::Lost => book.lost += u64::from(timeline.measures(intended)),
+            Exchanged::Lost => {
+                book.lost += u64::from(timeline.measures(intended));
+                book.along.note(intended, None);
+            }
             Exchanged::Stopped => return Ok(()),
         }
         schedule.advance();
@@ -219,7 +229,9 @@ fn open(
     // What was due and never sent would be missing just where latency is worst.
     while schedule.due() < timeline.close {
         if schedule.due() >= timeline.open {
-            book.record(timeline.close - schedule.due());
+            let waited = timeline.close - schedule.due();
+            book.record(waited);
+            book.along.note(schedule.due(), Some(waited));
             book.unsent += 1;
         }
         schedule.advance();

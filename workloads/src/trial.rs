@@ -3,6 +3,7 @@
 //! threads' jobs; the agent calls [`serve`] and [`drive`].
 
 use crate::{
+    along::Along,
     check, clock, cpus,
     error::{Doing, TrialError},
     flow::{Gate, Lane, Strand, Tally},
@@ -371,6 +372,7 @@ fn report(
     let mut slices = vec![0u64; seen.timeline.slices];
     let mut histogram: Option<hdrhistogram::Histogram<u64>> = None;
     let mut datagrams: Vec<DatagramStats> = Vec::new();
+    let mut along = Along::default();
     for (i, (mut tally, &(flow, cpu))) in tallies.into_iter().zip(who).enumerate() {
         seen.warnings.append(&mut tally.warnings);
         let Some(number) = flow else { continue };
@@ -396,6 +398,7 @@ fn report(
             *sum += slice;
         }
         datagrams.extend(tally.datagrams);
+        along.add(tally.along);
         match (&mut histogram, tally.histogram) {
             (Some(all), Some(one)) => all.add(&one).map_err(|e| {
                 TrialError::system("merging histograms", std::io::Error::other(e.to_string()))
@@ -431,6 +434,7 @@ fn report(
         window_opened: clock::wall(seen.timeline.open),
         warnings: seen.warnings,
         told: None,
+        intervals: along.finish(),
     })
 }
 

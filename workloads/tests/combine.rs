@@ -53,6 +53,7 @@ fn end(machine: &str, busy_s: f64, flows: Vec<FlowResult>) -> EndReport {
         datagrams: None,
         window_opened: None,
         told: None,
+        intervals: Vec::new(),
         warnings: vec![],
     }
 }

@@ -5,10 +5,12 @@
 use crate::{
     case::CaseId,
     footprint::Footprint,
+    interval::RotationTrial,
     ladder::RungTrial,
     probe::ProbedTrial,
     proof::Proof,
     record::{Cell, CellStatus, CniInfo, Header, Record, SCHEMA_VERSION},
+    size::SizeTrial,
     trial::Trial,
 };
 use jiff::Timestamp;
@@ -34,6 +36,10 @@ pub enum JournalLine {
     Probed(Box<ProbedTrial>),
     /// A trial on a ladder of rates ended.
     Rung(Box<RungTrial>),
+    /// A trial of a search over payload sizes ended.
+    Size(Box<SizeTrial>),
+    /// A trial during which keys were changed ended.
+    Rotated(Box<RotationTrial>),
     /// A case ended.
     Cell(Cell),
     /// Something a reader should know.
@@ -112,6 +118,8 @@ pub fn from_events(events: impl IntoIterator<Item = JournalLine>) -> Result<Reco
         footprints: Vec::new(),
         probed: Vec::new(),
         rungs: Vec::new(),
+        sizes: Vec::new(),
+        rotated: Vec::new(),
         proofs: Vec::new(),
         notes: Vec::new(),
     };
@@ -125,6 +133,8 @@ pub fn from_events(events: impl IntoIterator<Item = JournalLine>) -> Result<Reco
             JournalLine::Trial(trial) => record.trials.push(*trial),
             JournalLine::Probed(trial) => record.probed.push(*trial),
             JournalLine::Rung(rung) => record.rungs.push(*rung),
+            JournalLine::Rotated(trial) => record.rotated.push(*trial),
+            JournalLine::Size(size) => record.sizes.push(*size),
             JournalLine::Cell(cell) => {
                 ends.insert(cell.case, cell.status);
             }

@@ -16,6 +16,8 @@ pub enum ProofKind {
     Path,
     /// No payload in clear on the underlay, while bytes that cover it crossed.
     Encryption,
+    /// Without the key of one node nothing crosses from its pods to others', in clear least of all.
+    KeyRemoval,
     /// The largest packet that the pod's MTU promises crosses unfragmented.
     Mtu,
     /// A network policy admits the allowed flow and stops the denied one.
@@ -31,6 +33,7 @@ impl ProofKind {
             Self::Connectivity => "connectivity",
             Self::Path => "path",
             Self::Encryption => "encryption",
+            Self::KeyRemoval => "key removal",
             Self::Mtu => "mtu",
             Self::Policy => "policy",
             Self::Flows => "flows",

@@ -4,11 +4,13 @@ use crate::{
     case::{Case, CaseId},
     environment::Environment,
     footprint::Footprint,
+    interval::RotationTrial,
     ladder::RungTrial,
     metric::Clock,
     pairing::Pairing,
     probe::ProbedTrial,
     proof::Proof,
+    size::SizeTrial,
     spec::CniSpec,
     topology::Topology,
     trial::Trial,
@@ -149,6 +151,12 @@ pub struct Record {
     /// Trials at offered rates, on the way to the highest that is held: never among `trials`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rungs: Vec<RungTrial>,
+    /// Trials at payload sizes, on the way to the one at which throughput falls: never among `trials`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sizes: Vec<SizeTrial>,
+    /// Trials during which keys were changed, and their controls: never among `trials`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rotated: Vec<RotationTrial>,
     /// Proofs taken once for a cni (those of single trials are with the trial).
     pub proofs: Vec<Proof>,
     /// Things a reader should know: what could not be cleaned, steal during the run, noisy neighbours.

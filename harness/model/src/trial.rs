@@ -1,8 +1,8 @@
 //! What one trial left: samples, the histogram, both ends' CPU time, and what every flow saw.
 
 use crate::{
-    case::CaseId, generator::MadeBy, histogram::StoredHistogram, metric::Metric, pairing::PairSlot,
-    probe::Losses, proof::Proof, workload::Workload,
+    case::CaseId, generator::MadeBy, histogram::StoredHistogram, interval::Interval,
+    metric::Metric, pairing::PairSlot, probe::Losses, proof::Proof, workload::Workload,
 };
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -206,6 +206,10 @@ pub struct Trial {
     /// attached, and as above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub losses: Option<Losses>,
+    /// What the requests met that were due in each short interval of the window; empty where none were
+    /// due at times (a closed loop), in windows of less than a second, and as above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub intervals: Vec<Interval>,
     /// Proofs taken with this trial.
     pub proofs: Vec<Proof>,
     /// What a reader must know to trust the values, e.g. "core 0 was full", "rate not held".

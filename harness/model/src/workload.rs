@@ -80,6 +80,7 @@ impl Workload {
             pinning: if transactional { Pinning::Same } else { Pinning::Split },
             congestion_control: "cubic".to_owned(),
             nodelay: true,
+            mss: None,
             send_buffer: None,
             // The kernel's fixed default (net.core.rmem_default, 208 KiB) holds about three GSO runs of
             // 64 KiB: a trial would measure how soon the receiver is scheduled, not the path.
@@ -178,6 +179,10 @@ pub struct WorkloadParams {
     pub congestion_control: String,
     /// TCP_NODELAY on every socket.
     pub nodelay: bool,
+    /// TCP_MAXSEG of `tcp_stream` at both ends: the most payload that a segment may have, without its
+    /// options; none: as the path's MTU has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mss: Option<u16>,
     /// SO_SNDBUF in bytes; none: left to the kernel, which tunes that of TCP by itself and gives UDP
     /// a fixed one (net.core.wmem_default).
     pub send_buffer: Option<u64>,
@@ -211,6 +216,11 @@ impl WorkloadParams {
         push(self.direction != d.direction, "direction", self.direction.name().to_owned());
         push(!self.generator.is_own(), "generator", self.generator.name().to_owned());
         push(self.gso != d.gso, "gso", self.gso.to_string());
+        push(
+            self.mss != d.mss,
+            "mss",
+            self.mss.map_or_else(|| "auto".to_owned(), |v| v.to_string()),
+        );
         push(self.nodelay != d.nodelay, "nodelay", self.nodelay.to_string());
         push(self.pinning != d.pinning, "pinning", self.pinning.name().to_owned());
         push(

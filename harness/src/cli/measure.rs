@@ -27,7 +27,7 @@ use cnibench_model::{
     Case, CniSpec, Generator, Header, JournalLine, Pairing, Placement, ProviderKind, Record,
     SCHEMA_VERSION, SkippedCni, Workload,
 };
-use cnibench_scenarios::{Overrides, Suite, catalog, expand, ladders, suite};
+use cnibench_scenarios::{Overrides, Suite, catalog, cliffs, expand, ladders, rotations, suite};
 use jiff::Timestamp;
 use std::{
     path::{Path, PathBuf},
@@ -261,6 +261,10 @@ async fn prepare(measure: &Measure, suite: Suite, chosen: &Chosen) -> Result<Pre
     if plan.pairing.is_none() && plan.nodes().is_empty() {
         let climbed = generators::fitted(ladders(&suite, args.provider, &cnis));
         plan.ladders = climbed.into_iter().map(|case| case.id).collect();
+        let searched = generators::fitted(cliffs(&suite, args.provider, &cnis));
+        plan.cliffs = searched.into_iter().map(|case| case.id).collect();
+        let turned = rotations(&suite, args.provider, &cnis).into_iter();
+        plan.rotations = turned.map(|(case, count)| (case.id, count)).collect();
     }
     if measure.probes.is_some() {
         can_probe(&plan.cases, args.provider).await?;
@@ -316,7 +320,9 @@ fn show_plan(measure: &Measure, prepared: &Prepared) -> Result<()> {
     let mut text = String::new();
     for case in &plan.cases {
         let ladder = if plan.ladders.contains(&case.id) { ", then a ladder of rates" } else { "" };
-        text += &format!("{}  {} x {} s{ladder}\n", case.id, case.trials, case.duration_s);
+        let search = if plan.cliffs.contains(&case.id) { ", then a search of sizes" } else { "" };
+        let (id, trials, seconds) = (&case.id, case.trials, case.duration_s);
+        text += &format!("{id}  {trials} x {seconds} s{ladder}{search}\n");
     }
     if let Some(pairing) = &plan.pairing {
         text += &in_pairs(pairing, args.provider);

@@ -10,14 +10,16 @@ pub mod static_binary;
 pub mod vm;
 
 use crate::{
+    cni::keys::Holder,
     exec::Link,
     probe::{Sights, losses::Spot},
+    proof::lookout::Lookout,
     runner::{Slot, TrialError},
 };
 use async_trait::async_trait;
 use cnibench_model::{
     Case, CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProviderKind,
-    Surroundings, Trial,
+    RotationTrial, Surroundings, Trial,
 };
 use cnibench_probes::datapath::Counters;
 use serde::{Deserialize, Serialize};
@@ -155,6 +157,13 @@ pub trait Cluster: Send + Sync {
         Vec::new()
     }
 
+    /// Where the traffic of a trial of this placement can be looked at, for the proof that it is
+    /// encrypted; none where that is not claimed, or where this process cannot look.
+    fn lookout(&self, placement: Placement) -> Option<Lookout> {
+        let _ = placement;
+        None
+    }
+
     /// What eBPF programs of the cni counted on each node so far, by the node's number; of nodes
     /// where such programs count.
     ///
@@ -190,6 +199,24 @@ pub trait Cluster: Send + Sync {
         None
     }
 
+    /// The keys of all nodes, for who changes them while traffic flows; none where the cni has none, or
+    /// where this process does not hold them.
+    fn holders(&self) -> Option<Vec<Holder>> {
+        None
+    }
+
+    /// Measures once while keys are changed so often, where the cluster has its own controller to do so;
+    /// none where this one does.
+    async fn conduct_rotation(
+        &self,
+        case: &Case,
+        slot: Slot,
+        times: u32,
+    ) -> Option<Result<RotationTrial, TrialError>> {
+        let _ = (case, slot, times);
+        None
+    }
+
     /// Starts `cnibench agent` in a place that [`ends`](Self::ends) named.
     ///
     /// # Errors
@@ -214,6 +241,13 @@ pub trait Cluster: Send + Sync {
     /// Proofs that hold for the cluster as a whole: connectivity between every pair of ends that
     /// placements use, path, MTU, encryption. Run before the first trial and after the last.
     async fn prove(&self) -> Vec<Proof>;
+
+    /// The proof that nothing crosses without its key. The last thing that is asked of a cluster: pods
+    /// of two nodes do not reach each other after it. None where nothing is claimed to be encrypted,
+    /// or where this process can take no key away.
+    async fn prove_keys(&mut self) -> Option<Proof> {
+        None
+    }
 
     /// Is the datapath still what came up? Asked after a trial that failed, so that a daemon that
     /// died is named instead of the timeout it caused, and at the end of the run.

@@ -11,7 +11,7 @@ use crate::{
     cluster::Cluster,
     exec::Agent,
     interrupt::{Interrupt, Urgency},
-    runner::trial::{self, Latencies, Slot},
+    runner::trial::{self, Latencies, Onlookers, Slot},
 };
 use anyhow::{Context, Result, anyhow};
 use cnibench_model::{Case, CniSpec, Generator, Placement, ProviderKind, Surroundings, Trial};
@@ -230,9 +230,9 @@ pub async fn run(
                 );
                 let slot = Slot { index: round, block: round, sequence: 0, pair: None };
                 let taken = contender.latencies();
+                let alone = Onlookers::default();
                 let trial =
-                    trial::measure(case, taken, slot, &ends, &mut client, &mut server, &mut [])
-                        .await;
+                    trial::measure(case, taken, slot, &ends, &mut client, &mut server, alone).await;
                 client.stop().await;
                 server.stop().await;
                 match trial {

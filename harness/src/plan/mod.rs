@@ -8,7 +8,7 @@ mod order;
 mod pairs;
 pub mod tournament;
 
-use crate::runner::ladders::USUAL_RUNGS;
+use crate::runner::{cliffs::USUAL_SIZES, ladders::USUAL_RUNGS};
 use cnibench_model::{Case, CaseId, CniSpec, PairSlot, Pairing, SeriesKey};
 use serde::Serialize;
 use std::{collections::HashSet, time::Duration};
@@ -127,6 +127,12 @@ pub struct Plan {
     /// Cases whose ladder of offered rates is climbed after their trials.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ladders: Vec<CaseId>,
+    /// Cases whose payload sizes are searched after their trials.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cliffs: Vec<CaseId>,
+    /// Cases with timelines of changes of keys after their trials, and how many changes each has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rotations: Vec<(CaseId, u32)>,
     /// The two arms, where they are measured in pairs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pairing: Option<Pairing>,
@@ -149,6 +155,8 @@ impl Plan {
                 seed,
                 probe_pairs: None,
                 ladders: Vec::new(),
+                cliffs: Vec::new(),
+                rotations: Vec::new(),
                 setup_s: arrangement.setup_s,
             };
         }
@@ -164,6 +172,8 @@ impl Plan {
             seed,
             probe_pairs: None,
             ladders: Vec::new(),
+            cliffs: Vec::new(),
+            rotations: Vec::new(),
             setup_s: arrangement.setup_s,
         }
     }
@@ -196,8 +206,21 @@ impl Plan {
         let climbing = self.cases.iter().filter(|c| self.ladders.contains(&c.id));
         let climbed: f64 =
             climbing.map(|c| USUAL_RUNGS * f64::from(c.trials) * Self::trial_s(c)).sum();
+        let searching = self.cases.iter().filter(|c| self.cliffs.contains(&c.id));
+        let searched: f64 =
+            searching.map(|c| USUAL_SIZES * f64::from(c.trials) * Self::trial_s(c)).sum();
+        let turning =
+            self.cases.iter().filter(|c| self.rotations.iter().any(|(id, _)| *id == c.id));
+        let turned: f64 = turning.map(|c| f64::from(c.trials) * Self::trial_s(c)).sum();
         Duration::from_secs_f64(
-            trials + climbed + probed + states + clusters * self.setup_s + REPORT_S,
+            trials
+                + climbed
+                + searched
+                + turned
+                + probed
+                + states
+                + clusters * self.setup_s
+                + REPORT_S,
         )
     }
 

@@ -88,7 +88,7 @@ fn claimed(scene: &Scene) -> anyhow::Result<Claimed> {
 
 impl Line {
     /// From client to server and back. The client's address is the one the kernel would send from.
-    fn both(way: &Way) -> anyhow::Result<[Self; 2]> {
+    pub(crate) fn both(way: &Way) -> anyhow::Result<[Self; 2]> {
         let to = way.ends.server_addr;
         let source = way.client.run_blocking(|| {
             let any: IpAddr = match to {
@@ -138,6 +138,7 @@ fn observe(claimed: &Claimed) -> anyhow::Result<Observed> {
         control: control.clone(),
         nodes: claimed.nodes.clone(),
         wrapping: claimed.wrapping.clone(),
+        flows: Vec::new(),
     };
     let sniffer = Sniffer::start(&claimed.underlay, watch).context("the sniffer")?;
     // Both at the same time, so that one sniffer is asked the same of both.

@@ -97,7 +97,7 @@ pub(super) fn judge(observed: &Observed) -> (ProofOutcome, String, Vec<String>) 
     (ProofOutcome::Passed, summary, evidence)
 }
 
-fn describe(wrapping: &Wrapping) -> String {
+pub(super) fn describe(wrapping: &Wrapping) -> String {
     match wrapping {
         Wrapping::Udp(ports) => {
             let ports: Vec<_> = ports.iter().map(u16::to_string).collect();

@@ -9,6 +9,8 @@ mod connectivity;
 mod echo;
 pub mod encryption;
 mod judgement;
+pub mod key_removal;
+pub mod lookout;
 mod mtu;
 mod packet_socket;
 mod path;

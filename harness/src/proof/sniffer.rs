@@ -13,11 +13,11 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Largest frame that is looked at whole: a superframe of segmentation offload with BIG TCP.
@@ -36,6 +36,9 @@ pub struct Watch {
     pub nodes: BTreeSet<IpAddr>,
     /// What counts as wrapped.
     pub wrapping: Wrapping,
+    /// Ends whose own headers must not be seen: what is too short for a canary is told by them.
+    #[serde(default)]
+    pub flows: Vec<(IpAddr, IpAddr)>,
 }
 
 /// What was seen.
@@ -61,6 +64,53 @@ pub struct Sightings {
     pub wrapped_bytes: u64,
     /// Fragments between nodes: what they are part of is not known, so they are not counted above.
     pub fragments: u64,
+    /// Frames with the headers of a watched flow in clear, at the front or inside.
+    #[serde(default)]
+    pub headers: u64,
+}
+
+impl Sightings {
+    /// Frames with anything in them that should not be seen.
+    pub fn in_clear(&self) -> u64 {
+        self.secret.max(self.headers)
+    }
+}
+
+/// When a watch ends by itself, and its socket is gone.
+#[derive(Debug, Default)]
+pub struct Bounds {
+    /// Wrapped frames that are enough.
+    frames: Option<u64>,
+    /// The moment, once it is known.
+    until: OnceLock<Instant>,
+}
+
+impl Bounds {
+    /// Ends after so many wrapped frames, or at a moment that is said later.
+    pub fn frames(most: u64) -> Arc<Self> {
+        Arc::new(Self { frames: Some(most), until: OnceLock::new() })
+    }
+
+    /// Says when it ends; the first word counts.
+    pub fn end_at(&self, moment: Instant) {
+        let _ = self.until.set(moment);
+    }
+
+    fn are_over(&self, seen: &Sightings) -> bool {
+        self.frames.is_some_and(|most| seen.wrapped_frames >= most)
+            || self.until.get().is_some_and(|until| Instant::now() >= *until)
+    }
+
+    /// How long a reader may sleep.
+    fn nap(&self) -> Duration {
+        // While the end is not known yet it may become known, and be near.
+        let left = self.until.get().map(|until| until.saturating_duration_since(Instant::now()));
+        match (self.frames, left) {
+            (None, None) => NAP,
+            (Some(_), None) => NAP / 20,
+            (_, Some(left)) => left.min(NAP),
+        }
+    }
 }
 
 /// A running watch.
@@ -76,7 +126,15 @@ impl Sniffer {
     /// # Errors
     /// Why frames cannot be captured.
     pub fn start(underlay: &Netns, watch: Watch) -> anyhow::Result<Self> {
-        Self::over(underlay.run_blocking(PacketSocket::open)?, watch)
+        Self::bounded(underlay, watch, Arc::default())
+    }
+
+    /// The same, until these bounds are reached.
+    ///
+    /// # Errors
+    /// Why frames cannot be captured.
+    pub fn bounded(underlay: &Netns, watch: Watch, bounds: Arc<Bounds>) -> anyhow::Result<Self> {
+        Self::over(underlay.run_blocking(PacketSocket::open)?, watch, bounds)
     }
 
     /// Starts to watch what enters one device of the calling thread's namespace.
@@ -84,15 +142,15 @@ impl Sniffer {
     /// # Errors
     /// Why frames cannot be captured.
     pub fn start_on(device: u32, watch: Watch) -> anyhow::Result<Self> {
-        Self::over(PacketSocket::open_on(device)?, watch)
+        Self::over(PacketSocket::open_on(device)?, watch, Arc::default())
     }
 
-    fn over(socket: PacketSocket, watch: Watch) -> anyhow::Result<Self> {
+    fn over(socket: PacketSocket, watch: Watch, bounds: Arc<Bounds>) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
         let thread = thread::Builder::new()
             .name("sniffer".to_owned())
-            .spawn(move || listen(&socket, &watch, &told))
+            .spawn(move || listen(&socket, &watch, &told, &bounds))
             .context("starting a thread for the sniffer")?;
         Ok(Self { stop, thread })
     }
@@ -108,41 +166,83 @@ impl Sniffer {
     }
 }
 
-fn listen(socket: &PacketSocket, watch: &Watch, stop: &AtomicBool) -> anyhow::Result<Sightings> {
-    let secret = Finder::new(&watch.secret);
-    let control = Finder::new(&watch.control);
+fn listen(
+    socket: &PacketSocket,
+    watch: &Watch,
+    stop: &AtomicBool,
+    bounds: &Bounds,
+) -> anyhow::Result<Sightings> {
+    let needles = Needles::of(watch);
     let mut seen = Sightings::default();
     let mut buffer = vec![0; LARGEST];
     loop {
         // Asked before reading: what comes after the question is not waited for.
-        let last = stop.load(Ordering::Acquire);
+        let mut last = stop.load(Ordering::Acquire);
         while let Some(length) = socket.next(&mut buffer).context("reading frames")? {
             let frame = &buffer[..length.min(LARGEST)];
             seen.cut += u64::from(length > LARGEST);
-            note(&mut seen, frame, watch, &secret, &control);
+            note(&mut seen, frame, watch, &needles);
+            if bounds.are_over(&seen) {
+                last = true;
+                break;
+            }
         }
-        if last {
+        if last || bounds.are_over(&seen) {
             seen.lost = socket.statistics().context("PACKET_STATISTICS")?.lost.into();
             return Ok(seen);
         }
-        socket.wait(NAP).context("waiting for frames")?;
+        socket.wait(bounds.nap()).context("waiting for frames")?;
     }
 }
 
-fn note(
-    seen: &mut Sightings,
-    frame: &[u8],
-    watch: &Watch,
-    secret: &Finder<'_>,
-    control: &Finder<'_>,
-) {
+/// What is looked for in every frame.
+struct Needles<'a> {
+    secret: Finder<'a>,
+    control: Finder<'a>,
+    /// Source and destination as they stand in an IP header, both ways of each flow; with the distance
+    /// back to the number of what follows the header (RFC 791, 3.1; RFC 8200, 3).
+    headers: Vec<(Finder<'static>, usize)>,
+}
+
+impl<'a> Needles<'a> {
+    fn of(watch: &'a Watch) -> Self {
+        let headers = watch.flows.iter().flat_map(|&(a, b)| [(a, b), (b, a)]);
+        let headers = headers.filter_map(|pair| match pair {
+            (IpAddr::V4(from), IpAddr::V4(to)) => Some(([from.octets(), to.octets()].concat(), 3)),
+            (IpAddr::V6(from), IpAddr::V6(to)) => Some(([from.octets(), to.octets()].concat(), 2)),
+            _ => None,
+        });
+        Self {
+            secret: Finder::new(&watch.secret),
+            control: Finder::new(&watch.control),
+            headers: headers.map(|(pair, back)| (Finder::new(&pair).into_owned(), back)).collect(),
+        }
+    }
+
+    /// Has the frame a header of a watched flow, with TCP or UDP behind it? What follows ESP's own
+    /// header is not in clear.
+    fn shows_headers(&self, frame: &[u8]) -> bool {
+        let carries = |at: usize, back: usize| {
+            let next = at.checked_sub(back).and_then(|at| frame.get(at));
+            next.is_some_and(|next| [TCP, UDP].contains(next))
+        };
+        self.headers
+            .iter()
+            .any(|(finder, back)| finder.find_iter(frame).any(|at| carries(at, *back)))
+    }
+}
+
+fn note(seen: &mut Sightings, frame: &[u8], watch: &Watch, needles: &Needles<'_>) {
     seen.frames += 1;
     seen.bytes += frame.len() as u64;
-    if secret.find(frame).is_some() {
-        seen.secret += 1;
+    let secret = needles.secret.find(frame).is_some();
+    let headers = needles.shows_headers(frame);
+    if secret || headers {
+        seen.secret += u64::from(secret);
+        seen.headers += u64::from(headers);
         seen.secret_example.get_or_insert_with(|| describe(frame));
     }
-    seen.control += u64::from(control.find(frame).is_some());
+    seen.control += u64::from(needles.control.find(frame).is_some());
     let Some(packet) = Packet::parse(frame) else { return };
     if !watch.nodes.contains(&packet.from) || !watch.nodes.contains(&packet.to) {
         return;
@@ -281,14 +381,46 @@ mod tests {
                 .map(|a| a.parse().unwrap())
                 .into(),
             wrapping,
+            flows: Vec::new(),
         }
     }
 
     fn sightings(watch: &Watch, frames: &[Vec<u8>]) -> Sightings {
-        let (secret, control) = (Finder::new(&watch.secret), Finder::new(&watch.control));
+        let needles = Needles::of(watch);
         let mut seen = Sightings::default();
-        frames.iter().for_each(|f| note(&mut seen, f, watch, &secret, &control));
+        frames.iter().for_each(|f| note(&mut seen, f, watch, &needles));
         seen
+    }
+
+    #[test]
+    fn headers_of_a_flow_are_seen_in_front_and_inside_but_not_before_esp() {
+        let ends = ("10.0.0.2".parse().unwrap(), "10.0.0.1".parse().unwrap());
+        let watch = Watch { flows: vec![ends], ..watch(Wrapping::Esp) };
+        let plain = udp4(1, 2, b"x");
+        let mut sealed = plain.clone();
+        sealed[23] = ESP;
+        let mut other = plain.clone();
+        other[33] = 9;
+        // As VXLAN carries it: the whole frame behind another's headers.
+        let mut inside = other.clone();
+        inside.extend([0; 8]);
+        inside.extend(&plain);
+        let seen = sightings(&watch, &[plain, sealed, other, inside]);
+        assert_eq!((seen.headers, seen.secret, seen.in_clear()), (2, 0, 2));
+        assert!(seen.secret_example.unwrap().starts_with("UDP 10.0.0.1"));
+    }
+
+    #[test]
+    fn bounds_end_a_watch_by_frames_or_at_a_moment() {
+        let seen = |wrapped_frames| Sightings { wrapped_frames, ..Sightings::default() };
+        let bounds = Bounds::frames(3);
+        assert!(!bounds.are_over(&seen(2)) && bounds.are_over(&seen(3)));
+        bounds.end_at(Instant::now() + Duration::from_secs(60));
+        assert!(!bounds.are_over(&seen(2)));
+        assert!(!Bounds::default().are_over(&seen(u64::MAX)));
+        let past = Bounds::default();
+        past.end_at(Instant::now());
+        assert!(past.are_over(&seen(0)));
     }
 
     #[test]

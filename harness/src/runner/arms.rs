@@ -2,16 +2,18 @@
 
 use super::{
     eyes::Eyes,
+    proved, rotations,
     trial::{self, Broken, Slot, TrialError},
 };
 use crate::{
     cluster::{Cluster, ClusterError, Ends, Place, Provider, StateError, Topology},
     exec::{Agent, AgentError, Observer},
     probe::{Sights, losses::LossCounters},
+    proof::lookout::Lookout,
 };
 use cnibench_model::{
     Case, CellStatus, CniInfo, CniSpec, Footprint, Metric, NodePair, Phase, Placement, Proof,
-    ProofKind, ProofOutcome, Surroundings, Trial,
+    ProofKind, ProofOutcome, RotationTrial, Surroundings, Trial,
 };
 use std::collections::HashMap;
 
@@ -119,6 +121,12 @@ impl Arm {
         }
     }
 
+    /// The proof that nothing crosses without its key, the last thing that is asked of it.
+    pub async fn prove_keys(&mut self) -> Option<Proof> {
+        self.forget_agents().await;
+        self.cluster.prove_keys().await
+    }
+
     /// What came up.
     pub fn info(&self) -> &CniInfo {
         self.cluster.info()
@@ -208,6 +216,26 @@ impl Arm {
         }
     }
 
+    /// One trial while the keys of all nodes are changed so often. Of a cni without keys: the same without
+    /// a change.
+    pub async fn rotated(
+        &mut self,
+        case: &Case,
+        slot: Slot,
+        times: u32,
+    ) -> Result<RotationTrial, TrialError> {
+        if let Some(conducted) = self.cluster.conduct_rotation(case, slot, times).await {
+            return conducted;
+        }
+        let asked = [Asked { slot, host: false, pair: None }];
+        let holders = self.cluster.holders();
+        if holders.is_none() && self.info().encrypted {
+            let text = "the cni's agent lets nobody change its keys".to_owned();
+            return Err(TrialError::NotOffered(text));
+        }
+        rotations::around(case, holders, times, self.trials(case, &asked)).await
+    }
+
     async fn try_all(&mut self, case: &Case, asked: &[Asked]) -> Vec<Result<Trial, TrialError>> {
         let armed = self.counters.as_mut().map(|counters| counters.arm(case));
         let mut results = self.run_all(case, asked).await;
@@ -245,11 +273,10 @@ impl Arm {
                 (Err(e), _) | (_, Err(e)) => return Err(e.into()),
             };
             let mut eyes = Eyes::open(cluster, cast.eyes).await;
-            let seen = &mut eyes.open;
-            let (ends, taken) = (&cast.ends, trial::Latencies::Taken);
-            match trial::measure(case, taken, asked.slot, ends, &mut client, &mut server, seen)
-                .await
-            {
+            let (ends, eyes_open) = (&cast.ends, &mut eyes.open);
+            let pair = (&mut client, &mut server);
+            let lookout = cast.lookout.as_ref();
+            match proved::measure(case, asked.slot, ends, pair, eyes_open, lookout).await {
                 Ok(mut trial) => {
                     trial.nodes = cast.nodes.take();
                     trial.warnings.append(&mut eyes.warnings);
@@ -308,7 +335,11 @@ impl Arm {
                 (place, known)
             })
             .collect();
-        Ok(Cast { ends, nodes, client, server, eyes })
+        let lookout = match (asked.host, asked.pair) {
+            (false, None) => self.cluster.lookout(case.placement),
+            _ => None,
+        };
+        Ok(Cast { ends, nodes, client, server, eyes, lookout })
     }
 
     /// Drops agents that may be in the middle of something.
@@ -347,6 +378,8 @@ struct Cast {
     server: Pooled,
     /// Observers of both nodes: none where it was not tried yet to start one.
     eyes: Vec<(Place, Option<Option<Observer>>)>,
+    /// Where it is looked at that its traffic is encrypted, where that is claimed and can be seen.
+    lookout: Option<Lookout>,
 }
 
 /// An agent of an earlier trial, if there is one.

@@ -146,7 +146,11 @@ impl Run<'_> {
                 }
                 let results = arm.trials(&case, &[asked]).await;
                 let result = results.into_iter().next().ok_or("there was no trial")?;
-                result.map_err(|e| e.to_string())
+                let trial = result.map_err(|e| e.to_string())?;
+                match failed_proof(&trial.proofs) {
+                    Some(_) => Err("a trial was not proved to be encrypted".to_owned()),
+                    None => Ok(trial),
+                }
             } => taken,
             () = interrupt.wait() => {
                 arm.forget_agents().await;

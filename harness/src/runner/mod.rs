@@ -4,6 +4,7 @@
 //! failed cells, the rest goes on. Knows no provider and no CNI; prints nothing (see [`progress`]).
 
 mod arms;
+pub mod cliffs;
 mod enough;
 mod eyes;
 pub mod ladders;
@@ -11,6 +12,8 @@ mod missed;
 mod pairs;
 mod probed;
 pub mod progress;
+mod proved;
+mod rotations;
 pub mod trial;
 
 use crate::{
@@ -61,6 +64,8 @@ pub async fn run(
         idle: HashSet::new(),
         unprobed: false,
         climbed: ladders::Climbed::default(),
+        searched: Vec::new(),
+        rotated: Vec::new(),
         uncounted: false,
     };
     let outcome = run.everything(provider, topology, &mut arms, interrupt.clone()).await;
@@ -111,6 +116,10 @@ struct Run<'a> {
     unprobed: bool,
     /// What ladders of rates begin with, and which are done.
     climbed: ladders::Climbed,
+    /// Cases whose payload sizes were searched.
+    searched: Vec<CaseId>,
+    /// Cases that have their timelines of changes of keys.
+    rotated: Vec<CaseId>,
     /// The same of counting what is lost.
     uncounted: bool,
 }
@@ -167,6 +176,8 @@ impl Run<'_> {
             }
             self.footprints(arms, Phase::Load, &mut interrupt).await?;
             self.ladders(number, arms, &mut interrupt, &mut sequence).await?;
+            self.cliffs(number, arms, &mut interrupt, &mut sequence).await?;
+            self.rotations(number, arms, &mut interrupt, &mut sequence).await?;
             self.probed(number, arms, &mut interrupt, &mut sequence).await?;
             if interrupt.urgency() != Urgency::None {
                 return Ok(());
@@ -264,7 +275,19 @@ impl Run<'_> {
             if self.is_dead(cni, making) {
                 continue;
             }
-            let (proofs, status) = arm.still_proved().await;
+            let (mut proofs, mut status) = arm.still_proved().await;
+            // Nothing is measured on it after this.
+            if status.is_none()
+                && let Some(proof) = arm.prove_keys().await
+            {
+                status = arms::failed_proof(std::slice::from_ref(&proof));
+                proofs = vec![proof];
+                if status.is_none() {
+                    proofs
+                        .drain(..)
+                        .try_for_each(|p| self.journal.append(&JournalLine::Proof(p)))?;
+                }
+            }
             let Some(status) = status else { continue };
             for proof in proofs {
                 self.journal.append(&JournalLine::Proof(proof))?;
@@ -414,11 +437,19 @@ impl Run<'_> {
     ) -> Result<()> {
         let status = match result {
             Ok(trial) => {
-                self.enough.measured(&trial);
-                self.climbed.note(&trial);
+                let unproved = proved::failed(&trial);
+                if unproved.is_none() {
+                    self.enough.measured(&trial);
+                    self.climbed.note(&trial);
+                }
                 self.journal.append(&JournalLine::Trial(Box::new(trial)))?;
-                self.pair_measured(case, scheduled);
-                return self.one_less(case);
+                match unproved {
+                    Some(status) => status,
+                    None => {
+                        self.pair_measured(case, scheduled);
+                        return self.one_less(case);
+                    }
+                }
             }
             Err(TrialError::ClusterDead(broken)) => {
                 let making = scheduled.arm.map(|slot| slot.rebuild);

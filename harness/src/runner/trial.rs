@@ -3,6 +3,7 @@
 use crate::{
     cluster::Ends,
     exec::{Agent, AgentError, Observer},
+    proof::lookout::Looking,
 };
 use cnibench_model::{Case, PairSlot, Trial};
 use cnibench_workloads::{
@@ -18,7 +19,7 @@ use std::{net::SocketAddr, time::Duration};
 /// Seconds without progress after which an end gives a trial up.
 const PATIENCE_S: f64 = 3.0;
 /// What an agent may take beyond a trial's own time before it counts as lost.
-const GRACE: Duration = Duration::from_secs(15);
+pub(super) const GRACE: Duration = Duration::from_secs(15);
 
 /// A trial's place in the run.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -92,6 +93,37 @@ pub fn not_offered(case: &Case, ends: &Ends) -> Option<String> {
     })
 }
 
+/// Who looks on while a trial is measured.
+#[derive(Default)]
+pub struct Onlookers<'a> {
+    /// Observers of the nodes.
+    pub eyes: &'a mut [Observer],
+    /// What looks at the link between the nodes until the window opens.
+    pub looking: Option<&'a Looking>,
+}
+
+/// What both ends are told of a trial of this case.
+pub(super) fn task(
+    case: &Case,
+    latencies: Latencies,
+    (client, server): (&Agent, &Agent),
+    canary: Vec<u8>,
+) -> Task {
+    let (client_cpus, server_cpus) =
+        cpus::assign(case.params.pinning, client.allowed(), server.allowed());
+    Task {
+        workload: case.workload,
+        params: case.params.clone(),
+        duration_s: case.duration_s,
+        warmup_s: case.warmup_s,
+        client_cpus,
+        server_cpus,
+        patience_s: PATIENCE_S,
+        canary,
+        latencies: latencies == Latencies::Taken,
+    }
+}
+
 /// Runs one trial between two agents.
 pub async fn measure(
     case: &Case,
@@ -100,21 +132,11 @@ pub async fn measure(
     ends: &Ends,
     client: &mut Agent,
     server: &mut Agent,
-    eyes: &mut [Observer],
+    onlookers: Onlookers<'_>,
 ) -> Result<Trial, Broken> {
-    let (client_cpus, server_cpus) =
-        cpus::assign(case.params.pinning, client.allowed(), server.allowed());
-    let task = Task {
-        workload: case.workload,
-        params: case.params.clone(),
-        duration_s: case.duration_s,
-        warmup_s: case.warmup_s,
-        client_cpus,
-        server_cpus,
-        patience_s: PATIENCE_S,
-        canary: Vec::new(),
-        latencies: latencies == Latencies::Taken,
-    };
+    let Onlookers { eyes, looking } = onlookers;
+    let canary = looking.map(Looking::canary).unwrap_or_default();
+    let task = task(case, latencies, (&*client, &*server), canary);
     let started = Timestamp::now();
     let port = ends.port.unwrap_or(0);
     server.send(&Request::Serve { task: task.clone(), bind: ends.bind_addr, port }).await?;
@@ -125,6 +147,9 @@ pub async fn measure(
         if let Err(e) = eye.measure_cpu(case.warmup_s, case.duration_s).await {
             blind.push(unseen(&e));
         }
+    }
+    if let Some(looking) = looking {
+        looking.begins(case.warmup_s);
     }
     client.send(&Request::Drive { task: task.clone(), server: target }).await?;
     let limit = Duration::from_secs_f64(case.duration_s + case.warmup_s + PATIENCE_S) + GRACE;
@@ -172,6 +197,7 @@ pub async fn measure(
         datagrams: outcome.datagrams,
         made_by: outcome.made_by,
         losses: None,
+        intervals: outcome.intervals,
         proofs: Vec::new(),
         warnings: outcome.warnings,
     })

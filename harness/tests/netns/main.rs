@@ -11,6 +11,7 @@ mod conflist;
 mod custom;
 mod ebpf;
 mod ebpf_object;
+mod encrypted_trials;
 mod faults;
 mod generators;
 mod losses;

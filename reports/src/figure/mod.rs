@@ -12,11 +12,13 @@ pub(crate) mod knee;
 mod percentiles;
 pub(crate) mod raster;
 pub(crate) mod scene;
+pub(crate) mod sizes;
 mod strips;
 pub(crate) mod svg;
 mod table;
 pub(crate) mod text;
 pub(crate) mod theme;
+mod timeline;
 mod waterfall;
 
 use crate::{
@@ -52,6 +54,10 @@ pub(crate) enum Plan {
     Stage { row: usize, stage: Stage },
     /// Throughput against latency over offered rates of a row.
     Knee { row: usize },
+    /// Throughput over payload sizes of a row, and where it falls.
+    Sizes { row: usize },
+    /// Latency over time of a row, while keys are changed.
+    Timeline { row: usize },
     /// A metric over a number that rows differ in.
     Curve { curve: Curve, metric: Metric },
     /// What the gate says.
@@ -83,7 +89,9 @@ impl Plan {
             | Self::Cpu { row }
             | Self::Heat { row, .. } => Place::Row(*row),
             Self::Waterfall { row } | Self::Stage { row, .. } => Place::Stages(*row),
-            Self::Curve { .. } | Self::Knee { .. } => Place::Curves,
+            Self::Curve { .. } | Self::Knee { .. } | Self::Sizes { .. } | Self::Timeline { .. } => {
+                Place::Curves
+            }
             Self::Forest { .. } => Place::Verdicts,
         }
     }
@@ -114,6 +122,8 @@ pub(crate) fn plan(book: &Book<'_>, matrix: &Matrix, gates: &[Gate]) -> Vec<Plan
         plans.extend(differing.into_iter().map(|stage| Plan::Stage { row, stage }));
     }
     plans.extend((0..book.rows.len()).map(|row| Plan::Knee { row }));
+    plans.extend((0..book.rows.len()).map(|row| Plan::Sizes { row }));
+    plans.extend((0..book.rows.len()).map(|row| Plan::Timeline { row }));
     for curve in curves::curves(book) {
         let metrics = curve.metrics().into_iter();
         plans.extend(metrics.map(|metric| Plan::Curve { curve: curve.clone(), metric }));
@@ -135,6 +145,8 @@ pub(crate) fn build(book: &Book<'_>, theme: &Theme, matrix: &Matrix, plan: &Plan
         Plan::Waterfall { row } => waterfall::waterfall(book, theme, *row),
         Plan::Stage { row, stage } => waterfall::distribution(book, theme, *row, *stage),
         Plan::Knee { row } => knee::knee(book, theme, *row),
+        Plan::Timeline { row } => timeline::timeline(book, theme, *row),
+        Plan::Sizes { row } => sizes::sizes(book, theme, *row),
         Plan::Curve { curve, metric } => curve::curve(book, theme, curve, *metric),
         Plan::Forest { gate } => forest::forest(book, gate),
     }

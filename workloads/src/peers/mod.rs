@@ -127,7 +127,14 @@ pub(crate) fn peer(generator: Generator) -> Option<&'static dyn Peer> {
 
 /// Why the generator of a case cannot make its traffic, if it cannot.
 pub fn refuses(workload: Workload, params: &WorkloadParams) -> Option<String> {
-    peer(params.generator)?.refuses(workload, params)
+    let peer = peer(params.generator)?;
+    if params.mss.is_some() {
+        return Some(format!(
+            "mss is set by cnibench's own generator only, not by {}",
+            params.generator
+        ));
+    }
+    peer.refuses(workload, params)
 }
 
 /// The programs that have to be there for a generator, and how to get each; none for our own.

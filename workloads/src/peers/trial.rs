@@ -202,5 +202,6 @@ fn report(
         window_opened: None,
         warnings: (!sees_kthreads).then(|| KTHREADS_UNSEEN.to_owned()).into_iter().collect(),
         told: None,
+        intervals: Vec::new(),
     }
 }

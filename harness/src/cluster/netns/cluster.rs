@@ -3,7 +3,7 @@
 use super::{addressing::Plan, spaces::Spaces, sysctls::Sysctl};
 use crate::{
     cluster::{Cluster, Ends, IpFamily, Place, StateError, Topology, owner::Owner},
-    cni::{Cni, NodeAgent, NodeCtx, PodCtx, PodNet},
+    cni::{Cni, NodeAgent, NodeCtx, PodCtx, PodNet, keys::Holder},
     exec::{self, Link},
     netlink::{Netns, namespace},
     probe::{
@@ -11,7 +11,7 @@ use crate::{
         losses::Spot,
         netns::{Stands, Station},
     },
-    proof::{self, Way},
+    proof::{self, Way, lookout::Lookout},
 };
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
@@ -107,7 +107,7 @@ impl NetnsCluster {
     }
 
     /// Client, server and the address that the client uses, for one address family.
-    fn way(&self, placement: Placement, v4: bool) -> Result<Way, String> {
+    pub(super) fn way(&self, placement: Placement, v4: bool) -> Result<Way, String> {
         if let Some(reason) = self.cni.refuses(placement) {
             return Err(reason);
         }
@@ -232,6 +232,10 @@ impl Cluster for NetnsCluster {
         spots
     }
 
+    fn lookout(&self, placement: Placement) -> Option<Lookout> {
+        self.look_at(placement)
+    }
+
     async fn surround(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
         self.reach(wanted).await
     }
@@ -261,6 +265,14 @@ impl Cluster for NetnsCluster {
                 evidence: Vec::new(),
             }],
         }
+    }
+
+    fn holders(&self) -> Option<Vec<Holder>> {
+        self.all_keys()
+    }
+
+    async fn prove_keys(&mut self) -> Option<Proof> {
+        self.without_key().await
     }
 
     async fn check(&mut self) -> anyhow::Result<()> {

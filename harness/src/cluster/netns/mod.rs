@@ -8,6 +8,7 @@ mod build;
 pub mod capabilities;
 pub mod clean;
 mod cluster;
+mod prove;
 mod provider;
 mod service;
 mod spaces;

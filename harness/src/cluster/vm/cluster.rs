@@ -12,7 +12,7 @@ use crate::{
 use anyhow::{anyhow, bail};
 use async_trait::async_trait;
 use cnibench_model::{
-    Case, CniInfo, Placement, Proof, ProofKind, ProofOutcome, Surroundings, Trial,
+    Case, CniInfo, Placement, Proof, ProofKind, ProofOutcome, RotationTrial, Surroundings, Trial,
 };
 use jiff::Timestamp;
 use std::time::Duration;
@@ -83,6 +83,31 @@ impl Cluster for VmCluster {
         })
     }
 
+    async fn conduct_rotation(
+        &self,
+        case: &Case,
+        slot: Slot,
+        times: u32,
+    ) -> Option<Result<RotationTrial, TrialError>> {
+        let begun = Timestamp::now();
+        let seconds = (case.duration_s + case.warmup_s) * SLOWEST;
+        let patience = PATIENCE + Duration::try_from_secs_f64(seconds).unwrap_or(PATIENCE);
+        let ask = Ask::Rotate { case: Box::new(case.clone()), slot, times };
+        let broken =
+            |reason| TrialError::Broken(Broken { short: "guest failed".to_owned(), reason });
+        Some(match self.console.ask(ask, patience).await {
+            Ok(Answer::Rotated { trial: mut rotated }) => {
+                // The guest's calendar is none.
+                rotated.trial.started = begun;
+                rotated.trial.window_opened = None;
+                Ok(*rotated)
+            }
+            Ok(Answer::Refused { why }) => Err(why.into()),
+            Ok(other) => Err(broken(format!("an answer out of turn: {other:?}"))),
+            Err(e) => Err(broken(format!("{e:#}"))),
+        })
+    }
+
     async fn enter(&self, place: &Place) -> anyhow::Result<Link> {
         bail!("{}: the guest starts its own agents", place.label)
     }
@@ -97,6 +122,19 @@ impl Cluster for VmCluster {
                 summary: format!("nothing could be looked at: {}", ClusterError::from(why)),
                 evidence: Vec::new(),
             }],
+        }
+    }
+
+    async fn prove_keys(&mut self) -> Option<Proof> {
+        match self.proofs(Ask::ProveKeys).await {
+            Ok(proofs) => proofs.into_iter().next(),
+            Err(why) => Some(Proof {
+                kind: ProofKind::KeyRemoval,
+                cni: self.info.spec.clone(),
+                outcome: ProofOutcome::Failed,
+                summary: format!("could not be taken: {}", ClusterError::from(why)),
+                evidence: Vec::new(),
+            }),
         }
     }
 

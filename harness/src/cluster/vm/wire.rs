@@ -8,7 +8,9 @@ use crate::{
     runner::{Broken, Slot, TrialError},
 };
 use anyhow::anyhow;
-use cnibench_model::{Case, CniInfo, CniSpec, Placement, Proof, Surroundings, Trial};
+use cnibench_model::{
+    Case, CniInfo, CniSpec, Placement, Proof, RotationTrial, Surroundings, Trial,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, BufRead, Write};
 
@@ -58,10 +60,14 @@ pub enum Ask {
     Surround { wanted: Surroundings },
     /// Prove the datapath.
     Prove,
+    /// Prove that nothing crosses without its key: the last question before [`Ask::Down`].
+    ProveKeys,
     /// Is the datapath still what came up?
     Inspect,
     /// Measure once.
     Measure { case: Box<Case>, slot: Slot },
+    /// Measure once while keys are changed so often.
+    Rotate { case: Box<Case>, slot: Slot, times: u32 },
     /// Take the cluster down.
     Down,
     /// Switch the machine off.
@@ -78,10 +84,12 @@ pub enum Answer {
     Offers { offers: Vec<Offer> },
     /// To [`Ask::Up`].
     Up { info: Box<CniInfo>, notes: Vec<String>, ends: Vec<(Placement, Result<Ends, String>)> },
-    /// To [`Ask::Prove`] and [`Ask::Surround`].
+    /// To [`Ask::Prove`], [`Ask::ProveKeys`] and [`Ask::Surround`].
     Proofs { proofs: Vec<Proof> },
     /// To [`Ask::Measure`].
     Measured { trial: Box<Trial> },
+    /// To [`Ask::Rotate`].
+    Rotated { trial: Box<RotationTrial> },
     /// To what has no other answer.
     Done,
     /// It could not be done.

@@ -1,6 +1,6 @@
 //! The harness' hold on a node's WireGuard process: starting it, its two orders, its death.
 
-use super::protocol::{Join, Joined, Ready, Start};
+use super::protocol::{Join, Joined, Order, Ready, Start};
 use anyhow::{Context, anyhow, bail};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -90,6 +90,14 @@ impl WireguardChild {
     /// As [`WireguardChild::start`].
     pub async fn join(&mut self, order: &Join) -> anyhow::Result<Joined> {
         self.ask(order).await
+    }
+
+    /// Changes its peers.
+    ///
+    /// # Errors
+    /// As [`WireguardChild::start`].
+    pub async fn order(&mut self, order: Order) -> anyhow::Result<()> {
+        self.ask::<Joined>(&order).await.map(drop)
     }
 
     /// Its process id while it lives.

@@ -15,18 +15,21 @@
 //! segmentation offload on TUN: each packet is a system call, which is what bounds both.
 
 pub mod child;
+mod keys;
 pub mod process;
 pub mod protocol;
+mod tunnel;
 
 pub use process::wireguard_node_main;
 
 use self::{
     child::WireguardChild,
+    keys::TunnelKeys,
     protocol::{Join, Key, PeerConfig, Start, Tunnel},
 };
 use super::{
-    Claim, Cni, Facts, NodeAgent, NodeCtx, Param, Peer, PodCtx, PodNet, Policy, Profile, Wrapping,
-    bridge, flannel, policies,
+    Claim, Cni, Facts, Keys, NodeAgent, NodeCtx, Param, Peer, PodCtx, PodNet, Policy, Profile,
+    Wrapping, bridge, flannel, policies,
 };
 use crate::{
     cluster::{ClusterError, IpFamily, netns::capabilities},
@@ -42,6 +45,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+use tokio::sync::Mutex;
 
 /// Outer IPv6, UDP and WireGuard headers with the tag; Flannel takes it for IPv4 too
 /// (wireguard_network.go: overhead).
@@ -182,6 +186,7 @@ impl Cni for WireguardUserspace {
         };
         let label = format!("node {}", node.index);
         let (child, ready) = WireguardChild::start(&label, &node.name, &order).await?;
+        let child = Arc::new(Mutex::new(child));
         let agent = Agent { node, cni: self.clone(), child, public_key: ready.public_key };
         agent.configure_devices().await?;
         bridge::make_bridge(&agent.node, self.mtu.into()).await?;
@@ -192,7 +197,7 @@ impl Cni for WireguardUserspace {
 struct Agent {
     node: Arc<NodeCtx>,
     cni: WireguardUserspace,
-    child: WireguardChild,
+    child: Arc<Mutex<WireguardChild>>,
     public_key: Key,
 }
 
@@ -248,13 +253,9 @@ impl NodeAgent for Agent {
     }
 
     async fn join(&mut self, peers: &[Peer]) -> anyhow::Result<()> {
-        let mut order = Join { peers: Vec::new() };
-        for v4 in self.cni.families() {
-            let of_family = |peer: &Peer| self.cni.peer(peer, v4);
-            order.peers.push(peers.iter().map(of_family).collect::<anyhow::Result<_>>()?);
-        }
+        let order = Join { peers: self.cni.peers(peers)? };
         self.await_link().await?;
-        self.child.join(&order).await.map(drop)
+        self.child.lock().await.join(&order).await.map(drop)
     }
 
     async fn add_pod(&mut self, pod: &PodCtx) -> anyhow::Result<PodNet> {
@@ -269,16 +270,26 @@ impl NodeAgent for Agent {
         policies::denied(&self.node, pod).await
     }
 
+    fn keys(&self) -> Option<Arc<dyn Keys>> {
+        Some(Arc::new(TunnelKeys { public_key: self.public_key, child: self.child.clone() }))
+    }
+
     async fn check(&mut self) -> anyhow::Result<()> {
-        self.child.check().await
+        self.child.lock().await.check().await
     }
 
     async fn stop(&mut self) -> anyhow::Result<()> {
-        self.child.stop().await
+        self.child.lock().await.stop().await
     }
 }
 
 impl WireguardUserspace {
+    /// By tunnel.
+    fn peers(&self, peers: &[Peer]) -> anyhow::Result<Vec<Vec<PeerConfig>>> {
+        let of_family = |v4| peers.iter().map(|peer| self.peer(peer, v4)).collect();
+        self.families().into_iter().map(of_family).collect()
+    }
+
     fn peer(&self, peer: &Peer, v4: bool) -> anyhow::Result<PeerConfig> {
         let key = peer.facts.get(PUBLIC_KEY);
         let key = key.with_context(|| format!("node {} published no public key", peer.index))?;

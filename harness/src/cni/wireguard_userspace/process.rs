@@ -4,7 +4,10 @@
 //! can be told apart, and a node's death does not take another one's tunnel. It lives until its
 //! standard input ends, so a killed harness leaves none behind; its TUN devices go with it.
 
-use super::protocol::{self, Join, Joined, Key, PeerConfig, Ready, Start};
+use super::{
+    protocol::{self, Join, Joined, Key, Order, PeerConfig, Ready, Start},
+    tunnel::Tunnels,
+};
 use anyhow::{Context, bail, ensure};
 use gotatun::{
     device::{self, Device, DeviceBuilder, Peer},
@@ -25,7 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 /// Bytes asked for the UDP socket's buffers; the kernel grants up to net.core.{r,w}mem_max.
 const SOCKET_BUFFER: usize = 7 << 20;
 
-type Tunnel = Device<(UdpSocketFactory, TunDevice, TunDevice)>;
+pub(super) type Tunnel = Device<(UdpSocketFactory, TunDevice, TunDevice)>;
 
 /// The whole life of the process: reads its orders from standard input, returns when that ends.
 ///
@@ -70,7 +73,7 @@ async fn serve(start: Start) -> anyhow::Result<()> {
     }
     write(&Ready { public_key: Key(PublicKey::from(&secret).to_bytes()) })?;
     drop(secret);
-    let (mut join, mut ended) = orders()?;
+    let (mut join, mut orders, mut ended) = orders()?;
     let Some(Join { peers }) = join.recv().await else { return ended_with(ended.await) };
     ensure!(
         peers.len() == builders.len(),
@@ -80,23 +83,28 @@ async fn serve(start: Start) -> anyhow::Result<()> {
     );
     let joined = Joined { peers: peers.iter().map(Vec::len).sum() };
     let (fault, mut faults) = mpsc::channel::<String>(1);
-    for ((builder, peers), tunnel) in builders.into_iter().zip(peers).zip(&start.tunnels) {
-        let peers = peers.into_iter().map(peer).collect::<anyhow::Result<Vec<_>>>()?;
-        let mut running: Tunnel =
+    let mut tunnels = Tunnels::default();
+    for ((builder, configs), tunnel) in builders.into_iter().zip(peers).zip(&start.tunnels) {
+        let peers = configs.iter().cloned().map(peer).collect::<anyhow::Result<Vec<_>>>()?;
+        let running: Tunnel =
             builder.with_peers(peers).build().await.with_context(|| {
                 format!("starting {} on UDP port {}", tunnel.device, tunnel.port)
             })?;
-        let (fault, name) = (fault.clone(), tunnel.device.clone());
-        tokio::spawn(async move {
-            running.wait().await;
-            // The first fault is told; the process ends with it.
-            let _ = fault.try_send(name);
-        });
+        tunnels.add(running, configs, tunnel.device.clone(), fault.clone());
     }
     write(&joined)?;
-    tokio::select! {
-        result = &mut ended => ended_with(result),
-        Some(name) = faults.recv() => bail!("{name} stopped: its TUN device or UDP socket failed"),
+    let mut later = true;
+    loop {
+        tokio::select! {
+            result = &mut ended => return ended_with(result),
+            Some(name) = faults.recv() => {
+                bail!("{name} stopped: its TUN device or UDP socket failed")
+            }
+            order = orders.recv(), if later => match order {
+                Some(order) => write(&Joined { peers: tunnels.obey(order).await? })?,
+                None => later = false,
+            },
+        }
     }
 }
 
@@ -112,11 +120,12 @@ fn ended_with(result: Result<anyhow::Result<()>, oneshot::error::RecvError>) -> 
     result.unwrap_or_else(|_| bail!("the thread that reads standard input is gone"))
 }
 
-type Orders = (mpsc::Receiver<Join>, oneshot::Receiver<anyhow::Result<()>>);
+type Orders = (mpsc::Receiver<Join>, mpsc::Receiver<Order>, oneshot::Receiver<anyhow::Result<()>>);
 
-/// Reads the second order, then waits for the end of standard input.
+/// Reads the second line, then orders until the end of standard input.
 fn orders() -> anyhow::Result<Orders> {
     let (join, joined) = mpsc::channel(1);
+    let (order, ordered) = mpsc::channel(1);
     let (end, ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("stdin".to_owned())
@@ -128,22 +137,23 @@ fn orders() -> anyhow::Result<Orders> {
                     let _ = join.blocking_send(order);
                 }
             });
-            if result.is_ok() {
-                result = match read::<serde_json::Value>(&mut input) {
-                    Ok(Some(_)) => Err(anyhow::anyhow!("an order after the second one")),
-                    Ok(None) => Ok(()),
-                    Err(e) => Err(e),
-                };
+            while result.is_ok() {
+                match read::<Order>(&mut input) {
+                    // The receiver is gone only when the process is ending.
+                    Ok(Some(next)) => drop(order.blocking_send(next)),
+                    Ok(None) => break,
+                    Err(e) => result = Err(e),
+                }
             }
             drop(join);
             // The receiver is gone only when the process is ending for another reason.
             let _ = end.send(result);
         })
         .context("starting a thread for standard input")?;
-    Ok((joined, ended))
+    Ok((joined, ordered, ended))
 }
 
-fn peer(config: PeerConfig) -> anyhow::Result<Peer> {
+pub(super) fn peer(config: PeerConfig) -> anyhow::Result<Peer> {
     let mut peer = Peer::new(PublicKey::from(config.public_key.0)).with_endpoint(config.endpoint);
     for net in config.allowed_ips {
         // Two crates' types of the same thing; their texts are the same.

@@ -55,11 +55,23 @@ pub struct PeerConfig {
     pub keepalive_s: Option<u16>,
 }
 
-/// The answer to [`Join`]: the sockets are bound, handshakes are answered.
+/// The answer to [`Join`], and to most orders: the sockets are bound, handshakes are answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Joined {
     /// Peers over all tunnels.
     pub peers: usize,
+}
+
+/// Every later line: what becomes of the peers. Answered by [`Joined`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Forget all peers and their sessions.
+    Remove,
+    /// Take the peers of [`Join`] anew, without sessions.
+    Restore,
+    /// Shake hands with every peer, now; answered when all did.
+    Greet,
 }
 
 /// A public key; as text the base64 that `wg` shows.

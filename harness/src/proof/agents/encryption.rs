@@ -153,6 +153,7 @@ impl Between<'_> {
             control: control.clone(),
             nodes: [a, b].into_iter().filter_map(|n| nodes.get(n)).flat_map(addresses).collect(),
             wrapping: self.wrapping.clone(),
+            flows: Vec::new(),
         };
         let mut devices = BTreeMap::new();
         for name in [a, b] {

@@ -123,6 +123,7 @@ async fn an_observer_sees_one_device_and_the_nodes_time() {
             control: b"nothing has this".to_vec(),
             nodes: [].into(),
             wrapping: Wrapping::Esp,
+            flows: Vec::new(),
         };
         let named = Which::Named(device.to_owned());
         // A watch that is asked for again begins afresh.
@@ -154,7 +155,13 @@ async fn an_observer_sees_one_device_and_the_nodes_time() {
     let missing = stage.nodes.get_mut("n0").unwrap();
     let error = missing.observer.sniff(
         Which::WithAddress(rig.addr("n1")),
-        Watch { secret, control: vec![1], nodes: [].into(), wrapping: Wrapping::Esp },
+        Watch {
+            secret,
+            control: vec![1],
+            nodes: [].into(),
+            wrapping: Wrapping::Esp,
+            flows: Vec::new(),
+        },
     );
     let error = error.await.unwrap_err().to_string();
     assert!(error.contains("10.66.0.2") && error.contains("hostNetwork"), "{error}");
