@@ -12,12 +12,12 @@ pub mod vm;
 use crate::{
     exec::Link,
     probe::{Sights, losses::Spot},
-    runner::{Slot, TrialError},
+    runner::{Slot, TrialError, Unprobed},
 };
 use async_trait::async_trait;
 use cnibench_model::{
-    Case, CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProviderKind,
-    Surroundings, Trial,
+    Case, CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, ProbedTrial, Proof,
+    ProviderKind, Surroundings, Trial,
 };
 use cnibench_probes::datapath::Counters;
 use serde::{Deserialize, Serialize};
@@ -186,6 +186,16 @@ pub trait Cluster: Send + Sync {
     /// Measures once, where the cluster has its own controller to do so; none where this one starts the
     /// agents.
     async fn conduct(&self, case: &Case, slot: Slot) -> Option<Result<Trial, TrialError>> {
+        let _ = (case, slot);
+        None
+    }
+
+    /// Measures once with the latency probes, where the cluster has its own controller to do so.
+    async fn conduct_probed(
+        &self,
+        case: &Case,
+        slot: Slot,
+    ) -> Option<Result<ProbedTrial, Unprobed>> {
         let _ = (case, slot);
         None
     }

@@ -14,12 +14,14 @@ pub mod flannel_host_gw;
 pub mod flannel_vxlan;
 pub mod host;
 pub mod kubernetes;
+pub mod needs;
 pub mod params;
 pub mod policies;
 pub mod wireguard_userspace;
 pub mod wrapping;
 
 pub use context::{Claim, Entry, Facts, NodeCtx, Peer, PodCtx, PodNet, Policy, Side};
+pub use needs::Needs;
 pub use params::{Param, Settings};
 pub use wrapping::Wrapping;
 
@@ -147,6 +149,14 @@ pub trait Cni: Send + Sync {
     /// says `encrypted` says this too.
     fn wrapping(&self) -> Option<Wrapping> {
         None
+    }
+
+    /// What it uses of the machine beside the kernel and this binary, for nodes that have none of it.
+    ///
+    /// # Errors
+    /// What is not there on this machine either.
+    fn needs(&self) -> Result<Needs, String> {
+        Ok(Needs::default())
     }
 
     /// What was built, one line each, for the reader who asks; without addresses of single nodes.

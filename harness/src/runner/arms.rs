@@ -2,6 +2,7 @@
 
 use super::{
     eyes::Eyes,
+    probed::Unprobed,
     trial::{self, Broken, Slot, TrialError},
 };
 use crate::{
@@ -10,8 +11,8 @@ use crate::{
     probe::{Sights, losses::LossCounters},
 };
 use cnibench_model::{
-    Case, CellStatus, CniInfo, CniSpec, Footprint, Metric, NodePair, Phase, Placement, Proof,
-    ProofKind, ProofOutcome, Surroundings, Trial,
+    Case, CellStatus, CniInfo, CniSpec, Footprint, Metric, NodePair, Phase, Placement, ProbedTrial,
+    Proof, ProofKind, ProofOutcome, Surroundings, Trial,
 };
 use std::collections::HashMap;
 
@@ -45,7 +46,7 @@ impl Arm {
     }
 
     /// Once for all trials here, where the cluster is on this kernel.
-    async fn attach_counters(&mut self) {
+    pub async fn attach_counters(&mut self) {
         let spots: Vec<_> = Placement::ALL.iter().flat_map(|p| self.cluster.spots(*p)).collect();
         if spots.is_empty() {
             return;
@@ -70,6 +71,11 @@ impl Arm {
             counters: None,
             uncounted: None,
         }
+    }
+
+    /// The cluster itself.
+    pub fn cluster(&self) -> &dyn Cluster {
+        &*self.cluster
     }
 
     /// Is the cluster still whole?
@@ -144,6 +150,15 @@ impl Arm {
             },
             reached => reached,
         }
+    }
+
+    /// One trial with probes, where the cluster has its own controller.
+    pub async fn conduct_probed(
+        &self,
+        case: &Case,
+        slot: Slot,
+    ) -> Option<Result<ProbedTrial, Unprobed>> {
+        self.cluster.conduct_probed(case, slot).await
     }
 
     /// What latency probes are told of the way between the ends of a placement.

@@ -8,12 +8,12 @@ use crate::{
     runner::{Broken, Slot, TrialError},
 };
 use anyhow::anyhow;
-use cnibench_model::{Case, CniInfo, CniSpec, Placement, Proof, Surroundings, Trial};
+use cnibench_model::{Case, CniInfo, CniSpec, Placement, ProbedTrial, Proof, Surroundings, Trial};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, BufRead, Write};
 
 /// Raised with every change of what is said here.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Writes one line.
 ///
 /// # Errors
@@ -62,6 +62,10 @@ pub enum Ask {
     Inspect,
     /// Measure once.
     Measure { case: Box<Case>, slot: Slot },
+    /// Measure once with the latency probes.
+    Probe { case: Box<Case>, slot: Slot },
+    /// Run a command on a node, to look at what is there.
+    Look { node: u32, command: Vec<String> },
     /// Take the cluster down.
     Down,
     /// Switch the machine off.
@@ -82,6 +86,10 @@ pub enum Answer {
     Proofs { proofs: Vec<Proof> },
     /// To [`Ask::Measure`].
     Measured { trial: Box<Trial> },
+    /// To [`Ask::Probe`].
+    Probed { trial: Box<ProbedTrial> },
+    /// To [`Ask::Look`]: what it printed.
+    Seen { output: String },
     /// To what has no other answer.
     Done,
     /// It could not be done.

@@ -11,7 +11,7 @@ mod node;
 mod tunnel;
 
 use super::{
-    Claim, Cni, Entry, NodeAgent, NodeCtx, Param, Profile, Settings, bridge::host_device,
+    Claim, Cni, Entry, Needs, NodeAgent, NodeCtx, Param, Profile, Settings, bridge::host_device,
     params::min_mtu,
 };
 use crate::cluster::{ClusterError, IpFamily, Topology, netns::capabilities};
@@ -186,6 +186,10 @@ impl Ebpf {
 impl Cni for Ebpf {
     fn pod_mtu(&self) -> u32 {
         self.mtu
+    }
+
+    fn needs(&self) -> Result<Needs, String> {
+        Ok(Needs::files(self.object.iter().map(PathBuf::from)))
     }
 
     fn refuses(&self, placement: Placement) -> Option<String> {
