@@ -10,26 +10,28 @@ use crate::{
         netns::NetnsProvider,
         owner::{Owner, RunId},
         vm::{
-            initramfs::{MODULE_LIST, MODULES},
+            initramfs::{FOLDER, MODULE_LIST, MODULES},
+            luggage::GUEST_PATH,
             machine::PORT,
             wire::{self, Answer, Ask, ModuleState, Refusal, VERSION},
         },
     },
-    runner::{Arm, Asked},
+    netlink::{Netns, namespace::DIR},
+    runner::{Arm, Asked, Unprobed, probed_trial},
 };
 use anyhow::{Context as _, anyhow, bail};
 use cnibench_model::Placement;
 use rustix::{
     fs::{CWD, Mode, OFlags},
-    mount::{MountFlags, mount},
+    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
     process::{WaitOptions, wait},
     system::RebootCommand,
 };
 use std::{
-    ffi::CString,
+    ffi::{CString, OsStr},
     fs::{self, OpenOptions},
     io::{BufRead, BufReader, Write},
-    os::unix::process::CommandExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::symlink, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     thread,
@@ -63,9 +65,12 @@ fn live() -> anyhow::Result<()> {
     prepare()?;
     let unloaded = load_modules(Path::new("/"))?;
     let told = serde_json::to_string(&unloaded)?;
-    let controller =
-        Command::new("/init").arg0("cnibench").args(["guest-controller", &told]).spawn();
-    let controller = controller.context("cannot start the controller")?;
+    let mut controller = Command::new("/init");
+    controller.arg0("cnibench").args(["guest-controller", &told]).env("PATH", GUEST_PATH);
+    // Where the run itself is, so that names of files mean what they mean there.
+    let folder = fs::read(Path::new("/").join(FOLDER)).context("the name of the run's folder")?;
+    controller.current_dir(OsStr::from_bytes(&folder));
+    let controller = controller.spawn().context("cannot start the controller")?;
     let id = controller.id();
     loop {
         match wait(WaitOptions::empty()) {
@@ -90,10 +95,13 @@ fn prepare() -> anyhow::Result<()> {
         ("sysfs", "/sys", quiet),
         ("devtmpfs", "/dev", MountFlags::NOSUID),
         ("tmpfs", "/run", shared),
-        ("tmpfs", "/tmp", shared),
     ] {
         mount(kind, at, kind, flags, None).with_context(|| format!("cannot mount {at}"))?;
     }
+    // Namespaces that are named later show in the mount namespaces of nodes, as where systemd began.
+    mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC)
+        .context("cannot share mounts")?;
+    symlink("/proc/self/fd", "/dev/fd").context("/dev/fd")?;
     // What a kernel may lack.
     for (kind, at) in
         [("bpf", "/sys/fs/bpf"), ("tracefs", "/sys/kernel/tracing"), ("cgroup2", "/sys/fs/cgroup")]
@@ -184,6 +192,25 @@ fn serve(
     Ok(())
 }
 
+/// Runs a command on a node of the cluster.
+fn look(node: u32, command: &[String]) -> anyhow::Result<String> {
+    let run = RunId::of_label(RUN).with_context(|| format!("{RUN} is no run"))?;
+    let netns = Netns::open(&Path::new(DIR).join(run.name(0, &format!("n{node}"))))?;
+    let shown = command.join(" ");
+    let (program, arguments) = command.split_first().context("no command")?;
+    let output = netns
+        .run_blocking(|| Ok(Command::new(program).args(arguments).output()?))
+        .with_context(|| format!("{shown} on node {node}"))?;
+    if !output.status.success() {
+        bail!(
+            "{shown} on node {node}: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Answers questions, one after the other.
 struct Desk {
     arm: Option<Arm>,
@@ -210,13 +237,19 @@ impl Desk {
                 };
                 match up {
                     Ok(cluster) => {
+                        let mut arm = Arm::of(cluster);
+                        arm.attach_counters().await;
+                        let cluster = arm.cluster();
                         let ends = Placement::ALL.iter().map(|p| (*p, cluster.ends(*p)));
+                        let uncounted = arm
+                            .uncounted()
+                            .map(|why| format!("drops and retransmits are not counted: {why:#}"));
                         let answer = Answer::Up {
                             info: Box::new(cluster.info().clone()),
-                            notes: cluster.notes(),
+                            notes: cluster.notes().into_iter().chain(uncounted).collect(),
                             ends: ends.collect(),
                         };
-                        self.arm = Some(Arm::of(cluster));
+                        self.arm = Some(arm);
                         answer
                     }
                     Err(e) => Answer::Refused { why: e.into() },
@@ -264,6 +297,22 @@ impl Desk {
                     Err(e) => Answer::Refused { why: e.into() },
                 },
                 Err(why) => Answer::Refused { why },
+            },
+            Ask::Probe { case, slot } => match self.arm() {
+                Ok(arm) => match probed_trial(arm, &case, slot).await {
+                    Ok(trial) => Answer::Probed { trial: Box::new(trial) },
+                    Err(Unprobed::Never(text)) => {
+                        Answer::Refused { why: Refusal::NotOffered { text } }
+                    }
+                    Err(Unprobed::ThisTime(text)) => {
+                        Answer::Refused { why: Refusal::Failed { text } }
+                    }
+                },
+                Err(why) => Answer::Refused { why },
+            },
+            Ask::Look { node, command } => match look(node, &command) {
+                Ok(output) => Answer::Seen { output },
+                Err(e) => Answer::Refused { why: e.into() },
             },
             Ask::Down => {
                 let troubles = match self.arm.take() {

@@ -226,7 +226,7 @@ async fn prepare(measure: &Measure, suite: Suite, chosen: &Chosen) -> Result<Pre
             let cni = CniSpec::named(&offer.name);
             // What needs a parameter is never chosen for the user, so it was not left out either.
             match offer.missing {
-                None if offer.automatic => cnis.push(cni),
+                None if offer.automatic => cnis.extend(chosen.spread(vec![cni])),
                 Some(reason) if offer.automatic => skipped.push(SkippedCni { cni, reason }),
                 _ => {}
             }
@@ -240,10 +240,21 @@ async fn prepare(measure: &Measure, suite: Suite, chosen: &Chosen) -> Result<Pre
         }
     } else {
         for cni in asked {
-            provider.check(cni, &suite.topology).await.map_err(explain)?;
             if !cnis.contains(cni) {
                 cnis.push(cni.clone());
             }
+        }
+        cnis = chosen.spread(cnis);
+        if let Design::Pairs(_) = &measure.design
+            && cnis.len() > asked.len()
+        {
+            bail!(
+                "several --kernel: say in each arm which is its own, as in {}",
+                cnis.first().map(ToString::to_string).unwrap_or_default()
+            );
+        }
+        for cni in &cnis {
+            provider.check(cni, &suite.topology).await.map_err(explain)?;
         }
     }
     chosen.check_together(&cnis)?;

@@ -113,6 +113,14 @@ impl Chosen {
         }
     }
 
+    /// These cnis as they are measured: where there are several kernels, in each.
+    pub fn spread(&self, cnis: Vec<CniSpec>) -> Vec<CniSpec> {
+        match self {
+            Self::Vm(provider) => provider.kernels().spread(cnis),
+            Self::Netns(_) | Self::Kind(_) | Self::Kubeconfig(_) => cnis,
+        }
+    }
+
     /// Can these cnis be measured in one run?
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use super::{
     eyes::Eyes,
     proved, rotations,
+    probed::Unprobed,
     trial::{self, Broken, Slot, TrialError},
 };
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     proof::lookout::Lookout,
 };
 use cnibench_model::{
-    Case, CellStatus, CniInfo, CniSpec, Footprint, Metric, NodePair, Phase, Placement, Proof,
+    ProbedTrial, Case, CellStatus, CniInfo, CniSpec, Footprint, Metric, NodePair, Phase, Placement, Proof,
     ProofKind, ProofOutcome, RotationTrial, Surroundings, Trial,
 };
 use std::collections::HashMap;
@@ -47,7 +48,7 @@ impl Arm {
     }
 
     /// Once for all trials here, where the cluster is on this kernel.
-    async fn attach_counters(&mut self) {
+    pub async fn attach_counters(&mut self) {
         let spots: Vec<_> = Placement::ALL.iter().flat_map(|p| self.cluster.spots(*p)).collect();
         if spots.is_empty() {
             return;
@@ -72,6 +73,11 @@ impl Arm {
             counters: None,
             uncounted: None,
         }
+    }
+
+    /// The cluster itself.
+    pub fn cluster(&self) -> &dyn Cluster {
+        &*self.cluster
     }
 
     /// Is the cluster still whole?
@@ -152,6 +158,15 @@ impl Arm {
             },
             reached => reached,
         }
+    }
+
+    /// One trial with probes, where the cluster has its own controller.
+    pub async fn conduct_probed(
+        &self,
+        case: &Case,
+        slot: Slot,
+    ) -> Option<Result<ProbedTrial, Unprobed>> {
+        self.cluster.conduct_probed(case, slot).await
     }
 
     /// What latency probes are told of the way between the ends of a placement.

@@ -9,6 +9,8 @@
 
 mod encrypted;
 
+mod carried;
+
 use serde_json::Value;
 use std::{
     fs,

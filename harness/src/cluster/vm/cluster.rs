@@ -7,12 +7,12 @@ use super::{
 use crate::{
     cluster::{Cluster, ClusterError, Ends, Place, StateError},
     exec::Link,
-    runner::{Broken, Slot, TrialError},
+    runner::{Broken, Slot, TrialError, Unprobed},
 };
 use anyhow::{anyhow, bail};
 use async_trait::async_trait;
 use cnibench_model::{
-    Case, CniInfo, Placement, Proof, ProofKind, ProofOutcome, RotationTrial, Surroundings, Trial,
+    ProbedTrial, Case, CniInfo, Placement, Proof, ProofKind, ProofOutcome, RotationTrial, Surroundings, Trial,
 };
 use jiff::Timestamp;
 use std::time::Duration;
@@ -35,13 +35,37 @@ pub struct VmCluster {
 }
 
 impl VmCluster {
+    /// Runs a command on a node, once the cluster is up, and gives what it printed. For who compares what
+    /// cnis make; the guest has the programs of [`super::VmOptions::carry`].
+    ///
+    /// # Errors
+    /// It failed; then with its words.
+    pub async fn look(&self, node: u32, command: &[&str]) -> anyhow::Result<String> {
+        let command = command.iter().map(|&word| word.to_owned()).collect();
+        match self.console.ask(Ask::Look { node, command }, PATIENCE).await? {
+            Answer::Seen { output } => Ok(output),
+            Answer::Refused { why } => Err(anyhow!(ClusterError::from(why))),
+            other => bail!("an answer out of turn: {other:?}"),
+        }
+    }
+
     async fn proofs(&self, ask: Ask) -> Result<Vec<Proof>, Refusal> {
         match self.console.ask(ask, PATIENCE).await? {
-            Answer::Proofs { proofs } => Ok(proofs),
+            // The guest does not know that the kernel is part of the name.
+            Answer::Proofs { mut proofs } => {
+                proofs.iter_mut().for_each(|proof| proof.cni = self.info.spec.clone());
+                Ok(proofs)
+            }
             Answer::Refused { why } => Err(why),
             other => Err(anyhow!("an answer out of turn: {other:?}").into()),
         }
     }
+}
+
+/// How long a trial may take here.
+fn patience(case: &Case) -> Duration {
+    let seconds = (case.duration_s + case.warmup_s) * SLOWEST;
+    PATIENCE + Duration::try_from_secs_f64(seconds).unwrap_or(PATIENCE)
 }
 
 #[async_trait]
@@ -65,12 +89,10 @@ impl Cluster for VmCluster {
 
     async fn conduct(&self, case: &Case, slot: Slot) -> Option<Result<Trial, TrialError>> {
         let begun = Timestamp::now();
-        let seconds = (case.duration_s + case.warmup_s) * SLOWEST;
-        let patience = PATIENCE + Duration::try_from_secs_f64(seconds).unwrap_or(PATIENCE);
         let ask = Ask::Measure { case: Box::new(case.clone()), slot };
         let broken =
             |reason| TrialError::Broken(Broken { short: "guest failed".to_owned(), reason });
-        Some(match self.console.ask(ask, patience).await {
+        Some(match self.console.ask(ask, patience(case)).await {
             Ok(Answer::Measured { mut trial }) => {
                 // The guest's calendar is none.
                 trial.started = begun;
@@ -105,6 +127,27 @@ impl Cluster for VmCluster {
             Ok(Answer::Refused { why }) => Err(why.into()),
             Ok(other) => Err(broken(format!("an answer out of turn: {other:?}"))),
             Err(e) => Err(broken(format!("{e:#}"))),
+        })
+    }
+
+    async fn conduct_probed(
+        &self,
+        case: &Case,
+        slot: Slot,
+    ) -> Option<Result<ProbedTrial, Unprobed>> {
+        let begun = Timestamp::now();
+        let ask = Ask::Probe { case: Box::new(case.clone()), slot };
+        Some(match self.console.ask(ask, patience(case)).await {
+            Ok(Answer::Probed { mut trial }) => {
+                trial.started = begun;
+                Ok(*trial)
+            }
+            Ok(Answer::Refused { why: Refusal::NotOffered { text } }) => Err(Unprobed::Never(text)),
+            Ok(Answer::Refused { why }) => {
+                Err(Unprobed::ThisTime(ClusterError::from(why).to_string()))
+            }
+            Ok(other) => Err(Unprobed::ThisTime(format!("an answer out of turn: {other:?}"))),
+            Err(e) => Err(Unprobed::ThisTime(format!("{e:#}"))),
         })
     }
 

@@ -15,7 +15,7 @@ mod tunnel;
 pub use encrypted::{IPSEC, WIREGUARD};
 
 use super::{
-    Claim, Cni, Entry, NodeAgent, NodeCtx, Param, Profile, Settings, Wrapping, bridge::host_device,
+    Needs, Claim, Cni, Entry, NodeAgent, NodeCtx, Param, Profile, Settings, Wrapping, bridge::host_device,
     params::min_mtu,
 };
 use crate::cluster::{ClusterError, IpFamily, Topology, netns::capabilities};
@@ -212,6 +212,10 @@ impl Ebpf {
 impl Cni for Ebpf {
     fn pod_mtu(&self) -> u32 {
         self.mtu
+    }
+
+    fn needs(&self) -> Result<Needs, String> {
+        Ok(Needs::files(self.object.iter().map(PathBuf::from)))
     }
 
     fn refuses(&self, placement: Placement) -> Option<String> {
