@@ -12,13 +12,14 @@ use crate::{
         vm::{
             initramfs::{MODULE_LIST, MODULES},
             machine::PORT,
+            mailbox::guest::Mailbox,
             wire::{self, Answer, Ask, ModuleState, Refusal, VERSION},
         },
     },
     runner::{Arm, Asked},
 };
 use anyhow::{Context as _, anyhow, bail};
-use cnibench_model::Placement;
+use cnibench_model::{Clock, Placement};
 use rustix::{
     fs::{CWD, Mode, OFlags},
     mount::{MountFlags, mount},
@@ -27,8 +28,8 @@ use rustix::{
 };
 use std::{
     ffi::CString,
-    fs::{self, OpenOptions},
-    io::{BufRead, BufReader, Write},
+    fs::{self, File, OpenOptions},
+    io::BufReader,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -135,17 +136,56 @@ fn load(path: &Path) -> anyhow::Result<()> {
 /// There is no console, or it broke.
 pub fn controller(unloaded: &str) -> anyhow::Result<()> {
     let modules = serde_json::from_str(unloaded).context("the list of modules")?;
-    let port =
-        OpenOptions::new().read(true).write(true).open(find_port()?).context("the console")?;
+    let mut console = Console::open()?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let hello = Answer::Hello { version: VERSION, kernel: kernel.trim().to_owned(), modules };
-    wire::write(&hello, &port)?;
+    console.say(&hello)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let end = serve(&runtime, &mut BufReader::new(&port), &mut &port);
+    let end = serve(&runtime, &mut console);
     // Nothing here outlives the machine.
     runtime.shutdown_timeout(Duration::from_secs(1));
     end
+}
+
+/// What the controller outside speaks through.
+enum Console {
+    /// Of a machine whose clock counts time.
+    Port(BufReader<File>),
+    /// Of one whose clock counts instructions.
+    Mailbox(Mailbox),
+}
+
+impl Console {
+    fn open() -> anyhow::Result<Self> {
+        if let Some(mailbox) = Mailbox::find()? {
+            return Ok(Self::Mailbox(mailbox));
+        }
+        let port = OpenOptions::new().read(true).write(true).open(find_port()?);
+        Ok(Self::Port(BufReader::new(port.context("the console")?)))
+    }
+
+    /// The next question; none when the other end is closed.
+    fn hear(&mut self) -> anyhow::Result<Option<Ask>> {
+        match self {
+            Self::Port(port) => Ok(wire::read(port)?),
+            Self::Mailbox(mailbox) => mailbox.hear().map(Some),
+        }
+    }
+
+    fn say(&mut self, answer: &Answer) -> anyhow::Result<()> {
+        match self {
+            Self::Port(port) => Ok(wire::write(answer, port.get_mut())?),
+            Self::Mailbox(mailbox) => mailbox.say(answer),
+        }
+    }
+
+    fn clock(&self) -> Clock {
+        match self {
+            Self::Port(_) => Clock::Wall,
+            Self::Mailbox(_) => Clock::Instructions,
+        }
+    }
 }
 
 /// The device of the port, which udev would have given a name.
@@ -167,16 +207,12 @@ fn find_port() -> anyhow::Result<PathBuf> {
 }
 
 /// Answers until the other end closes, or says that this is the end.
-fn serve(
-    runtime: &Runtime,
-    questions: &mut impl BufRead,
-    answers: &mut impl Write,
-) -> anyhow::Result<()> {
-    let mut desk = Desk { arm: None };
-    while let Some(ask) = wire::read(&mut *questions).context("the console broke")? {
+fn serve(runtime: &Runtime, console: &mut Console) -> anyhow::Result<()> {
+    let mut desk = Desk { arm: None, clock: console.clock() };
+    while let Some(ask) = console.hear().context("the console broke")? {
         let off = matches!(ask, Ask::Off);
         let answer = runtime.block_on(desk.answer(ask));
-        wire::write(&answer, &mut *answers).context("the console broke")?;
+        console.say(&answer).context("the console broke")?;
         if off {
             break;
         }
@@ -184,9 +220,23 @@ fn serve(
     Ok(())
 }
 
+/// Trials begin at multiples of this, in guest time. What was begun before them is over then, and where the
+/// timer ticks next is the same for all of them.
+const BEAT: Duration = Duration::from_millis(100);
+
+/// Until the next multiple of [`BEAT`] that leaves at least half of one.
+fn to_next_beat() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
+    let beat = BEAT.as_nanos();
+    let next = (now + BEAT / 2).as_nanos().div_ceil(beat) * beat;
+    Duration::from_nanos((next - now.as_nanos()) as u64)
+}
+
 /// Answers questions, one after the other.
 struct Desk {
     arm: Option<Arm>,
+    clock: Clock,
 }
 
 impl Desk {
@@ -216,7 +266,11 @@ impl Desk {
                             notes: cluster.notes(),
                             ends: ends.collect(),
                         };
-                        self.arm = Some(Arm::of(cluster));
+                        let arm = Arm::of(cluster);
+                        self.arm = Some(match self.clock {
+                            Clock::Wall => arm,
+                            Clock::Instructions => arm.counting(),
+                        });
                         answer
                     }
                     Err(e) => Answer::Refused { why: e.into() },
@@ -240,8 +294,11 @@ impl Desk {
                 Ok(arm) => arm.check().await.map_err(Refusal::from),
                 Err(why) => Err(why),
             }),
-            Ask::Measure { case, slot } => match self.arm() {
-                Ok(arm) => {
+            Ask::Measure { case, slot } => match (self.clock, self.arm()) {
+                (clock, Ok(arm)) => {
+                    if clock == Clock::Instructions {
+                        thread::sleep(to_next_beat());
+                    }
                     let asked = Asked { slot, host: false, pair: None };
                     match arm.trials(&case, &[asked]).await.pop() {
                         Some(Ok(trial)) => Answer::Measured { trial: Box::new(trial) },
@@ -252,7 +309,7 @@ impl Desk {
                         }
                     }
                 }
-                Err(why) => Answer::Refused { why },
+                (_, Err(why)) => Answer::Refused { why },
             },
             Ask::Down => {
                 let troubles = match self.arm.take() {

@@ -31,6 +31,8 @@ pub(crate) struct Tally {
     /// The thread read no clock (a server of transactions): the supervisor's readings of its
     /// progress at the window's edges count, with these bytes for a request and a response.
     pub(crate) by_progress: Option<(u64, u64)>,
+    /// Where the thread counts: when its part of the window began and ended.
+    pub(crate) span: Option<(u64, u64)>,
     pub(crate) slices: Vec<u64>,
     pub(crate) histogram: Option<Histogram<u64>>,
     pub(crate) datagrams: Option<DatagramStats>,

@@ -28,6 +28,8 @@ pub struct Arm {
     counters: Option<LossCounters>,
     /// Why not.
     uncounted: Option<anyhow::Error>,
+    /// How its trials are measured.
+    latencies: trial::Latencies,
 }
 
 impl Arm {
@@ -69,7 +71,13 @@ impl Arm {
             observers: HashMap::new(),
             counters: None,
             uncounted: None,
+            latencies: trial::Latencies::Taken,
         }
+    }
+
+    /// The same where the clock counts instructions.
+    pub fn counting(self) -> Self {
+        Self { latencies: trial::Latencies::Counted, ..self }
     }
 
     /// Is the cluster still whole?
@@ -233,7 +241,7 @@ impl Arm {
             return vec![conducted];
         }
         let ready: Vec<_> = asked.iter().map(|a| self.cast(case, a)).collect();
-        let cluster = &*self.cluster;
+        let (cluster, taken) = (&*self.cluster, self.latencies);
         let running = ready.into_iter().zip(asked).map(|(cast, asked)| async move {
             let mut cast = cast?;
             let (client, server) = tokio::join!(
@@ -246,7 +254,7 @@ impl Arm {
             };
             let mut eyes = Eyes::open(cluster, cast.eyes).await;
             let seen = &mut eyes.open;
-            let (ends, taken) = (&cast.ends, trial::Latencies::Taken);
+            let ends = &cast.ends;
             match trial::measure(case, taken, asked.slot, ends, &mut client, &mut server, seen)
                 .await
             {

@@ -6,6 +6,7 @@ use crate::{
 };
 use cnibench_model::{Case, PairSlot, Trial};
 use cnibench_workloads::{
+    counted::Count,
     cpus, observed,
     outcome::combine,
     peers,
@@ -38,6 +39,9 @@ pub struct Slot {
 pub enum Latencies {
     /// As in every run.
     Taken,
+    /// As in a run whose clock counts instructions: the window is an amount of work, not of time, where the
+    /// traffic has one.
+    Counted,
     /// Only to measure what taking them costs, and to compare rates with generators that take none.
     Left,
 }
@@ -113,7 +117,13 @@ pub async fn measure(
         server_cpus,
         patience_s: PATIENCE_S,
         canary: Vec::new(),
-        latencies: latencies == Latencies::Taken,
+        latencies: latencies != Latencies::Left,
+        count: match latencies {
+            Latencies::Taken | Latencies::Left => None,
+            Latencies::Counted => {
+                Count::of(case.workload, &case.params, case.warmup_s, case.duration_s)
+            }
+        },
     };
     let started = Timestamp::now();
     let port = ends.port.unwrap_or(0);

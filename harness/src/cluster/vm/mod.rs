@@ -4,12 +4,14 @@
 //! the provider `netns` brings the cluster up as anywhere; with `--clock instructions` the guest's clock
 //! counts what its CPU executes.
 
+mod ahead;
 mod cluster;
 mod console;
 mod cpio;
 pub(crate) mod initramfs;
 pub mod kernel;
 pub mod machine;
+pub(crate) mod mailbox;
 mod options;
 mod provider;
 pub(crate) mod wire;

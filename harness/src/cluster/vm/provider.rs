@@ -1,6 +1,7 @@
 //! The provider `vm`: every cluster in a QEMU guest of its own, with a kernel that the user names.
 
 use super::{
+    ahead::{Ahead, Begun, Errand, Line},
     cluster::{PATIENCE, VmCluster},
     console::{Console, Hello},
     initramfs::Initramfs,
@@ -13,12 +14,18 @@ use crate::{
     cluster::{Cluster, ClusterError, CniOffer, Provider, Topology, owner::Owner},
     cni::{PROFILES, Profile},
     exec::local,
+    plan::Plan,
 };
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
-use cnibench_model::{Clock, CniSpec, ProviderKind};
-use std::{path::PathBuf, sync::Arc, time::Duration};
-use tokio::sync::OnceCell;
+use cnibench_model::{Clock, CniSpec, ProviderKind, Surroundings};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{OnceCell, Semaphore};
 
 /// How long a guest may take to boot.
 const BOOT: Duration = Duration::from_secs(90);
@@ -30,11 +37,18 @@ const MEMORY_MIB: u32 = 1024;
 const BASE: &[&str] = &["veth", "bridge"];
 
 /// Brings up clusters in guests.
+#[derive(Clone)]
 pub struct VmProvider {
     kernel: Kernel,
     options: VmOptions,
     /// Found by the first boot.
-    acceleration: OnceCell<Acceleration>,
+    acceleration: Arc<OnceCell<Acceleration>>,
+    /// Guests of each cni so far.
+    boots: Arc<Mutex<HashMap<CniSpec, u64>>>,
+    /// Guests to come.
+    line: Arc<Mutex<Line>>,
+    /// As many guests run at a time as this machine has CPUs.
+    places: Arc<Semaphore>,
     _owner: Arc<Owner>,
 }
 
@@ -46,7 +60,16 @@ impl VmProvider {
     pub fn new(owner: Arc<Owner>, options: VmOptions) -> anyhow::Result<Self> {
         qemu().context("--provider vm")?;
         let kernel = kernel(&options)?;
-        Ok(Self { kernel, options, acceleration: OnceCell::new(), _owner: owner })
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            kernel,
+            options,
+            acceleration: Arc::default(),
+            boots: Arc::default(),
+            line: Arc::default(),
+            places: Arc::new(Semaphore::new(cpus)),
+            _owner: owner,
+        })
     }
 
     /// What the guests' clock counts.
@@ -59,11 +82,21 @@ impl VmProvider {
         &self.kernel
     }
 
-    fn shape(&self, acceleration: Acceleration) -> Shape {
+    /// The seed of the next guest of a cni: each making of it has another.
+    fn seed(&self, cni: &CniSpec) -> u64 {
+        let first = self.options.vm_seed.unwrap_or(1);
+        let mut boots = self.boots.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = boots.entry(cni.clone()).or_insert(0);
+        *made += 1;
+        first + *made - 1
+    }
+
+    fn shape(&self, acceleration: Acceleration, seed: u64) -> Shape {
         let clock = self.clock();
         Shape {
             clock,
             acceleration,
+            seed,
             // Two CPUs take turns in a way that nothing pins.
             cpus: if clock == Clock::Instructions { 1 } else { 2 },
             kernel_args: self.options.kernel_args.clone().unwrap_or_default(),
@@ -72,7 +105,7 @@ impl VmProvider {
     }
 
     /// Boots a guest that has these modules.
-    async fn boot(&self, initramfs: &Initramfs) -> anyhow::Result<(Console, Hello)> {
+    async fn boot(&self, initramfs: &Initramfs, seed: u64) -> anyhow::Result<(Console, Hello)> {
         let acceleration = *self
             .acceleration
             .get_or_init(|| async {
@@ -83,7 +116,7 @@ impl VmProvider {
                 }
             })
             .await;
-        let shape = self.shape(acceleration);
+        let shape = self.shape(acceleration, seed);
         let (machine, events) = Machine::start(&self.kernel, initramfs, &shape)?;
         let hold = shape.clock == Clock::Instructions;
         Console::open(machine, events, BOOT, hold).await
@@ -91,7 +124,7 @@ impl VmProvider {
 
     /// Does a guest boot so? A device that opens is no proof.
     async fn boots(&self, initramfs: &Initramfs, acceleration: Acceleration) -> bool {
-        let shape = self.shape(acceleration);
+        let shape = self.shape(acceleration, 0);
         let Ok((machine, events)) = Machine::start(&self.kernel, initramfs, &shape) else {
             return false;
         };
@@ -141,24 +174,68 @@ impl Provider for VmProvider {
         cni: &CniSpec,
         topology: &Topology,
     ) -> Result<Box<dyn Cluster>, ClusterError> {
+        tracing::debug!(index, %cni, "a guest is to come up");
+        let cluster = match self.begun(cni, topology) {
+            Some(begun) => begun.await.context("bringing a guest up panicked")??,
+            None => self.raise(cni, topology, Vec::new()).await?,
+        };
+        Ok(Box::new(cluster))
+    }
+
+    async fn sweep(&self) -> Vec<anyhow::Error> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Vec::new()
+    }
+}
+
+impl VmProvider {
+    /// Tells what is planned, in the order in which guests come up: where instructions are counted they do
+    /// it ahead of their turn, side by side.
+    pub fn plan_for(&self, plan: &Plan) {
+        if self.clock() == Clock::Instructions {
+            *self.line.lock().unwrap_or_else(PoisonError::into_inner) = Line::of(plan);
+        }
+    }
+
+    /// The guest of this cni, if it was foreseen, and those after it are begun too.
+    fn begun(&self, cni: &CniSpec, topology: &Topology) -> Option<Begun> {
+        let begin = |errand: Errand| {
+            let (own, topology) = (self.clone(), topology.clone());
+            tokio::spawn(async move { own.raise(&errand.cni, &topology, errand.asks).await })
+        };
+        self.line.lock().unwrap_or_else(PoisonError::into_inner).take(cni, begin)
+    }
+
+    /// Boots a guest, brings its cluster up, and has it begin with what it will be asked.
+    async fn raise(
+        &self,
+        cni: &CniSpec,
+        topology: &Topology,
+        asks: Vec<Ask>,
+    ) -> Result<VmCluster, ClusterError> {
         self.check(cni, topology).await?;
+        let place = self.places.acquire().await.context("no place for a guest")?;
         let initramfs = self.initramfs(Profile::of(cni)?).await?;
-        let (console, hello) = self.boot(&initramfs).await?;
-        let ask = Ask::Up { index: 0, cni: cni.clone(), topology: topology.clone() };
-        tracing::debug!(index, kernel = hello.kernel, "the guest has booted");
+        let (console, hello) = self.boot(&initramfs, self.seed(cni)).await?;
+        let ask = Ask::Up { index: 0, cni: cni.first(), topology: topology.clone() };
+        tracing::debug!(kernel = hello.kernel, %cni, "the guest has booted");
         match console.ask(ask, PATIENCE).await? {
             Answer::Up { info, notes, ends } => {
+                drop(place);
                 let mut info = *info;
+                info.spec = cni.clone();
                 info.details.insert(0, self.detail(&hello));
-                Ok(Box::new(VmCluster { info, notes, ends, console, down: false }))
+                let (console, clock) = (Arc::new(console), self.clock());
+                let begin = |asks| Ahead::begin(Arc::clone(&console), asks, Arc::clone(&self.places));
+                let ahead = (!asks.is_empty()).then(|| begin(asks).into());
+                let (state, down) = (Surroundings::default(), false);
+                Ok(VmCluster { info, notes, ends, console, clock, ahead, state, down })
             }
             Answer::Refused { why } => Err(why.into()),
             other => Err(anyhow!("an answer out of turn: {other:?}").into()),
         }
     }
-}
 
-impl VmProvider {
     /// What a reader should know of the machine.
     fn detail(&self, hello: &Hello) -> String {
         let how = match (self.acceleration.get(), self.clock()) {

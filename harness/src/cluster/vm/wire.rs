@@ -45,7 +45,7 @@ pub fn read<T: DeserializeOwned>(mut from: impl BufRead) -> io::Result<Option<T>
 const SHOWN: usize = 80;
 
 /// What the controller asks; answered in order.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "ask")]
 pub enum Ask {
     /// Which cnis it can carry.
