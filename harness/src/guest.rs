@@ -208,7 +208,7 @@ fn find_port() -> anyhow::Result<PathBuf> {
 
 /// Answers until the other end closes, or says that this is the end.
 fn serve(runtime: &Runtime, console: &mut Console) -> anyhow::Result<()> {
-    let mut desk = Desk { arm: None, clock: console.clock() };
+    let mut desk = Desk { arm: None, clock: console.clock(), settled: false };
     while let Some(ask) = console.hear().context("the console broke")? {
         let off = matches!(ask, Ask::Off);
         let answer = runtime.block_on(desk.answer(ask));
@@ -221,22 +221,27 @@ fn serve(runtime: &Runtime, console: &mut Console) -> anyhow::Result<()> {
 }
 
 /// Trials begin at multiples of this, in guest time. What was begun before them is over then, and where the
-/// timer ticks next is the same for all of them.
-const BEAT: Duration = Duration::from_millis(100);
+/// timer ticks next is the same for all of them. A guest that idles counts on and costs nothing.
+const BEAT: Duration = Duration::from_secs(1);
+/// Rest before the first trial, in guest time: a kernel that has just booted has work of its own to do.
+const REST: Duration = Duration::from_secs(10);
 
-/// Until the next multiple of [`BEAT`] that leaves at least half of one.
-fn to_next_beat() -> Duration {
+/// Waits for the next multiple of [`BEAT`] that leaves time to settle.
+fn settle(settled: &mut bool) {
+    let least = if std::mem::replace(settled, true) { BEAT / 2 } else { REST };
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
     let beat = BEAT.as_nanos();
-    let next = (now + BEAT / 2).as_nanos().div_ceil(beat) * beat;
-    Duration::from_nanos((next - now.as_nanos()) as u64)
+    let next = (now + least).as_nanos().div_ceil(beat) * beat;
+    thread::sleep(Duration::from_nanos((next - now.as_nanos()) as u64));
 }
 
 /// Answers questions, one after the other.
 struct Desk {
     arm: Option<Arm>,
     clock: Clock,
+    /// Has it rested since it booted?
+    settled: bool,
 }
 
 impl Desk {
@@ -294,23 +299,25 @@ impl Desk {
                 Ok(arm) => arm.check().await.map_err(Refusal::from),
                 Err(why) => Err(why),
             }),
-            Ask::Measure { case, slot } => match (self.clock, self.arm()) {
-                (clock, Ok(arm)) => {
-                    if clock == Clock::Instructions {
-                        thread::sleep(to_next_beat());
-                    }
-                    let asked = Asked { slot, host: false, pair: None };
-                    match arm.trials(&case, &[asked]).await.pop() {
-                        Some(Ok(trial)) => Answer::Measured { trial: Box::new(trial) },
-                        Some(Err(e)) => Answer::Refused { why: e.into() },
-                        None => {
-                            let text = "the trial was not measured".to_owned();
-                            Answer::Refused { why: Refusal::Failed { text } }
+            Ask::Measure { case, slot } => {
+                if self.clock == Clock::Instructions {
+                    settle(&mut self.settled);
+                }
+                match self.arm() {
+                    Ok(arm) => {
+                        let asked = Asked { slot, host: false, pair: None };
+                        match arm.trials(&case, &[asked]).await.pop() {
+                            Some(Ok(trial)) => Answer::Measured { trial: Box::new(trial) },
+                            Some(Err(e)) => Answer::Refused { why: e.into() },
+                            None => {
+                                let text = "the trial was not measured".to_owned();
+                                Answer::Refused { why: Refusal::Failed { text } }
+                            }
                         }
                     }
+                    Err(why) => Answer::Refused { why },
                 }
-                (_, Err(why)) => Answer::Refused { why },
-            },
+            }
             Ask::Down => {
                 let troubles = match self.arm.take() {
                     Some(arm) => arm.down().await,

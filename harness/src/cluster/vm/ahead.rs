@@ -98,11 +98,7 @@ impl Line {
     }
 
     /// The guest of this cni, whose turn it is; those before it were given up. The next ones are begun.
-    pub fn take(
-        &mut self,
-        cni: &CniSpec,
-        begin: impl Fn(Errand) -> Begun,
-    ) -> Option<Begun> {
+    pub fn take(&mut self, cni: &CniSpec, begin: impl Fn(Errand) -> Begun) -> Option<Begun> {
         let place = self.0.iter().position(|place| place.cni() == cni)?;
         self.0.drain(..place);
         let mut own = self.0.pop_front()?;

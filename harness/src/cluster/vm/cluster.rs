@@ -13,7 +13,8 @@ use crate::{
 use anyhow::{anyhow, bail};
 use async_trait::async_trait;
 use cnibench_model::{
-    Case, CaseId, Clock, CniInfo, Metric, Placement, Proof, ProofKind, ProofOutcome, Surroundings, Trial,
+    Case, CaseId, Clock, CniInfo, Metric, Placement, Proof, ProofKind, ProofOutcome, Surroundings,
+    Trial,
 };
 use jiff::Timestamp;
 use std::{sync::Arc, time::Duration};

@@ -215,18 +215,21 @@ impl VmProvider {
     ) -> Result<VmCluster, ClusterError> {
         self.check(cni, topology).await?;
         let place = self.places.acquire().await.context("no place for a guest")?;
+        let begun = std::time::Instant::now();
         let initramfs = self.initramfs(Profile::of(cni)?).await?;
         let (console, hello) = self.boot(&initramfs, self.seed(cni)).await?;
         let ask = Ask::Up { index: 0, cni: cni.first(), topology: topology.clone() };
-        tracing::debug!(kernel = hello.kernel, %cni, "the guest has booted");
+        tracing::debug!(kernel = hello.kernel, %cni, after = ?begun.elapsed(), "the guest has booted");
         match console.ask(ask, PATIENCE).await? {
             Answer::Up { info, notes, ends } => {
                 drop(place);
+                tracing::debug!(%cni, after = ?begun.elapsed(), "the cluster in the guest is up");
                 let mut info = *info;
                 info.spec = cni.clone();
                 info.details.insert(0, self.detail(&hello));
                 let (console, clock) = (Arc::new(console), self.clock());
-                let begin = |asks| Ahead::begin(Arc::clone(&console), asks, Arc::clone(&self.places));
+                let begin =
+                    |asks| Ahead::begin(Arc::clone(&console), asks, Arc::clone(&self.places));
                 let ahead = (!asks.is_empty()).then(|| begin(asks).into());
                 let (state, down) = (Surroundings::default(), false);
                 Ok(VmCluster { info, notes, ends, console, clock, ahead, state, down })
