@@ -4,10 +4,11 @@
 
 use crate::{
     clock, cpus,
-    error::TrialError,
+    error::{Doing as _, TrialError},
     meter::Timeline,
     protocol::Task,
     reins::{Cause, Reins},
+    sys,
 };
 use cnibench_model::DatagramStats;
 use hdrhistogram::Histogram;
@@ -157,9 +158,13 @@ impl<'a> Strand<'a> {
     }
 
     /// The thread's whole life. A failure stops the trial; what was counted until then is lost.
-    pub(crate) fn perform(self, lane: Lane<'_>, cpu: Option<u32>) -> Tally {
+    pub(crate) fn perform(self, lane: Lane<'_>, cpu: Option<u32>, counted: bool) -> Tally {
         clock::exact_timers();
-        let pinned = cpu.map_or(Ok(()), cpus::pin);
+        let pinned = cpu.map_or(Ok(()), cpus::pin).and_then(|()| match counted {
+            // What a fair scheduler decides depends on all that ran before: here a flow runs until it waits.
+            true => sys::run_first().doing("setting SCHED_FIFO"),
+            false => Ok(()),
+        });
         let done = pinned.and_then(|()| (self.job)(lane)).unwrap_or_else(|error| {
             lane.reins.stop(Cause::Failed(error));
             Tally::default()

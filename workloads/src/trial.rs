@@ -111,7 +111,7 @@ pub(crate) fn run(
     go: impl FnOnce() -> Result<(), TrialError>,
 ) -> Result<EndReport, TrialError> {
     let Cast { side, strands, sockets, at_close } = cast;
-    let gate = Gate::default();
+    let (gate, counted) = (Gate::default(), task.count.is_some());
     let progress: Vec<Progress> = strands.iter().map(|_| Progress::default()).collect();
     let who: Vec<(Option<u32>, Option<u32>)> =
         strands.iter().map(|s| (s.flow, cpu(task, side, s.flow))).collect();
@@ -123,7 +123,7 @@ pub(crate) fn run(
                 let lane = Lane { gate: &gate, progress: &counter.0, reins };
                 let started = thread::Builder::new()
                     .name(strand.name())
-                    .spawn_scoped(scope, move || strand.perform(lane, cpu));
+                    .spawn_scoped(scope, move || strand.perform(lane, cpu, counted));
                 match started {
                     Ok(handle) => handles.push(handle),
                     Err(e) => {
