@@ -139,7 +139,8 @@ pub fn controller(unloaded: &str) -> anyhow::Result<()> {
     let mut console = Console::open()?;
     if console.clock() == Clock::Instructions {
         // Flows of counted trials go before everything else, and nothing is to stop them now and then.
-        fs::write("/proc/sys/kernel/sched_rt_runtime_us", "-1").context("the limit of SCHED_FIFO")?;
+        fs::write("/proc/sys/kernel/sched_rt_runtime_us", "-1")
+            .context("the limit of SCHED_FIFO")?;
     }
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let hello = Answer::Hello { version: VERSION, kernel: kernel.trim().to_owned(), modules };

@@ -382,7 +382,9 @@ impl<'a> Ends<'a> {
         let t = self.task;
         let one_machine = self.one_machine();
         let shared = t.client_cpus.iter().find(|c| t.server_cpus.contains(c));
+        // Where instructions are counted there is one CPU, and nobody waits for another.
         if t.params.pinning == Pinning::Split
+            && t.count.is_none()
             && one_machine
             && let Some(cpu) = shared
         {

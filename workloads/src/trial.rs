@@ -245,12 +245,8 @@ impl Watch<'_> {
             silence.look(self)?;
         }
         timeline.close = clock::now();
-        let node = NodeCpu {
-            machine,
-            window_s: 0.0,
-            time: CpuTime::default(),
-            busy: BTreeMap::new(),
-        };
+        let node =
+            NodeCpu { machine, window_s: 0.0, time: CpuTime::default(), busy: BTreeMap::new() };
         Ok(Seen {
             timeline,
             window_s: 0.0,
@@ -446,10 +442,9 @@ fn report(
         let Some(number) = flow else { continue };
         if let Some((request, response)) = tally.by_progress {
             let count = |edge: &Edge| edge.progress.get(i).copied().unwrap_or(0);
-            let before = task.count.map_or_else(
-                || count(&seen.open),
-                |all| all.of_flow(task.params.streams).warmup,
-            );
+            let before = task
+                .count
+                .map_or_else(|| count(&seen.open), |all| all.of_flow(task.params.streams).warmup);
             tally.transactions = count(&seen.close).saturating_sub(before);
             (tally.received, tally.sent) = (tally.transactions, tally.transactions);
             tally.received_bytes = tally.transactions * request;

@@ -6,7 +6,7 @@ use crate::{
 };
 use cnibench_model::{Case, PairSlot, Trial};
 use cnibench_workloads::{
-    counted::Count,
+    counted::{Count, pinned},
     cpus, observed,
     outcome::combine,
     peers,
@@ -108,9 +108,16 @@ pub async fn measure(
 ) -> Result<Trial, Broken> {
     let (client_cpus, server_cpus) =
         cpus::assign(case.params.pinning, client.allowed(), server.allowed());
+    let count = match latencies {
+        Latencies::Taken | Latencies::Left => None,
+        Latencies::Counted => {
+            Count::of(case.workload, &case.params, case.warmup_s, case.duration_s)
+        }
+    };
+    let params = case.params.clone();
     let task = Task {
         workload: case.workload,
-        params: case.params.clone(),
+        params: if count.is_some() { pinned(case.workload, params) } else { params },
         duration_s: case.duration_s,
         warmup_s: case.warmup_s,
         client_cpus,
@@ -118,12 +125,7 @@ pub async fn measure(
         patience_s: PATIENCE_S,
         canary: Vec::new(),
         latencies: latencies != Latencies::Left,
-        count: match latencies {
-            Latencies::Taken | Latencies::Left => None,
-            Latencies::Counted => {
-                Count::of(case.workload, &case.params, case.warmup_s, case.duration_s)
-            }
-        },
+        count,
     };
     let started = Timestamp::now();
     let port = ends.port.unwrap_or(0);

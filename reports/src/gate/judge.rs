@@ -35,7 +35,8 @@ const LIKE_CALIBRATED: f64 = 0.7;
 /// same program repeats to the instruction, so that no run can show it by itself; any change of a program
 /// draws the states of hash tables, schedulers and timers anew. Seen over guests of different seeds
 /// (scripts/prove-clock), and rounded up.
-const COUNTED_PRIOR: Prior = Prior { variance: COUNTED_DEVIATION * COUNTED_DEVIATION, degrees_of_freedom: 20.0 };
+const COUNTED_PRIOR: Prior =
+    Prior { variance: COUNTED_DEVIATION * COUNTED_DEVIATION, degrees_of_freedom: 20.0 };
 /// The same as a deviation.
 const COUNTED_DEVIATION: f64 = 1e-4;
 

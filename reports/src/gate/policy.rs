@@ -420,7 +420,10 @@ mod tests {
     #[test]
     fn the_printed_example_is_read() {
         let policy = Policy::from_toml("gate.toml", EXAMPLE).unwrap();
-        assert_eq!(policy.gating(Workload::TcpRr, Clock::Wall), [Metric::LatencyP50, Metric::LatencyP99]);
+        assert_eq!(
+            policy.gating(Workload::TcpRr, Clock::Wall),
+            [Metric::LatencyP50, Metric::LatencyP99]
+        );
         assert_eq!(policy.gating(Workload::UdpStream, Clock::Wall), []);
         assert_eq!(policy.gating(Workload::TcpStream, Clock::Wall), [Metric::Throughput]);
         let series = key("tcp_crr/cross-node");
