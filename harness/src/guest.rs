@@ -13,6 +13,7 @@ use crate::{
             initramfs::{FOLDER, MODULE_LIST, MODULES},
             luggage::GUEST_PATH,
             machine::PORT,
+            mailbox::guest::Mailbox,
             wire::{self, Answer, Ask, ModuleState, Refusal, VERSION},
         },
     },
@@ -20,7 +21,7 @@ use crate::{
     runner::{Arm, Asked, Unprobed, probed_trial},
 };
 use anyhow::{Context as _, anyhow, bail};
-use cnibench_model::Placement;
+use cnibench_model::{Clock, Placement};
 use rustix::{
     fs::{CWD, Mode, OFlags},
     mount::{MountFlags, MountPropagationFlags, mount, mount_change},
@@ -29,8 +30,8 @@ use rustix::{
 };
 use std::{
     ffi::{CString, OsStr},
-    fs::{self, OpenOptions},
-    io::{BufRead, BufReader, Write},
+    fs::{self, File, OpenOptions},
+    io::BufReader,
     os::unix::{ffi::OsStrExt as _, fs::symlink, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -143,17 +144,61 @@ fn load(path: &Path) -> anyhow::Result<()> {
 /// There is no console, or it broke.
 pub fn controller(unloaded: &str) -> anyhow::Result<()> {
     let modules = serde_json::from_str(unloaded).context("the list of modules")?;
-    let port =
-        OpenOptions::new().read(true).write(true).open(find_port()?).context("the console")?;
+    let mut console = Console::open()?;
+    if console.clock() == Clock::Instructions {
+        // Flows of counted trials go before everything else, and nothing is to stop them now and then.
+        fs::write("/proc/sys/kernel/sched_rt_runtime_us", "-1")
+            .context("the limit of SCHED_FIFO")?;
+    }
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let hello = Answer::Hello { version: VERSION, kernel: kernel.trim().to_owned(), modules };
-    wire::write(&hello, &port)?;
+    console.say(&hello)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let end = serve(&runtime, &mut BufReader::new(&port), &mut &port);
+    let end = serve(&runtime, &mut console);
     // Nothing here outlives the machine.
     runtime.shutdown_timeout(Duration::from_secs(1));
     end
+}
+
+/// What the controller outside speaks through.
+enum Console {
+    /// Of a machine whose clock counts time.
+    Port(BufReader<File>),
+    /// Of one whose clock counts instructions.
+    Mailbox(Mailbox),
+}
+
+impl Console {
+    fn open() -> anyhow::Result<Self> {
+        if let Some(mailbox) = Mailbox::find()? {
+            return Ok(Self::Mailbox(mailbox));
+        }
+        let port = OpenOptions::new().read(true).write(true).open(find_port()?);
+        Ok(Self::Port(BufReader::new(port.context("the console")?)))
+    }
+
+    /// The next question; none when the other end is closed.
+    fn hear(&mut self) -> anyhow::Result<Option<Ask>> {
+        match self {
+            Self::Port(port) => Ok(wire::read(port)?),
+            Self::Mailbox(mailbox) => mailbox.hear().map(Some),
+        }
+    }
+
+    fn say(&mut self, answer: &Answer) -> anyhow::Result<()> {
+        match self {
+            Self::Port(port) => Ok(wire::write(answer, port.get_mut())?),
+            Self::Mailbox(mailbox) => mailbox.say(answer),
+        }
+    }
+
+    fn clock(&self) -> Clock {
+        match self {
+            Self::Port(_) => Clock::Wall,
+            Self::Mailbox(_) => Clock::Instructions,
+        }
+    }
 }
 
 /// The device of the port, which udev would have given a name.
@@ -175,16 +220,12 @@ fn find_port() -> anyhow::Result<PathBuf> {
 }
 
 /// Answers until the other end closes, or says that this is the end.
-fn serve(
-    runtime: &Runtime,
-    questions: &mut impl BufRead,
-    answers: &mut impl Write,
-) -> anyhow::Result<()> {
-    let mut desk = Desk { arm: None };
-    while let Some(ask) = wire::read(&mut *questions).context("the console broke")? {
+fn serve(runtime: &Runtime, console: &mut Console) -> anyhow::Result<()> {
+    let mut desk = Desk { arm: None, clock: console.clock(), settled: false };
+    while let Some(ask) = console.hear().context("the console broke")? {
         let off = matches!(ask, Ask::Off);
         let answer = runtime.block_on(desk.answer(ask));
-        wire::write(&answer, &mut *answers).context("the console broke")?;
+        console.say(&answer).context("the console broke")?;
         if off {
             break;
         }
@@ -211,9 +252,28 @@ fn look(node: u32, command: &[String]) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Trials begin at multiples of this, in guest time. What was begun before them is over then, and where the
+/// timer ticks next is the same for all of them. A guest that idles counts on and costs nothing.
+const BEAT: Duration = Duration::from_secs(1);
+/// Rest before the first trial, in guest time: a kernel that has just booted has work of its own to do.
+const REST: Duration = Duration::from_secs(10);
+
+/// Waits for the next multiple of [`BEAT`] that leaves time to settle.
+fn settle(settled: &mut bool) {
+    let least = if std::mem::replace(settled, true) { BEAT / 2 } else { REST };
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
+    let beat = BEAT.as_nanos();
+    let next = (now + least).as_nanos().div_ceil(beat) * beat;
+    thread::sleep(Duration::from_nanos((next - now.as_nanos()) as u64));
+}
+
 /// Answers questions, one after the other.
 struct Desk {
     arm: Option<Arm>,
+    clock: Clock,
+    /// Has it rested since it booted?
+    settled: bool,
 }
 
 impl Desk {
@@ -249,7 +309,10 @@ impl Desk {
                             notes: cluster.notes().into_iter().chain(uncounted).collect(),
                             ends: ends.collect(),
                         };
-                        self.arm = Some(arm);
+                        self.arm = Some(match self.clock {
+                            Clock::Wall => arm,
+                            Clock::Instructions => arm.counting(),
+                        });
                         answer
                     }
                     Err(e) => Answer::Refused { why: e.into() },
@@ -277,20 +340,25 @@ impl Desk {
                 Ok(arm) => arm.check().await.map_err(Refusal::from),
                 Err(why) => Err(why),
             }),
-            Ask::Measure { case, slot } => match self.arm() {
-                Ok(arm) => {
-                    let asked = Asked { slot, host: false, pair: None };
-                    match arm.trials(&case, &[asked]).await.pop() {
-                        Some(Ok(trial)) => Answer::Measured { trial: Box::new(trial) },
-                        Some(Err(e)) => Answer::Refused { why: e.into() },
-                        None => {
-                            let text = "the trial was not measured".to_owned();
-                            Answer::Refused { why: Refusal::Failed { text } }
+            Ask::Measure { case, slot } => {
+                if self.clock == Clock::Instructions {
+                    settle(&mut self.settled);
+                }
+                match self.arm() {
+                    Ok(arm) => {
+                        let asked = Asked { slot, host: false, pair: None };
+                        match arm.trials(&case, &[asked]).await.pop() {
+                            Some(Ok(trial)) => Answer::Measured { trial: Box::new(trial) },
+                            Some(Err(e)) => Answer::Refused { why: e.into() },
+                            None => {
+                                let text = "the trial was not measured".to_owned();
+                                Answer::Refused { why: Refusal::Failed { text } }
+                            }
                         }
                     }
+                    Err(why) => Answer::Refused { why },
                 }
-                Err(why) => Answer::Refused { why },
-            },
+            }
             Ask::Rotate { case, slot, times } => match self.arm() {
                 Ok(arm) => match arm.rotated(&case, slot, times).await {
                     Ok(trial) => Answer::Rotated { trial: Box::new(trial) },

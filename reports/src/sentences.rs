@@ -96,7 +96,13 @@ pub(crate) fn sentences(book: &Book<'_>, matrix: &Matrix) -> Vec<Sentence> {
         })
         .collect::<Vec<_>>()
     });
-    rows.chain(along).chain(knees).chain(sizes).chain(changed).chain(switched).chain(in_kernels).collect()
+    rows.chain(along)
+        .chain(knees)
+        .chain(sizes)
+        .chain(changed)
+        .chain(switched)
+        .chain(in_kernels)
+        .collect()
 }
 
 /// What a workload is called in a sentence.

@@ -189,7 +189,8 @@ impl Chosen {
     /// Tells what is planned.
     pub fn plan_for(&self, plan: &Plan) {
         match self {
-            Self::Netns(_) | Self::Vm(_) => {}
+            Self::Netns(_) => {}
+            Self::Vm(provider) => provider.plan_for(plan),
             Self::Kind(provider) => provider.plan_for(plan.estimate()),
             Self::Kubeconfig(provider) => provider.plan_for(plan),
         }

@@ -18,8 +18,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use cnibench_model::{
-    ProbedTrial, Case, CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProviderKind,
-    RotationTrial, Surroundings, Trial,
+    Case, CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, ProbedTrial, Proof,
+    ProviderKind, RotationTrial, Surroundings, Trial,
 };
 use cnibench_probes::datapath::Counters;
 use serde::{Deserialize, Serialize};

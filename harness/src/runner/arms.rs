@@ -2,8 +2,8 @@
 
 use super::{
     eyes::Eyes,
-    proved, rotations,
     probed::Unprobed,
+    proved, rotations,
     trial::{self, Broken, Slot, TrialError},
 };
 use crate::{
@@ -13,8 +13,8 @@ use crate::{
     proof::lookout::Lookout,
 };
 use cnibench_model::{
-    ProbedTrial, Case, CellStatus, CniInfo, CniSpec, Footprint, Metric, NodePair, Phase, Placement, Proof,
-    ProofKind, ProofOutcome, RotationTrial, Surroundings, Trial,
+    Case, CellStatus, CniInfo, CniSpec, Footprint, Metric, NodePair, Phase, Placement, ProbedTrial,
+    Proof, ProofKind, ProofOutcome, RotationTrial, Surroundings, Trial,
 };
 use std::collections::HashMap;
 
@@ -31,6 +31,8 @@ pub struct Arm {
     counters: Option<LossCounters>,
     /// Why not.
     uncounted: Option<anyhow::Error>,
+    /// How its trials are measured.
+    latencies: trial::Latencies,
 }
 
 impl Arm {
@@ -72,12 +74,18 @@ impl Arm {
             observers: HashMap::new(),
             counters: None,
             uncounted: None,
+            latencies: trial::Latencies::Taken,
         }
     }
 
     /// The cluster itself.
     pub fn cluster(&self) -> &dyn Cluster {
         &*self.cluster
+    }
+
+    /// The same where the clock counts instructions.
+    pub fn counting(self) -> Self {
+        Self { latencies: trial::Latencies::Counted, ..self }
     }
 
     /// Is the cluster still whole?
@@ -276,7 +284,7 @@ impl Arm {
             return vec![conducted];
         }
         let ready: Vec<_> = asked.iter().map(|a| self.cast(case, a)).collect();
-        let cluster = &*self.cluster;
+        let (cluster, taken) = (&*self.cluster, self.latencies);
         let running = ready.into_iter().zip(asked).map(|(cast, asked)| async move {
             let mut cast = cast?;
             let (client, server) = tokio::join!(
@@ -291,7 +299,7 @@ impl Arm {
             let (ends, eyes_open) = (&cast.ends, &mut eyes.open);
             let pair = (&mut client, &mut server);
             let lookout = cast.lookout.as_ref();
-            match proved::measure(case, asked.slot, ends, pair, eyes_open, lookout).await {
+            match proved::measure(case, taken, asked.slot, ends, pair, eyes_open, lookout).await {
                 Ok(mut trial) => {
                     trial.nodes = cast.nodes.take();
                     trial.warnings.append(&mut eyes.warnings);

@@ -4,6 +4,7 @@
 //! the provider `netns` brings the cluster up as anywhere; with `--clock instructions` the guest's clock
 //! counts what its CPU executes.
 
+mod ahead;
 mod choice;
 mod cluster;
 pub mod config;
@@ -13,6 +14,7 @@ pub(crate) mod initramfs;
 pub mod kernel;
 pub(crate) mod luggage;
 pub mod machine;
+pub(crate) mod mailbox;
 mod options;
 mod provider;
 pub(crate) mod wire;

@@ -22,6 +22,10 @@ pub struct VmOptions {
     /// More for the command line of that kernel.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub kernel_args: Option<String>,
+    /// Seed of all that is random in a guest that counts instructions (default 1): the same seed, the same
+    /// boot. Of an ab the second making of the clusters has the next one.
+    #[arg(long, value_name = "N")]
+    pub vm_seed: Option<u64>,
     /// Memory of a guest in MiB (default 1024).
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(128..=65536))]
     pub vm_memory: Option<u32>,
@@ -33,12 +37,13 @@ pub struct VmOptions {
 impl VmOptions {
     /// The option that was given, if any: for providers that have none of them.
     pub fn given(&self) -> Option<&'static str> {
-        let Self { kernel, modules, clock, kernel_args, vm_memory, carry: _ } = self;
+        let Self { kernel, modules, clock, kernel_args, vm_seed, vm_memory, carry: _ } = self;
         [
             (!kernel.is_empty(), "--kernel"),
             (!modules.is_empty(), "--modules"),
             (clock.is_some(), "--clock"),
             (kernel_args.is_some(), "--kernel-args"),
+            (vm_seed.is_some(), "--vm-seed"),
             (vm_memory.is_some(), "--vm-memory"),
         ]
         .into_iter()

@@ -1,6 +1,7 @@
 //! The provider `vm`: every cluster in a QEMU guest of its own, with a kernel that the user names.
 
 use super::{
+    ahead::{Ahead, Begun, Errand, Line},
     choice::{self, Kernels},
     cluster::{PATIENCE, VmCluster},
     console::{Console, Hello},
@@ -15,17 +16,19 @@ use crate::{
     cluster::{Cluster, ClusterError, CniOffer, Provider, Topology, netns::sysctls, owner::Owner},
     cni::{Cni, Needs, PROFILES, Profile},
     exec::local,
+    plan::Plan,
 };
 use anyhow::{Context as _, anyhow, bail, ensure};
 use async_trait::async_trait;
-use cnibench_model::{Clock, CniInfo, CniSpec, ProviderKind};
+use cnibench_model::{Clock, CniInfo, CniSpec, ProviderKind, Surroundings};
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 /// How long a guest may take to boot.
 const BOOT: Duration = Duration::from_secs(90);
@@ -39,11 +42,18 @@ const MEMORY_MIB: u32 = 1024;
 const BASE: &[&str] = &["veth", "bridge"];
 
 /// Brings up clusters in guests.
+#[derive(Clone)]
 pub struct VmProvider {
     kernels: Kernels,
     options: VmOptions,
     /// Found by the first boot.
-    acceleration: OnceCell<Acceleration>,
+    acceleration: Arc<OnceCell<Acceleration>>,
+    /// Guests of each cni so far.
+    boots: Arc<Mutex<HashMap<CniSpec, u64>>>,
+    /// Guests to come.
+    line: Arc<Mutex<Line>>,
+    /// As many guests run at a time as this machine has CPUs.
+    places: Arc<Semaphore>,
     _owner: Arc<Owner>,
 }
 
@@ -55,7 +65,16 @@ impl VmProvider {
     pub fn new(owner: Arc<Owner>, options: VmOptions) -> anyhow::Result<Self> {
         qemu().context("--provider vm")?;
         let kernels = Kernels::chosen(&options)?;
-        Ok(Self { kernels, options, acceleration: OnceCell::new(), _owner: owner })
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            kernels,
+            options,
+            acceleration: Arc::default(),
+            boots: Arc::default(),
+            line: Arc::default(),
+            places: Arc::new(Semaphore::new(cpus)),
+            _owner: owner,
+        })
     }
 
     /// What the guests' clock counts.
@@ -68,11 +87,21 @@ impl VmProvider {
         &self.kernels
     }
 
-    fn shape(&self, acceleration: Acceleration) -> Shape {
+    /// The seed of the next guest of a cni: each making of it has another.
+    fn seed(&self, cni: &CniSpec) -> u64 {
+        let first = self.options.vm_seed.unwrap_or(1);
+        let mut boots = self.boots.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = boots.entry(cni.clone()).or_insert(0);
+        *made += 1;
+        first + *made - 1
+    }
+
+    fn shape(&self, acceleration: Acceleration, seed: u64) -> Shape {
         let clock = self.clock();
         Shape {
             clock,
             acceleration,
+            seed,
             // Two CPUs take turns in a way that nothing pins.
             cpus: if clock == Clock::Instructions { 1 } else { 2 },
             kernel_args: self.options.kernel_args.clone().unwrap_or_default(),
@@ -85,6 +114,7 @@ impl VmProvider {
         &self,
         kernel: &Kernel,
         initramfs: &Initramfs,
+        seed: u64,
     ) -> anyhow::Result<(Console, Hello)> {
         let acceleration = *self
             .acceleration
@@ -96,7 +126,7 @@ impl VmProvider {
                 }
             })
             .await;
-        let shape = self.shape(acceleration);
+        let shape = self.shape(acceleration, seed);
         let (machine, events) = Machine::start(kernel, initramfs, &shape)?;
         let hold = shape.clock == Clock::Instructions;
         Console::open(machine, events, BOOT, hold).await
@@ -109,7 +139,7 @@ impl VmProvider {
         initramfs: &Initramfs,
         acceleration: Acceleration,
     ) -> bool {
-        let outcome = tried(kernel, initramfs, &self.shape(acceleration)).await;
+        let outcome = tried(kernel, initramfs, &self.shape(acceleration, 0)).await;
         if let Err(e) = &outcome {
             tracing::info!("no guest boots with {KVM}: {e:#}");
         }
@@ -165,6 +195,11 @@ impl Provider for VmProvider {
     ) -> Result<Box<dyn Cluster>, ClusterError> {
         Ok(Box::new(self.guest(index, cni, topology).await?))
     }
+
+    async fn sweep(&self) -> Vec<anyhow::Error> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Vec::new()
+    }
 }
 
 impl VmProvider {
@@ -178,20 +213,61 @@ impl VmProvider {
         cni: &CniSpec,
         topology: &Topology,
     ) -> Result<VmCluster, ClusterError> {
+        tracing::debug!(index, %cni, "a guest is to come up");
+        match self.begun(cni, topology) {
+            Some(begun) => begun.await.context("bringing a guest up panicked")?,
+            None => self.raise(cni, topology, Vec::new()).await,
+        }
+    }
+
+    /// Tells what is planned, in the order in which guests come up: where instructions are counted they do
+    /// it ahead of their turn, side by side.
+    pub fn plan_for(&self, plan: &Plan) {
+        if self.clock() == Clock::Instructions {
+            *self.line.lock().unwrap_or_else(PoisonError::into_inner) = Line::of(plan);
+        }
+    }
+
+    /// The guest of this cni, if it was foreseen, and those after it are begun too.
+    fn begun(&self, cni: &CniSpec, topology: &Topology) -> Option<Begun> {
+        let begin = |errand: Errand| {
+            let (own, topology) = (self.clone(), topology.clone());
+            tokio::spawn(async move { own.raise(&errand.cni, &topology, errand.asks).await })
+        };
+        self.line.lock().unwrap_or_else(PoisonError::into_inner).take(cni, begin)
+    }
+
+    /// Boots a guest, brings its cluster up, and has it begin with what it will be asked.
+    async fn raise(
+        &self,
+        cni: &CniSpec,
+        topology: &Topology,
+        asks: Vec<Ask>,
+    ) -> Result<VmCluster, ClusterError> {
         self.check(cni, topology).await?;
+        let place = self.places.acquire().await.context("no place for a guest")?;
+        let begun = std::time::Instant::now();
         let (profile, built) = Profile::resolve(&bare(cni), topology)?;
         let mut needs = needs(built.as_ref()).map_err(|e| anyhow!(e))?;
         needs.programs.extend(self.options.carry.iter().cloned());
         let kernel = self.kernels.of(cni)?;
         let initramfs = Self::initramfs(&kernel, profile, needs).await?;
-        let (console, hello) = self.boot(&kernel, &initramfs).await?;
-        let ask = Ask::Up { index: 0, cni: choice::without(cni), topology: topology.clone() };
-        tracing::debug!(index, kernel = hello.kernel, "the guest has booted");
+        let (console, hello) = self.boot(&kernel, &initramfs, self.seed(cni)).await?;
+        let ask =
+            Ask::Up { index: 0, cni: choice::without(&cni.first()), topology: topology.clone() };
+        tracing::debug!(kernel = hello.kernel, %cni, after = ?begun.elapsed(), "the guest has booted");
         match console.ask(ask, PATIENCE).await? {
             Answer::Up { info, notes, ends } => {
+                drop(place);
+                tracing::debug!(%cni, after = ?begun.elapsed(), "the cluster in the guest is up");
                 let mut info = CniInfo { spec: cni.clone(), ..*info };
                 info.details.insert(0, self.detail(&hello));
-                Ok(VmCluster { info, notes, ends, console, down: false })
+                let (console, clock) = (Arc::new(console), self.clock());
+                let begin =
+                    |asks| Ahead::begin(Arc::clone(&console), asks, Arc::clone(&self.places));
+                let ahead = (!asks.is_empty()).then(|| begin(asks).into());
+                let (state, down) = (Surroundings::default(), false);
+                Ok(VmCluster { info, notes, ends, console, clock, ahead, state, down })
             }
             Answer::Refused { why } => Err(why.into()),
             other => Err(anyhow!("an answer out of turn: {other:?}").into()),
@@ -275,7 +351,7 @@ pub async fn kvm(kernel: &Kernel) -> anyhow::Result<()> {
     }
     let (kernel, none) = (kernel.clone(), Needs::default());
     let build = move || {
-        let (modules, _) = kernel.resolve(&BASE)?;
+        let (modules, _) = kernel.resolve(BASE)?;
         let initramfs = Initramfs::build(
             &local::program(),
             &modules,
@@ -288,6 +364,7 @@ pub async fn kvm(kernel: &Kernel) -> anyhow::Result<()> {
     let shape = Shape {
         clock: Clock::Wall,
         acceleration: Acceleration::Kvm,
+        seed: 0,
         cpus: 2,
         memory_mib: MEMORY_MIB,
         kernel_args: String::new(),

@@ -9,8 +9,8 @@ use crate::{
 };
 use anyhow::anyhow;
 use cnibench_model::{
-    Case, CniInfo, CniSpec, Placement, Proof, RotationTrial, Surroundings, Trial,
-, ProbedTrial};
+    Case, CniInfo, CniSpec, Placement, ProbedTrial, Proof, RotationTrial, Surroundings, Trial,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, BufRead, Write};
 
@@ -47,7 +47,7 @@ pub fn read<T: DeserializeOwned>(mut from: impl BufRead) -> io::Result<Option<T>
 const SHOWN: usize = 80;
 
 /// What the controller asks; answered in order.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "ask")]
 pub enum Ask {
     /// Which cnis it can carry.

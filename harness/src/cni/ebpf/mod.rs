@@ -15,8 +15,8 @@ mod tunnel;
 pub use encrypted::{IPSEC, WIREGUARD};
 
 use super::{
-    Needs, Claim, Cni, Entry, NodeAgent, NodeCtx, Param, Profile, Settings, Wrapping, bridge::host_device,
-    params::min_mtu,
+    Claim, Cni, Entry, Needs, NodeAgent, NodeCtx, Param, Profile, Settings, Wrapping,
+    bridge::host_device, params::min_mtu,
 };
 use crate::cluster::{ClusterError, IpFamily, Topology, netns::capabilities};
 use async_trait::async_trait;
