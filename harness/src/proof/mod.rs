@@ -10,6 +10,7 @@ mod echo;
 pub mod encryption;
 mod judgement;
 mod mtu;
+mod packet_ring;
 mod packet_socket;
 mod path;
 pub mod payload;
