@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /* The packet path of an eBPF host-routing CNI: from a pod straight to another pod of the node, to the
- * next hop, or into a tunnel; from the wire straight into a pod. The node's own stack sees only what
+ * next hop, into a tunnel or to what encrypts; from the wire straight into a pod. The node's own stack sees only what
  * is for the node itself and what this does not know, which is passed to it untouched.
  *
  * It keeps no state of connections. ../README.md describes programs and maps for those who bring an
@@ -168,7 +168,15 @@ static __always_inline int to_next_hop(const struct route *route)
 	return bpf_redirect_neigh(route->ifindex, &hop, sizeof(hop), 0);
 }
 
-static __always_inline int pod_sends4(struct __sk_buff *skb)
+/* Up to the stack, whose policies encrypt what has this mark; it also counts the time to live down. */
+static __always_inline int to_policy(struct __sk_buff *skb, const struct route *route)
+{
+	skb->mark = route->vni;
+	return end(TO_TUNNEL, TC_ACT_OK);
+}
+
+/* `encrypts` is known when this is compiled: other datapaths do not pay for it. */
+static __always_inline int pod_sends4(struct __sk_buff *skb, bool encrypts)
 {
 	struct ethhdr *eth = headers(skb, ETH_HLEN + sizeof(struct iphdr));
 	struct endpoint *pod;
@@ -187,7 +195,13 @@ static __always_inline int pod_sends4(struct __sk_buff *skb)
 	route = bpf_map_lookup_elem(&routes4, &range);
 	if (!route || ip->ttl <= 1)
 		return pass();
+	if (encrypts && route->flags & ROUTE_MARK)
+		return to_policy(skb, route);
 	decrement_ttl(ip);
+	if (encrypts && route->flags & ROUTE_DEVICE) {
+		count(TO_TUNNEL);
+		return bpf_redirect(route->ifindex, 0);
+	}
 	if (route->flags & ROUTE_TUNNEL) {
 		set_macs(eth, route->inner_destination, route->inner_source);
 		return encapsulate(skb, route);
@@ -195,7 +209,7 @@ static __always_inline int pod_sends4(struct __sk_buff *skb)
 	return to_next_hop(route);
 }
 
-static __always_inline int pod_sends6(struct __sk_buff *skb)
+static __always_inline int pod_sends6(struct __sk_buff *skb, bool encrypts)
 {
 	struct ethhdr *eth = headers(skb, ETH_HLEN + sizeof(struct ip6hdr));
 	struct endpoint *pod;
@@ -214,9 +228,15 @@ static __always_inline int pod_sends6(struct __sk_buff *skb)
 	route = bpf_map_lookup_elem(&routes6, &range);
 	if (!route || ip->hop_limit <= 1)
 		return pass();
+	if (encrypts && route->flags & ROUTE_MARK)
+		return to_policy(skb, route);
 	if (route->flags & ROUTE_TUNNEL)
 		set_macs(eth, route->inner_destination, route->inner_source);
 	decrement_hop_limit(skb, ip);
+	if (encrypts && route->flags & ROUTE_DEVICE) {
+		count(TO_TUNNEL);
+		return bpf_redirect(route->ifindex, 0);
+	}
 	return route->flags & ROUTE_TUNNEL ? encapsulate(skb, route) : to_next_hop(route);
 }
 
@@ -256,21 +276,33 @@ static __always_inline int arrives(struct __sk_buff *skb, enum outcome outcome)
 	return pass();
 }
 
-/* Ingress of the node's end of a pod's veth pair: what the pod sends. */
-SEC("classifier")
-int from_pod(struct __sk_buff *skb)
+static __always_inline int pod_sends(struct __sk_buff *skb, bool encrypts)
 {
 	spend();
 	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return pod_sends4(skb);
+		return pod_sends4(skb, encrypts);
 	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		int answered = answer_nd(skb);
 
-		return answered >= 0 ? answered : pod_sends6(skb);
+		return answered >= 0 ? answered : pod_sends6(skb, encrypts);
 	}
 	if (skb->protocol == bpf_htons(ETH_P_ARP))
 		return answer_arp(skb);
 	return pass();
+}
+
+/* Ingress of the node's end of a pod's veth pair: what the pod sends. */
+SEC("classifier")
+int from_pod(struct __sk_buff *skb)
+{
+	return pod_sends(skb, false);
+}
+
+/* The same where what goes to other nodes is encrypted. */
+SEC("classifier")
+int from_pod_encrypted(struct __sk_buff *skb)
+{
+	return pod_sends(skb, true);
 }
 
 /* Ingress of the node's device towards the other nodes. */
@@ -285,4 +317,106 @@ SEC("classifier")
 int from_vxlan(struct __sk_buff *skb)
 {
 	return arrives(skb, FROM_TUNNEL);
+}
+
+/* Has ESP of a known node decrypted: the mark is what its state waits for. -1: it is no ESP. */
+static __always_inline int to_decryption(struct __sk_buff *skb)
+{
+	struct route *route = NULL;
+	struct ethhdr *eth;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		struct range4 range = { .bits = 32 };
+		struct iphdr *ip;
+
+		eth = headers(skb, ETH_HLEN + sizeof(*ip));
+		if (!eth)
+			return end(BROKEN, TC_ACT_SHOT);
+		ip = (struct iphdr *)(eth + 1);
+		if (ip->protocol != IPPROTO_ESP)
+			return -1;
+		range.address = ip->source;
+		route = bpf_map_lookup_elem(&routes4, &range);
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		struct range6 range = { .bits = 128 };
+		struct ip6hdr *ip;
+
+		eth = headers(skb, ETH_HLEN + sizeof(*ip));
+		if (!eth)
+			return end(BROKEN, TC_ACT_SHOT);
+		ip = (struct ip6hdr *)(eth + 1);
+		if (ip->next_header != IPPROTO_ESP)
+			return -1;
+		range.address = ip->source;
+		route = bpf_map_lookup_elem(&routes6, &range);
+	} else {
+		return -1;
+	}
+	if (route)
+		skb->mark = route->vni;
+	return pass();
+}
+
+/* Ingress of the node's device towards the other nodes, where IPsec is between them. What was decrypted
+ * comes in there once more. */
+SEC("classifier")
+int from_underlay_ipsec(struct __sk_buff *skb)
+{
+	int verdict;
+
+	if ((skb->mark & MARK_BITS) == MARK_DECRYPTED) {
+		skb->mark = 0;
+		return arrives(skb, FROM_TUNNEL);
+	}
+	verdict = to_decryption(skb);
+	return verdict >= 0 ? verdict : arrives(skb, FROM_UNDERLAY);
+}
+
+/* Puts a link layer before a packet that has none, and gives what is behind it. */
+static __always_inline void *with_link_layer(struct __sk_buff *skb, __u32 length)
+{
+	struct ethhdr *eth;
+
+	if (bpf_skb_change_head(skb, ETH_HLEN, 0))
+		return NULL;
+	eth = headers(skb, ETH_HLEN + length);
+	if (!eth)
+		return NULL;
+	eth->protocol = skb->protocol;
+	return eth + 1;
+}
+
+/* Ingress of a WireGuard device, whose packets begin with the IP header. */
+SEC("classifier")
+int from_wireguard(struct __sk_buff *skb)
+{
+	struct endpoint *pod;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = headers(skb, sizeof(*ip));
+		__be32 to;
+
+		if (!ip)
+			return end(BROKEN, TC_ACT_SHOT);
+		to = ip->destination;
+		pod = bpf_map_lookup_elem(&endpoints4, &to);
+		if (!pod || ip->ttl <= 1)
+			return pass();
+		ip = with_link_layer(skb, sizeof(*ip));
+		return ip ? deliver4(skb, ip, pod, FROM_TUNNEL) : end(BROKEN, TC_ACT_SHOT);
+	}
+	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ip6hdr *ip = headers(skb, sizeof(*ip));
+		struct in6 to;
+
+		if (!ip)
+			return end(BROKEN, TC_ACT_SHOT);
+		to = ip->destination;
+		pod = bpf_map_lookup_elem(&endpoints6, &to);
+		if (!pod || ip->hop_limit <= 1)
+			return pass();
+		ip = with_link_layer(skb, sizeof(*ip));
+		return ip ? deliver6(skb, ip, pod, FROM_TUNNEL) : end(BROKEN, TC_ACT_SHOT);
+	}
+	return pass();
 }

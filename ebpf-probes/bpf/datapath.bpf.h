@@ -14,6 +14,7 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define PACKET_HOST 0
+#define IPPROTO_ESP 50
 #define IPPROTO_ICMPV6 58
 
 struct ethhdr {
@@ -87,12 +88,20 @@ struct endpoint {
 
 #define ROUTE_TUNNEL 1
 #define ROUTE_HOP_IPV6 2
+/* Into a device without a link layer that knows where its packets go (WireGuard). */
+#define ROUTE_DEVICE 4
+/* To the stack, with the mark that a policy of IPsec waits for. */
+#define ROUTE_MARK 8
+
+/* The mark of packets that IPsec has decrypted, and its bits. */
+#define MARK_DECRYPTED 0x0d00
+#define MARK_BITS 0x0f00
 
 /* Where a range of addresses is. */
 struct route {
 	__u32 ifindex; /* the underlay's device, or the tunnel's */
 	__u32 flags;
-	__u32 vni;
+	__u32 vni; /* or a mark: for packets that are sent there, of a node for those that it encrypted */
 	/* The next hop or the tunnel's far end: IPv4 in the first four bytes. Network order. */
 	__u8 hop[16];
 	/* Inside of a tunnel: the device's addresses at the far and the near end. */

@@ -2,7 +2,7 @@
 //!
 //! Numbers are in the machine's byte order, addresses and ports in the network's. Pure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A hardware address.
 pub type Mac = [u8; 6];
@@ -26,6 +26,10 @@ const HAS_POLICY: u32 = 1;
 const TUNNEL: u32 = 1;
 /// `ROUTE_HOP_IPV6`.
 const HOP_IPV6: u32 = 2;
+/// `ROUTE_DEVICE`.
+const DEVICE: u32 = 4;
+/// `ROUTE_MARK`.
+const MARK: u32 = 8;
 
 /// A pod of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,15 +79,40 @@ pub enum Route {
         /// Hardware address of the device at this end.
         inner_source: Mac,
     },
+    /// Into a device without a link layer that knows where its packets go (WireGuard).
+    Device {
+        /// The device.
+        ifindex: u32,
+    },
+    /// To the stack, whose policies encrypt what has this mark.
+    Marked {
+        /// The mark.
+        mark: u32,
+    },
+    /// Another node, by way of itself; what it encrypted gets a mark.
+    Node {
+        /// The underlay's device.
+        ifindex: u32,
+        /// Its address.
+        addr: IpAddr,
+        /// The mark.
+        decrypt_mark: u32,
+    },
 }
 
 impl Route {
     /// The value in the map.
     pub fn encode(&self) -> [u8; ROUTE] {
+        let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let (ifindex, kind, vni, hop, inner) = match *self {
             Self::Native { ifindex, next_hop } => (ifindex, 0, 0, next_hop, [[0; 6]; 2]),
             Self::Tunnel { ifindex, vni, remote, inner_destination, inner_source } => {
                 (ifindex, TUNNEL, vni, remote, [inner_destination, inner_source])
+            }
+            Self::Device { ifindex } => (ifindex, DEVICE, 0, nowhere, [[0; 6]; 2]),
+            Self::Marked { mark } => (0, MARK, mark, nowhere, [[0; 6]; 2]),
+            Self::Node { ifindex, addr, decrypt_mark } => {
+                (ifindex, 0, decrypt_mark, addr, [[0; 6]; 2])
             }
         };
         let flags = kind | if hop.is_ipv6() { HOP_IPV6 } else { 0 };
@@ -207,6 +236,17 @@ mod tests {
         assert_eq!(bytes[8..12], 1u32.to_ne_bytes());
         assert_eq!((bytes[12], bytes[13], bytes[27]), (0xfd, 0x66, 2));
         assert_eq!(bytes[28..40], [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]);
+        let bytes = Route::Device { ifindex: 6 }.encode();
+        assert_eq!(
+            (bytes[0..4].to_vec(), bytes[4..8].to_vec()),
+            (vec![6, 0, 0, 0], vec![4, 0, 0, 0])
+        );
+        let bytes = Route::Marked { mark: 0x2_3e00 }.encode();
+        assert_eq!((bytes[4], &bytes[8..12]), (8, &0x2_3e00u32.to_ne_bytes()[..]));
+        let addr = "10.66.0.2".parse().unwrap();
+        let bytes = Route::Node { ifindex: 3, addr, decrypt_mark: 0x2_0d00 }.encode();
+        assert_eq!((bytes[4], &bytes[8..12]), (0, &0x2_0d00u32.to_ne_bytes()[..]));
+        assert_eq!(bytes[12..16], [10, 66, 0, 2]);
     }
 
     #[test]

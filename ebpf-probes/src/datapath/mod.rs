@@ -1,4 +1,4 @@
-//! The packet path of the profiles `ebpf` and `ebpf-vxlan` on one node: loads the object, attaches its
+//! The packet path of the profiles `ebpf` and `ebpf-*` on one node: loads the object, attaches its
 //! programs, and keeps its maps.
 //!
 //! Knows which maps and programs an object must have (described in this package's
@@ -32,6 +32,12 @@ pub enum Hook {
     FromUnderlay,
     /// Ingress of the tunnel's device.
     FromVxlan,
+    /// As `FromPod`, where what goes to other nodes is encrypted.
+    FromPodEncrypted,
+    /// As `FromUnderlay`, where IPsec is between nodes.
+    FromUnderlayIpsec,
+    /// Ingress of a WireGuard device.
+    FromWireguard,
 }
 
 impl Hook {
@@ -41,6 +47,9 @@ impl Hook {
             Self::FromPod => "from_pod",
             Self::FromUnderlay => "from_underlay",
             Self::FromVxlan => "from_vxlan",
+            Self::FromPodEncrypted => "from_pod_encrypted",
+            Self::FromUnderlayIpsec => "from_underlay_ipsec",
+            Self::FromWireguard => "from_wireguard",
         }
     }
 }

@@ -1,19 +1,20 @@
-//! What all Flannel backends share: forwarding, masquerading, and the profiles that this release
-//! names but does not build.
+//! What all Flannel backends share: forwarding, masquerading, what they claim of a bridge.
 //!
 //! Followed: flannel-io/flannel, pkg/trafficmngr/nftables/nftables.go
 //! (SetupAndEnsureForwardRules, addMasqRules). The backends have a file each.
 
-use super::{Claim, NodeCtx, Profile, Side, bridge};
+use super::{Claim, NodeCtx, Peer, Side, bridge};
 use crate::{
-    cluster::{ClusterError, IpFamily, netns::capabilities},
+    cluster::IpFamily,
     netlink::{
+        Batch, Rtnl,
         nftables::{Family, Field, Hook, Part, Table, Verdict},
         sysctl,
     },
 };
 use cnibench_model::Placement;
 use ipnet::IpNet;
+use std::net::IpAddr;
 
 /// Turns on forwarding and adds Flannel's nf_tables rules.
 ///
@@ -102,66 +103,27 @@ pub fn bridge_details(mtu: u32, family: IpFamily) -> Vec<String> {
     ]
 }
 
-/// `flannel-wireguard`, named so that `list` and `doctor` can say what is missing.
-pub const WIREGUARD: Profile = Profile {
-    name: "flannel-wireguard",
-    family: "flannel",
-    description: "Flannel with the kernel's WireGuard between nodes",
-    params: &[],
-    encrypted: true,
-    automatic: true,
-    modules: &["wireguard", "nft_ct", "nft_masq", "nft_nat", "nft_chain_nat"],
-    check: |_| Err(missing(capabilities::WIREGUARD, "wireguard module (CONFIG_WIREGUARD)")),
-    build: |settings, _| {
-        let reason = missing(capabilities::WIREGUARD, "wireguard module (CONFIG_WIREGUARD)");
-        Err(ClusterError::Unsupported { cni: settings.spec().clone(), reason })
-    },
-};
-
-/// `flannel-ipsec`, named so that `list` and `doctor` can say what is missing.
-pub const IPSEC: Profile = Profile {
-    name: "flannel-ipsec",
-    family: "flannel",
-    description: "Flannel with IPsec (ESP, rfc4106 AES-GCM) between nodes",
-    params: &[],
-    encrypted: true,
-    automatic: true,
-    modules: &[
-        "esp4",
-        "esp6",
-        "xfrm_user",
-        "seqiv",
-        "gcm",
-        "aesni_intel",
-        "nft_ct",
-        "nft_masq",
-        "nft_nat",
-        "nft_chain_nat",
-    ],
-    check: |_| {
-        Err(missing(
-            capabilities::ESP,
-            "IPsec ESP with AES-GCM (CONFIG_INET_ESP, CONFIG_CRYPTO_GCM)",
-        ))
-    },
-    build: |settings, _| {
-        let reason = missing(
-            capabilities::ESP,
-            "IPsec ESP with AES-GCM (CONFIG_INET_ESP, CONFIG_CRYPTO_GCM)",
-        );
-        Err(ClusterError::Unsupported { cni: settings.spec().clone(), reason })
-    },
-};
-
-/// Why a profile that is not built yet cannot be had: what the kernel lacks, or that only we do.
-fn missing(feature: &capabilities::Feature, what: &str) -> String {
-    match feature.tried() {
-        Ok(()) => "this kernel could carry it, but this release does not build it yet; \
-                   use flannel-wireguard-userspace"
-            .to_owned(),
-        Err(e) => format!(
-            "this kernel has no {what}; use the vm provider (not yet there), \
-             or flannel-wireguard-userspace (tried: {e})"
-        ),
-    }
+/// Sends pods' packets around whatever encrypts them, in clear: for a node whose encryption is off on
+/// purpose, which its proof must find.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn leak(node: &NodeCtx, peers: &[Peer]) -> anyhow::Result<()> {
+    let device = node.device.clone();
+    let of = |peer: &Peer| -> Vec<(IpNet, Option<IpAddr>)> {
+        peer.pod_cidrs.iter().map(|c| (*c, peer.addr_like(c.addr()))).collect()
+    };
+    let ranges: Vec<_> = peers.iter().flat_map(of).collect();
+    let route = move || {
+        let mut rtnl = Rtnl::open()?;
+        let index = rtnl.link(&device)?.index;
+        let mut batch = Batch::new();
+        for (range, via) in ranges {
+            if let Some(via) = via {
+                batch.route_via(range, via, index, false);
+            }
+        }
+        rtnl.apply(&batch)
+    };
+    node.netns.run(route).await
 }

@@ -11,12 +11,16 @@ pub mod custom;
 pub mod ebpf;
 pub mod flannel;
 pub mod flannel_host_gw;
+pub mod flannel_ipsec;
 pub mod flannel_vxlan;
+pub mod flannel_wireguard;
 pub mod host;
+pub mod ipsec;
 pub mod keys;
 pub mod kubernetes;
 pub mod params;
 pub mod policies;
+pub mod wireguard;
 pub mod wireguard_userspace;
 pub mod wrapping;
 
@@ -39,8 +43,10 @@ pub const PROFILES: &[&Profile] = &[
     &ebpf::NATIVE,
     &ebpf::VXLAN,
     &wireguard_userspace::PROFILE,
-    &flannel::WIREGUARD,
-    &flannel::IPSEC,
+    &flannel_wireguard::PROFILE,
+    &flannel_ipsec::PROFILE,
+    &ebpf::WIREGUARD,
+    &ebpf::IPSEC,
     &conflist::PROFILE,
     &custom::PROFILE,
 ];

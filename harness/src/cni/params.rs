@@ -13,6 +13,12 @@ pub struct Param {
     pub help: &'static str,
 }
 
+/// Encryption that is off on purpose, of the profiles that encrypt.
+pub const LEAK: Param = Param {
+    name: "leak",
+    help: "true: pods' packets go around the encryption, to see whether its proof finds that (default false)",
+};
+
 impl Param {
     /// Is it this one? A name in capitals behind a dot (`env.NAME`) stands for any.
     fn takes(&self, key: &str) -> bool {
@@ -107,6 +113,23 @@ impl<'a> Settings<'a> {
             ))
         })?;
         self.number("mtu", most, least..=most)
+    }
+
+    /// The MTU of pods in a tunnel that takes `usual` bytes by the CNI's count, while packets of `most`
+    /// bytes do fit: what is asked for, else by that count.
+    ///
+    /// # Errors
+    /// As [`tunnel_mtu`](Self::tunnel_mtu).
+    pub fn mtu_within(
+        &self,
+        topology: &Topology,
+        usual: u32,
+        most: u32,
+    ) -> Result<u32, ClusterError> {
+        match self.text("mtu") {
+            None => self.tunnel_mtu(topology, usual),
+            Some(_) => self.number("mtu", most, min_mtu(topology.family)..=most),
+        }
     }
 
     /// `true` or `false`.

@@ -10,6 +10,8 @@ pub mod rtnl;
 pub mod socket;
 pub mod sysctl;
 pub mod tun;
+pub mod wireguard;
+pub mod xfrm;
 
 pub use batch::{Batch, Mac};
 pub use namespace::Netns;

@@ -17,8 +17,13 @@ async fn carries(spec: &str, family: IpFamily) {
             Ok(ends) => assert_eq!(ends.bind_addr.is_ipv4(), family != IpFamily::V6, "{placement}"),
             Err(reason) => {
                 let profile = spec.split(':').next().unwrap_or_default();
-                assert!(["host", "ebpf", "ebpf-vxlan"].contains(&profile), "{spec}: {reason}");
-                assert_eq!(*placement, Placement::PodService, "{spec}: {reason}");
+                let refused = match profile {
+                    "flannel-ipsec" => Placement::HostPod,
+                    _ => Placement::PodService,
+                };
+                let refuses = profile == "host" || profile.starts_with("ebpf");
+                assert!(refuses || profile == "flannel-ipsec", "{spec}: {reason}");
+                assert_eq!(*placement, refused, "{spec}: {reason}");
             }
         }
     }
@@ -221,16 +226,47 @@ async fn wrong_requests_are_refused_before_anything_is_made() {
             Ok(_) => panic!("{spec} came up"),
         }
     }
-    for spec in ["flannel-wireguard", "flannel-ipsec"] {
-        match provider.up(0, &spec.parse().unwrap(), &shape).await {
-            Err(ClusterError::Unsupported { reason, .. }) => {
-                assert!(reason.contains("flannel-wireguard-userspace"), "{reason}");
-            }
-            Err(e) => panic!("{spec}: {e}"),
-            Ok(_) => panic!("{spec} came up"),
-        }
+    match provider.up(0, &"flannel-ipsec".parse().unwrap(), &topology(2, 1, IpFamily::V6)).await {
+        Err(ClusterError::Unsupported { reason, .. }) => assert!(reason.contains("IPv4 only")),
+        Err(e) => panic!("{e}"),
+        Ok(_) => panic!("it came up"),
     }
     assert_eq!(traces(&run), [""; 0]);
+}
+
+/// What needs of the kernel more than the others: carried where a try shows that it is there, else
+/// refused with what the try said.
+#[tokio::test(flavor = "multi_thread")]
+async fn encryption_by_the_kernel_is_carried_or_refused_after_a_try() {
+    use cnibench::cluster::netns::capabilities::{ESP, WIREGUARD};
+    for (spec, feature, families) in [
+        ("flannel-wireguard", WIREGUARD, &[IpFamily::V4, IpFamily::Dual][..]),
+        ("ebpf-wireguard", WIREGUARD, &[IpFamily::V6, IpFamily::Dual]),
+        ("flannel-ipsec", ESP, &[IpFamily::V4]),
+        ("ebpf-ipsec", ESP, &[IpFamily::V6, IpFamily::Dual]),
+    ] {
+        match feature.tried() {
+            Ok(()) => {
+                for family in families {
+                    carries(spec, *family).await;
+                }
+            }
+            Err(tried) => {
+                let provider = provider();
+                let run = provider.run_id().as_str().to_owned();
+                let shape = topology(2, 1, IpFamily::V4);
+                match provider.up(0, &spec.parse().unwrap(), &shape).await {
+                    Err(ClusterError::Unsupported { reason, .. }) => {
+                        assert!(reason.contains(&tried), "{reason}\nshould say: {tried}");
+                        assert!(reason.contains("--provider vm"), "{reason}");
+                    }
+                    Err(e) => panic!("{spec}: {e}"),
+                    Ok(_) => panic!("{spec} came up"),
+                }
+                assert_eq!(traces(&run), [""; 0]);
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

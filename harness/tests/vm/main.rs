@@ -7,6 +7,8 @@
     reason = "clippy knows test functions, but not what they share, as tests"
 )]
 
+mod encrypted;
+
 use serde_json::Value;
 use std::{
     fs,

@@ -1,17 +1,21 @@
-//! `ebpf` and `ebpf-vxlan`: eBPF host routing, with programs of ours (package cnibench-probes) or of a
-//! file that a developer names.
+//! `ebpf`, `ebpf-vxlan`, `ebpf-wireguard` and `ebpf-ipsec`: eBPF host routing, with programs of ours
+//! (package cnibench-probes) or of a file that a developer names.
 //!
 //! Pods have no bridge and no subnet: each is a veth pair with host addresses whose gateway the
 //! program answers for. From there a packet goes straight into another pod of the node
 //! (bpf_redirect_peer), to the next hop (bpf_redirect_neigh) or into a tunnel, past the node's routing
 //! and its netfilter; what arrives goes straight into a pod. This module settles the parameters and
-//! says what the cni claims; `node` programs a node, `tunnel` what ebpf-vxlan needs beside it.
+//! says what the cni claims; `node` programs a node, `tunnel` what ebpf-vxlan needs beside it,
+//! `encrypted` the two that encrypt.
 
+mod encrypted;
 mod node;
 mod tunnel;
 
+pub use encrypted::{IPSEC, WIREGUARD};
+
 use super::{
-    Claim, Cni, Entry, NodeAgent, NodeCtx, Param, Profile, Settings, bridge::host_device,
+    Claim, Cni, Entry, NodeAgent, NodeCtx, Param, Profile, Settings, Wrapping, bridge::host_device,
     params::min_mtu,
 };
 use crate::cluster::{ClusterError, IpFamily, Topology, netns::capabilities};
@@ -59,11 +63,11 @@ pub const NATIVE: Profile = Profile {
     encrypted: false,
     automatic: true,
     modules: &["cls_bpf", "sch_ingress"],
-    check: |spec| check(spec, &[]),
+    check: |spec| check(spec, &[], node::NATIVE),
     build: |settings, topology| {
         let most = topology.underlay_mtu;
         let mtu = settings.number("mtu", most, min_mtu(topology.family)..=most)?;
-        Ok(Arc::new(Ebpf::new(settings, topology, mtu, None)?))
+        Ok(Arc::new(Ebpf::new(settings, topology, mtu, Between::Native)?))
     },
 };
 
@@ -86,7 +90,7 @@ pub const VXLAN: Profile = Profile {
     encrypted: false,
     automatic: true,
     modules: &["cls_bpf", "sch_ingress", "vxlan"],
-    check: |spec| check(spec, &[capabilities::VXLAN]),
+    check: |spec| check(spec, &[capabilities::VXLAN], node::TUNNELLED),
     build: |settings, topology| {
         let overhead = if topology.family == IpFamily::V4 { OVERHEAD_V4 } else { OVERHEAD_V6 };
         let mtu = settings.tunnel_mtu(topology, overhead)?;
@@ -94,12 +98,12 @@ pub const VXLAN: Profile = Profile {
             vni: settings.number("vni", 1, 1..=0xff_ffff)?,
             port: settings.number("port", 8472, 1..=u16::MAX)?,
         };
-        Ok(Arc::new(Ebpf::new(settings, topology, mtu, Some(tunnel))?))
+        Ok(Arc::new(Ebpf::new(settings, topology, mtu, Between::Vxlan(tunnel))?))
     },
 };
 
 /// Can this kernel carry it, and does it take the programs? Found by loading them.
-fn check(spec: &CniSpec, more: &[&capabilities::Feature]) -> Result<(), String> {
+fn check(spec: &CniSpec, more: &[&capabilities::Feature], hooks: &[Hook]) -> Result<(), String> {
     let settings = Settings::new(spec);
     let way = way(&settings).map_err(|e| e.to_string())?;
     match way {
@@ -109,7 +113,6 @@ fn check(spec: &CniSpec, more: &[&capabilities::Feature]) -> Result<(), String> 
             .or_else(|tcx| capabilities::require(&[capabilities::CLSACT]).map_err(|_| tcx))?,
     }
     capabilities::require(more)?;
-    let hooks = if more.is_empty() { node::NATIVE } else { node::TUNNELLED };
     let burn = burn(&settings).map_err(|e| e.to_string())?;
     let source = source(&settings, burn).map_err(|e| e.to_string())?;
     Datapath::load(source, hooks, way).map(drop).map_err(|e| e.to_string())
@@ -147,12 +150,23 @@ struct Tunnel {
     port: u16,
 }
 
-/// Either profile with its parameters settled.
+/// How packets get from node to node.
+#[derive(Debug, Clone)]
+enum Between {
+    /// As they are.
+    Native,
+    /// In VXLAN.
+    Vxlan(Tunnel),
+    /// Encrypted.
+    Encrypted(encrypted::Encryption),
+}
+
+/// Any of the profiles with its parameters settled.
 #[derive(Debug, Clone)]
 struct Ebpf {
     spec: CniSpec,
     mtu: u32,
-    tunnel: Option<Tunnel>,
+    between: Between,
     way: Way,
     burn: u32,
     /// The file of `object`.
@@ -164,15 +178,27 @@ impl Ebpf {
         settings: &Settings<'_>,
         _topology: &Topology,
         mtu: u32,
-        tunnel: Option<Tunnel>,
+        between: Between,
     ) -> Result<Self, ClusterError> {
         let object = settings.text("object").map(str::to_owned);
         let (way, burn) = (way(settings)?, burn(settings)?);
-        Ok(Self { spec: settings.spec().clone(), mtu, tunnel, way, burn, object })
+        Ok(Self { spec: settings.spec().clone(), mtu, between, way, burn, object })
     }
 
     fn hooks(&self) -> &'static [Hook] {
-        if self.tunnel.is_some() { node::TUNNELLED } else { node::NATIVE }
+        match &self.between {
+            Between::Native => node::NATIVE,
+            Between::Vxlan(_) => node::TUNNELLED,
+            Between::Encrypted(encryption) => encryption.hooks(),
+        }
+    }
+
+    /// The program at the pods' ports.
+    fn port_hook(&self) -> Hook {
+        match self.between {
+            Between::Encrypted(_) => Hook::FromPodEncrypted,
+            Between::Native | Between::Vxlan(_) => Hook::FromPod,
+        }
     }
 
     /// Opens the object anew: each node has maps of its own.
@@ -202,8 +228,10 @@ impl Cni for Ebpf {
             Placement::SameNode => Claim::silent("eth0").to_vec(),
             _ => both("eth0"),
         };
-        if self.tunnel.is_some() {
-            claims.extend(tunnel::claims(placement));
+        match &self.between {
+            Between::Native => {}
+            Between::Vxlan(_) => claims.extend(tunnel::claims(placement)),
+            Between::Encrypted(encryption) => claims.extend(encryption.claims(placement)),
         }
         claims
     }
@@ -231,13 +259,15 @@ impl Cni for Ebpf {
                 self.mtu
             ),
         ];
-        lines.push(match self.tunnel {
-            None => "per peer: an entry with its node address as the next hop".to_owned(),
-            Some(Tunnel { vni, port }) => format!(
+        match &self.between {
+            Between::Native => lines
+                .push("per peer: an entry with its node address as the next hop".to_owned()),
+            Between::Vxlan(Tunnel { vni, port }) => lines.push(format!(
                 "{}: one vxlan device in collect-metadata mode, id {vni}, dstport {port}; per peer: an entry with its node address as the far end",
                 tunnel::DEVICE
-            ),
-        });
+            )),
+            Between::Encrypted(encryption) => lines.extend(encryption.details()),
+        }
         if self.burn > 0 {
             lines.push(format!(
                 "every packet of a pod waits for {} rounds of a loop that does nothing (burn)",
@@ -246,6 +276,13 @@ impl Cni for Ebpf {
         }
         lines.push("no nf_tables, no connection tracking, no address translation".to_owned());
         lines
+    }
+
+    fn wrapping(&self) -> Option<Wrapping> {
+        match &self.between {
+            Between::Encrypted(encryption) => Some(encryption.wrapping()),
+            Between::Native | Between::Vxlan(_) => None,
+        }
     }
 
     fn policies(&self) -> Result<&'static str, String> {

@@ -1,12 +1,12 @@
-//! The agent of `ebpf` and `ebpf-vxlan` on one node: attaches the programs, connects pods, and keeps
+//! The agent of `ebpf` and `ebpf-*` on one node: attaches the programs, connects pods, and keeps
 //! the maps in step with pods, peers and policies.
 //!
 //! The node's own stack keeps routes to its pods and peers too: for what the program passes to it
 //! and for the node's own traffic.
 
 use super::{
-    super::{Facts, NodeAgent, NodeCtx, Peer, PodCtx, PodNet, Policy, bridge::gateway},
-    Ebpf, GATEWAY_MAC, host_device, pod_mac,
+    super::{Facts, Keys, NodeAgent, NodeCtx, Peer, PodCtx, PodNet, Policy, bridge::gateway},
+    Between, Ebpf, GATEWAY_MAC, encrypted, host_device, pod_mac,
     tunnel::{self, Devices},
 };
 use crate::netlink::{Batch, Mac, Rtnl, sysctl};
@@ -37,6 +37,7 @@ pub(super) struct Agent {
     node: Arc<NodeCtx>,
     datapath: Arc<Mutex<Datapath>>,
     tunnel: Option<Devices>,
+    encrypted: Option<encrypted::Node>,
     /// Pods by their number, as the datapath knows them.
     pods: BTreeMap<u32, Endpoint>,
 }
@@ -55,19 +56,33 @@ impl Agent {
                 sysctl::write(key, "1")?;
                 datapath.set_gateway(gateway(*cidr).addr(), GATEWAY_MAC)?;
             }
-            let devices =
-                settings.tunnel.map(|t| tunnel::make(&of, t, settings.mtu)).transpose()?;
-            if devices.is_some() {
-                datapath.attach(Hook::FromVxlan, tunnel::DEVICE)?;
-                datapath.attach(Hook::FromPod, tunnel::PROGRAM_END)?;
-            } else {
-                datapath.attach(Hook::FromUnderlay, &of.device)?;
-            }
+            let devices = match &settings.between {
+                Between::Vxlan(tunnel) => {
+                    let devices = tunnel::make(&of, *tunnel, settings.mtu)?;
+                    datapath.attach(Hook::FromVxlan, tunnel::DEVICE)?;
+                    datapath.attach(Hook::FromPod, tunnel::PROGRAM_END)?;
+                    Some(devices)
+                }
+                Between::Native => {
+                    datapath.attach(Hook::FromUnderlay, &of.device)?;
+                    None
+                }
+                // Its devices come first.
+                Between::Encrypted(_) => None,
+            };
             Ok((datapath, devices))
         };
         let (datapath, tunnel) = node.netns.run(prepare).await?;
         let datapath = Arc::new(Mutex::new(datapath));
-        Ok(Self { cni, node, datapath, tunnel, pods: BTreeMap::new() })
+        let mut this = Self { cni, node, datapath, tunnel, encrypted: None, pods: BTreeMap::new() };
+        if let Between::Encrypted(encryption) = this.cni.between.clone() {
+            let made = encryption.make(&this.node, &this.datapath, this.cni.mtu).await?;
+            let (datapath, device) = (this.datapath.clone(), this.node.device.clone());
+            let attach = move || encryption.attach(&mut locked(&datapath), &device);
+            this.node.netns.run(attach).await?;
+            this.encrypted = Some(made);
+        }
+        Ok(this)
     }
 
     /// The entries for peers' pods and for peers themselves.
@@ -78,8 +93,8 @@ impl Agent {
                 let remote = peer.addr_like(cidr.addr());
                 let remote =
                     remote.with_context(|| format!("node {} has no address", peer.index))?;
-                let route = match (self.tunnel, self.cni.tunnel) {
-                    (Some(devices), Some(settings)) => {
+                let route = match (self.tunnel, &self.cni.between) {
+                    (Some(devices), Between::Vxlan(settings)) => {
                         let mac = peer.facts.get(TUNNEL_MAC).and_then(|text| parse(text));
                         Route::Tunnel {
                             ifindex: devices.index,
@@ -91,12 +106,22 @@ impl Agent {
                             inner_source: devices.mac,
                         }
                     }
-                    _ => Route::Native { ifindex: underlay, next_hop: remote },
+                    _ => match self.encrypted.as_ref().filter(|e| !e.leaks()) {
+                        Some(encrypted) => match encrypted.to_pods() {
+                            Some(route) => route,
+                            None => continue,
+                        },
+                        None => Route::Native { ifindex: underlay, next_hop: remote },
+                    },
                 };
                 routes.push((*cidr, route));
             }
             let nodes = peer.addrs.iter().map(|addr| {
-                (IpNet::from(*addr), Route::Native { ifindex: underlay, next_hop: *addr })
+                let route = match &self.encrypted {
+                    Some(encrypted) => encrypted.to_node(peer, underlay, *addr),
+                    None => Route::Native { ifindex: underlay, next_hop: *addr },
+                };
+                (IpNet::from(*addr), route)
             });
             routes.extend(nodes);
         }
@@ -111,6 +136,9 @@ impl Agent {
 #[async_trait]
 impl NodeAgent for Agent {
     fn facts(&self) -> Facts {
+        if let Some(encrypted) = &self.encrypted {
+            return encrypted.facts();
+        }
         self.tunnel.iter().map(|d| (TUNNEL_MAC.to_owned(), text(d.mac))).collect()
     }
 
@@ -127,12 +155,13 @@ impl NodeAgent for Agent {
         if self.tunnel.is_some() {
             return Ok(());
         }
-        let kernel = routes.into_iter().filter_map(|(to, route)| match route {
-            // A peer's own address is on the link.
-            Route::Native { next_hop, .. } if to.addr() != next_hop => Some((to, next_hop)),
-            _ => None,
-        });
-        let kernel: Vec<(IpNet, IpAddr)> = kernel.collect();
+        if let Some(encrypted) = &self.encrypted {
+            encrypted.join(peers).await?;
+        }
+        let of = |peer: &Peer| -> Vec<(IpNet, IpAddr)> {
+            peer.pod_cidrs.iter().filter_map(|c| Some((*c, peer.addr_like(c.addr())?))).collect()
+        };
+        let kernel: Vec<(IpNet, IpAddr)> = peers.iter().flat_map(of).collect();
         self.node
             .netns
             .run(move || {
@@ -168,12 +197,20 @@ impl NodeAgent for Agent {
         Ok(PodNet { addrs: pod.addrs.iter().map(IpNet::addr).collect() })
     }
 
+    async fn check(&mut self) -> anyhow::Result<()> {
+        match &self.encrypted {
+            Some(encrypted) => encrypted.check().await,
+            None => Ok(()),
+        }
+    }
+
     fn notes(&self) -> Vec<String> {
         let by = match locked(&self.datapath).way() {
             Way::Clsact => "filters of clsact qdiscs",
             Way::Best | Way::Tcx => "tcx links",
         };
-        vec![format!("programs attached by {by}")]
+        let cipher = self.encrypted.as_ref().and_then(encrypted::Node::notes);
+        [format!("programs attached by {by}")].into_iter().chain(cipher).collect()
     }
 
     async fn set_policies(&mut self, pod: &PodCtx, policies: &[Policy]) -> anyhow::Result<()> {
@@ -208,6 +245,10 @@ impl NodeAgent for Agent {
         Ok(locked(&self.datapath).counters()?)
     }
 
+    fn keys(&self) -> Option<Arc<dyn Keys>> {
+        self.encrypted.as_ref().map(encrypted::Node::keys)
+    }
+
     async fn remove_pod(&mut self, pod: &PodCtx) -> anyhow::Result<()> {
         if self.pods.remove(&pod.index).is_none() {
             return Ok(());
@@ -224,7 +265,7 @@ impl Agent {
     async fn make_port(&self, pod: &PodCtx, mac: Mac) -> anyhow::Result<u32> {
         let (host, mtu) = (host_device(pod.index), self.cni.mtu);
         let (netns, addrs) = (pod.netns.clone(), pod.addrs.clone());
-        let datapath = self.datapath.clone();
+        let (datapath, hook) = (self.datapath.clone(), self.cni.port_hook());
         let make = move || {
             let mut rtnl = Rtnl::open()?;
             // Set up later: the kernel opens a peer before it is joined (veth_newlink).
@@ -236,7 +277,7 @@ impl Agent {
             rtnl.apply(&batch)?;
             sysctl::write_if_present(&format!("ipv6/conf/{host}/accept_ra"), "0")?;
             let index = rtnl.link(&host)?.index;
-            locked(&datapath).attach(Hook::FromPod, &host)?;
+            locked(&datapath).attach(hook, &host)?;
             let mut batch = Batch::new();
             for addr in &addrs {
                 batch.neighbour(index, addr.addr(), mac);
@@ -271,7 +312,7 @@ async fn configure_pod(pod: &PodCtx) -> anyhow::Result<()> {
     pod.netns.run(configure).await
 }
 
-fn locked(datapath: &Mutex<Datapath>) -> MutexGuard<'_, Datapath> {
+pub(super) fn locked(datapath: &Mutex<Datapath>) -> MutexGuard<'_, Datapath> {
     datapath.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
