@@ -1,9 +1,9 @@
 //! Searches over payload sizes: after the measured trials of a group of clusters, the size at which
 //! throughput falls is looked for, for each case that asks for it.
 //!
-//! Owns the trials; which size comes next is [`cnibench_reports::cliff`]'s to say. Sizes of one case are
-//! compared with each other, so that a case is searched without others in between, and the two sizes around
-//! the fall are measured once more in turns. Nothing that fails here makes a measured cell fail.
+//! Owns the trials; which sizes come next is [`cnibench_reports::cliff`]'s to say. Sizes of one case are
+//! compared with each other: they take turns, and no other case comes in between. Nothing that fails here
+//! makes a measured cell fail.
 
 use super::{
     Run,
@@ -12,26 +12,19 @@ use super::{
 };
 use crate::interrupt::{Interrupt, Urgency};
 use anyhow::Result;
-use cnibench_model::{Case, JournalLine, SizeTrial, Trial};
-use cnibench_reports::cliff::{self, Step};
-use std::collections::BTreeMap;
+use cnibench_model::{Case, JournalLine, SizeTrial};
+use cnibench_reports::cliff::Seen;
 
-/// Sizes that a search takes by experience, for the time that a run is said to take: the grid, the bytes
-/// between two of its sizes, and the last two once more.
-pub const USUAL_SIZES: f64 = 20.0;
+/// Trials that a search takes by experience for each round, for the time that a run is said to take: the
+/// grid, then three for each bisection of a thousand bytes, then the last two.
+pub const USUAL_SIZES: f64 = 40.0;
 
 /// One search.
 struct Search<'a> {
     case: &'a Case,
     host: bool,
-    tried: BTreeMap<u64, Vec<Trial>>,
-}
-
-impl Search<'_> {
-    fn steps(&self) -> BTreeMap<u64, Step> {
-        let step = |(size, trials): (&u64, &Vec<Trial>)| Some((*size, Step::of(*size, trials)?));
-        self.tried.iter().filter_map(step).collect()
-    }
+    done: Vec<SizeTrial>,
+    round: u32,
 }
 
 /// How a search goes on.
@@ -59,7 +52,7 @@ impl Run<'_> {
                 continue;
             }
             self.searched.push(case.id.clone());
-            let mut search = Search { case, host, tried: BTreeMap::new() };
+            let mut search = Search { case, host, done: Vec::new(), round: 0 };
             if let Next::Interrupted = self.search(&mut search, arms, interrupt, sequence).await? {
                 return Ok(());
             }
@@ -74,29 +67,15 @@ impl Run<'_> {
         interrupt: &mut Interrupt,
         sequence: &mut u32,
     ) -> Result<Next> {
-        while let Some(size) = cliff::next(&search.steps()) {
+        while let Some(sizes) = Seen::of(&search.done).next() {
             for _ in 0..search.case.trials {
-                match self.size(search, size, arms, interrupt, sequence).await? {
-                    Next::On => {}
-                    end => return Ok(end),
+                for &size in &sizes {
+                    match self.size(search, size, arms, interrupt, sequence).await? {
+                        Next::On => {}
+                        end => return Ok(end),
+                    }
                 }
-            }
-            if !search.steps().contains_key(&size) {
-                self.note(format!(
-                    "{}: its search ended: no datagram of {size} bytes arrived",
-                    search.case.id
-                ))?;
-                return Ok(Next::Broken);
-            }
-        }
-        let steps = search.steps();
-        let Some(fall) = cliff::steepest(steps.values()) else { return Ok(Next::On) };
-        for _ in 0..search.case.trials {
-            for size in [fall.before.size, fall.at.size] {
-                match self.size(search, size, arms, interrupt, sequence).await? {
-                    Next::On => {}
-                    end => return Ok(end),
-                }
+                search.round += 1;
             }
         }
         Ok(Next::On)
@@ -117,9 +96,8 @@ impl Run<'_> {
         self.progress.phase(&format!("searching: {}", case.id));
         let arm = if search.host { arms.first() } else { arms.get(&case.cni) };
         let Some(arm) = arm else { return Ok(Next::Broken) };
-        let trials = search.tried.entry(size).or_default();
-        let index = u32::try_from(trials.len()).unwrap_or(u32::MAX);
-        let slot = Slot { index, block: index, sequence: *sequence, pair: None };
+        let round = search.round;
+        let slot = Slot { index: round, block: round, sequence: *sequence, pair: None };
         *sequence += 1;
         let asked = Asked { slot, host: search.host, pair: None };
         let taken = tokio::select! {
@@ -144,9 +122,9 @@ impl Run<'_> {
         };
         match taken {
             Ok(trial) => {
-                trials.push(trial.clone());
-                let line = SizeTrial { case: search.case.id.clone(), size, trial };
-                self.journal.append(&JournalLine::Size(Box::new(line)))?;
+                let trial = SizeTrial { case: search.case.id.clone(), size, trial };
+                search.done.push(trial.clone());
+                self.journal.append(&JournalLine::Size(Box::new(trial)))?;
                 Ok(Next::On)
             }
             Err(reason) => {

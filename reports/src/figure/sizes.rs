@@ -1,4 +1,4 @@
-//! Throughput over payload sizes: one line for each cni, the size at which it falls the most ringed.
+//! Throughput over payload sizes: one line for each cni, the size at which it falls ringed.
 //!
 //! The x axis is log2 of the payload in bytes. The rule of the search and of a cliff is `crate::cliff`'s.
 
@@ -10,11 +10,10 @@ use super::{
 };
 use crate::{
     book::Book,
-    cliff::{self, Fall, Step},
+    cliff::{Fall, Seen, Step},
     units::{Scale, number, thousands},
 };
-use cnibench_model::{Metric, Trial};
-use std::collections::BTreeMap;
+use cnibench_model::Metric;
 
 const HEIGHT: f64 = 620.0;
 
@@ -23,25 +22,18 @@ pub(crate) struct Line {
     pub column: usize,
     /// Ascending by size.
     pub steps: Vec<Step>,
-}
-
-impl Line {
-    fn fall(&self) -> Option<Fall> {
-        cliff::steepest(&self.steps)
-    }
+    /// Where it falls.
+    pub fall: Option<Fall>,
 }
 
 /// The searches of a row of the book.
 pub(crate) fn lines(book: &Book<'_>, row: usize) -> Vec<Line> {
     let line = |column: usize| {
         let case = &book.entry(row, column)?.case.id;
-        let mut by_size: BTreeMap<u64, Vec<&Trial>> = BTreeMap::new();
-        for step in book.columns[column].record.sizes.iter().filter(|s| s.case == *case) {
-            by_size.entry(step.size).or_default().push(&step.trial);
-        }
-        let steps: Vec<Step> =
-            by_size.into_iter().filter_map(|(size, trials)| Step::of(size, trials)).collect();
-        (!steps.is_empty()).then_some(Line { column, steps })
+        let sizes = &book.columns[column].record.sizes;
+        let seen = Seen::of(sizes.iter().filter(|s| s.case == *case));
+        let (steps, fall) = (seen.steps(), seen.fall());
+        (!steps.is_empty()).then_some(Line { column, steps, fall })
     };
     (0..book.columns.len()).filter_map(line).collect()
 }
@@ -50,18 +42,18 @@ pub(crate) fn lines(book: &Book<'_>, row: usize) -> Vec<Line> {
 pub(crate) fn sentence(book: &Book<'_>, lines: &[Line]) -> String {
     let part = |line: &Line| {
         let name = &book.columns[line.column].short;
-        let Some(fall) = line.fall() else {
+        let Some(fall) = line.fall else {
             let last = line.steps.last().map_or(0, |s| s.size);
-            return format!("{name} falls nowhere up to {} bytes", thousands(last));
+            return format!("{name} nowhere up to {} bytes", thousands(last));
         };
-        let lost = 100.0 * (1.0 - fall.left());
+        let lost = 100.0 * (1.0 - fall.left);
         let what = match (fall.is_cliff(), lost > 0.0) {
-            (true, _) => format!("cliff, {lost:.0} % less"),
+            (true, _) => format!("a cliff: {lost:.0} % less"),
             (false, true) => format!("{lost:.0} % less"),
             // Datagrams a second fell, and more bytes in each made up for it.
             (false, false) => "no less".to_owned(),
         };
-        let (at, before) = (thousands(fall.at.size), thousands(fall.before.size));
+        let (at, before) = (thousands(fall.at), thousands(fall.before));
         let unsure = if fall.is_exact() { "" } else { "; not searched to the end" };
         format!("{name} at {at} bytes ({what} than at {before}{unsure})")
     };
@@ -69,7 +61,7 @@ pub(crate) fn sentence(book: &Book<'_>, lines: &[Line]) -> String {
         true => String::new(),
         false => {
             let parts: Vec<String> = lines.iter().map(part).collect();
-            format!("Throughput falls the most: {}.", parts.join("; "))
+            format!("Throughput falls: {}.", parts.join("; "))
         }
     }
 }
@@ -127,8 +119,9 @@ pub(crate) fn sizes(book: &Book<'_>, theme: &Theme, row: usize) -> Option<Scene>
         }
         ends.extend(points.last().map(|at| (line.column, *at)));
     }
-    for fall in lines.iter().filter_map(Line::fall) {
-        let mut ring = outline(Mark::Circle, (x(fall.at.size), y.at(fall.at.throughput)), 18.0);
+    for (line, fall) in lines.iter().filter_map(|l| Some((l, l.fall?))) {
+        let Some(step) = line.steps.iter().find(|s| s.size == fall.at) else { continue };
+        let mut ring = outline(Mark::Circle, (x(step.size), y.at(step.throughput)), 18.0);
         ring.extend_from_within(..1);
         scene.path(ring, if fall.is_cliff() { 6.0 } else { 3.0 }, Paint::Ink);
     }
@@ -142,7 +135,7 @@ pub(crate) fn sizes(book: &Book<'_>, theme: &Theme, row: usize) -> Option<Scene>
     scene.description = describe(book, &lines, &scale, &sentence);
     let trials = all().map(|s| s.trials).max().unwrap_or(0);
     let caption = format!(
-        "throughput over payload sizes, sizes between two that differ found by bisection · mark: median of up to {trials} trials, upright bar: from the lowest of them to the highest · ring: the first size behind the steepest fall of datagrams a second, heavy where more than half of the throughput is gone (a cliff) · {}",
+        "throughput over payload sizes, sizes between two that differ found by bisection · mark: median of up to {trials} trials, upright bar: from the lowest of them to the highest · ring: the first size at which fewer datagrams a second arrive, heavy where more than half of the throughput is gone (a cliff), in the median of rounds in which it was measured next to the size before · {}",
         frame::source(book, row),
     );
     frame::caption(&mut scene, end, &caption);
@@ -179,8 +172,8 @@ mod tests {
         let found = lines(&book, 1);
         assert_eq!(found.len(), 4);
         let text = sentence(&book, &found);
-        assert!(text.starts_with("Throughput falls the most: host at 1,473 bytes (4"), "{text}");
-        assert!(text.contains("cliff, 70 % less than at 1,422"), "{text}");
+        assert!(text.starts_with("Throughput falls: host at 1,473 bytes (4"), "{text}");
+        assert!(text.contains("a cliff: 70 % less than at 1,422"), "{text}");
         let scene = sizes(&book, &Theme::new(&book), 1).unwrap();
         let rings = scene.items.iter().filter(
             |i| matches!(i, Item::Path { paint: Paint::Ink, points, .. } if points.len() > 8),
