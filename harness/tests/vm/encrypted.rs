@@ -21,7 +21,8 @@ fn read(out: &Path) -> Record {
 impl Arm<'_> {
     fn proof(&self, kind: ProofKind) -> &Proof {
         let found = self.record.proofs.iter().find(|p| p.kind == kind && p.cni == self.cni);
-        found.unwrap_or_else(|| panic!("{}: no proof of {kind:?}", self.cni))
+        assert!(found.is_some(), "{}: no proof of {kind:?}", self.cni);
+        found.unwrap()
     }
 
     /// Instructions of a round trip.
