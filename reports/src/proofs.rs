@@ -63,8 +63,8 @@ fn of_trials_that_passed(record: &Record) -> Vec<Proof> {
         groups.entry((proof.cni.to_string(), proof.kind)).or_default().push(proof);
     }
     let one = |proofs: Vec<&Proof>| {
-        let passed = proofs.iter().filter(|p| p.outcome == ProofOutcome::Passed);
-        let (count, last) = (passed.clone().count(), passed.last()?);
+        let mut passed = proofs.iter().filter(|p| p.outcome == ProofOutcome::Passed);
+        let (count, last) = (passed.clone().count(), passed.next_back()?);
         let summary = format!(
             "{} of {} trials were each looked at by themselves and passed; the last one: {}",
             thousands(count as u64),
