@@ -12,6 +12,7 @@ mod judgement;
 pub mod key_removal;
 pub mod lookout;
 mod mtu;
+mod packet_ring;
 mod packet_socket;
 mod path;
 pub mod payload;

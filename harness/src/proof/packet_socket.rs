@@ -1,11 +1,13 @@
 //! A packet socket that sees every frame entering any device of a network namespace, or one of them.
 //!
-//! Owns the socket and its options (packet(7)). What frames mean is `sniffer`'s.
+//! Owns the socket and its options (packet(7)); `packet_ring` has the frames. What they mean is
+//! `sniffer`'s.
 
+use super::packet_ring::{Ring, Turn};
 use anyhow::Context;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fd::{AsRawFd, OwnedFd},
+    fd::{AsFd as _, AsRawFd, OwnedFd},
     io::Errno,
     net::{
         AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, recv, socket_with, sockopt,
@@ -13,12 +15,15 @@ use rustix::{
 };
 use std::{io, num::NonZeroU32, time::Duration};
 
-/// Room for frames that wait to be read, in bytes.
+/// Room for frames that wait to be read and are larger than those of a wire, in bytes.
 const BUFFER: usize = 32 << 20;
 
 /// A packet socket; belongs to the namespace of the thread that opened it.
 #[derive(Debug)]
-pub struct PacketSocket(OwnedFd);
+pub struct PacketSocket {
+    fd: OwnedFd,
+    ring: Ring,
+}
 
 /// What the kernel counted since the last question.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,7 +68,8 @@ impl PacketSocket {
         if sockopt::set_socket_recv_buffer_size_force(&fd, BUFFER).is_err() {
             sockopt::set_socket_recv_buffer_size(&fd, BUFFER).context("SO_RCVBUF")?;
         }
-        let socket = Self(fd);
+        let ring = Ring::of(fd.as_fd()).context("PACKET_RX_RING")?;
+        let socket = Self { fd, ring };
         socket.ignore_outgoing().context("PACKET_IGNORE_OUTGOING (Linux 4.20)")?;
         Ok(socket)
     }
@@ -77,7 +83,7 @@ impl PacketSocket {
         // SAFETY: the kernel reads a sockaddr_ll, for which pointer and length are those of `address`.
         let result = unsafe {
             libc::bind(
-                self.0.as_raw_fd(),
+                self.fd.as_raw_fd(),
                 (&raw const address).cast(),
                 size_of_val(&address) as libc::socklen_t,
             )
@@ -91,8 +97,13 @@ impl PacketSocket {
     /// # Errors
     /// The system call's.
     pub fn next(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match self.ring.take(buffer) {
+            Turn::Frame(length) => return Ok(Some(length)),
+            Turn::Empty => return Ok(None),
+            Turn::Queued => {}
+        }
         loop {
-            match recv(&self.0, &mut *buffer, RecvFlags::TRUNC) {
+            match recv(&self.fd, &mut *buffer, RecvFlags::TRUNC) {
                 Ok((_, length)) => return Ok(Some(length)),
                 Err(Errno::AGAIN) => return Ok(None),
                 // A device went down; the socket stays usable.
@@ -108,7 +119,7 @@ impl PacketSocket {
     /// The system call's.
     pub fn wait(&self, most: Duration) -> io::Result<()> {
         let timeout = Timespec { tv_sec: 0, tv_nsec: most.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout)) {
+        match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(e) => Err(e.into()),
         }
@@ -119,7 +130,7 @@ impl PacketSocket {
         // SAFETY: the kernel reads an int, for which pointer and length are those of `on`.
         let result = unsafe {
             libc::setsockopt(
-                self.0.as_raw_fd(),
+                self.fd.as_raw_fd(),
                 libc::SOL_PACKET,
                 libc::PACKET_IGNORE_OUTGOING,
                 (&raw const on).cast(),
@@ -140,7 +151,7 @@ impl PacketSocket {
         // SAFETY: the kernel writes at most `length` bytes, which is the size of `stats`.
         let result = unsafe {
             libc::getsockopt(
-                self.0.as_raw_fd(),
+                self.fd.as_raw_fd(),
                 libc::SOL_PACKET,
                 libc::PACKET_STATISTICS,
                 (&raw mut stats).cast(),
