@@ -3,8 +3,8 @@
 //! Owns the rule by which a rung holds, the grid of rates and which rung is tried next; called by the
 //! runner while it climbs and by the figure. A rung holds when most of its trials held the rate within
 //! 0.1 % (of datagrams: when at least 99.9 % arrived in the median trial), and, where there are latencies, when its
-//! median p99 is at most three times that of the lowest rung tried. The knee is the highest rung below
-//! the first that does not hold.
+//! median p99 is at most three times the least of any rung below it (not that of the lowest, which a
+//! neighbour may have disturbed). The knee is the highest rung below the first that does not hold.
 
 use crate::{matrix::main_rate, stats::median};
 use cnibench_model::{Metric, Rate, Trial, Workload};
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 /// The share of datagrams that may be lost on a rung that holds.
 pub const MOST_LOST: f64 = 0.001;
-/// A p99 that is this many times that of the lowest rung is behind the knee.
+/// A p99 that is this many times the least of any lower rung is behind the knee.
 pub const SLOWER: f64 = 3.0;
 /// Rungs of the grid in which the rate doubles: the knee is known to one part in twelve.
 const OCTAVE: i32 = 8;
@@ -96,20 +96,25 @@ impl Rung {
         2 * self.saturated < self.trials && self.loss.is_none_or(|loss| loss <= MOST_LOST)
     }
 
-    /// True where it is not behind the knee, seen from the lowest rung.
-    pub fn holds(&self, lowest: &Self) -> bool {
-        let slow = match (self.p99, lowest.p99) {
-            (Some(own), Some(lowest)) => own > SLOWER * lowest,
-            _ => false,
-        };
+    /// True where it is not behind the knee; `least`: the least p99 of the rungs below it.
+    fn holds(&self, least: Option<f64>) -> bool {
+        let slow = self.p99.zip(least).is_some_and(|(own, least)| own > SLOWER * least);
         self.keeps_up() && !slow
     }
 }
 
 /// Position of the knee among rungs in ascending order; none where not even the lowest holds.
 pub fn knee(rungs: &[Rung]) -> Option<usize> {
-    let lowest = rungs.first()?;
-    rungs.iter().take_while(|r| r.holds(lowest)).count().checked_sub(1)
+    let mut least: Option<f64> = None;
+    let held = rungs.iter().take_while(|rung| {
+        let holds = rung.holds(least);
+        least = match (least, rung.p99) {
+            (Some(least), Some(own)) => Some(least.min(own)),
+            (least, own) => least.or(own),
+        };
+        holds
+    });
+    held.count().checked_sub(1)
 }
 
 /// Is there a rung behind the knee? Without one the knee is not known: the search ended before it.
@@ -198,6 +203,14 @@ mod tests {
         assert_eq!(rate(Workload::TcpRr, -24).0, 125.0);
         assert_eq!(first(Workload::TcpRr, 8_000.0), Some(0));
         assert_eq!(first(Workload::TcpRr, 0.0), None);
+    }
+
+    #[test]
+    fn a_lowest_rung_that_was_disturbed_does_not_hide_the_knee() {
+        let mut rungs: Vec<Rung> = [0, 8, 16, 24, 28].map(|n| tried(10e3, n)).to_vec();
+        assert_eq!(knee(&rungs), Some(2));
+        rungs[0].p99 = Some(3.5e6);
+        assert_eq!(knee(&rungs), Some(2));
     }
 
     #[test]

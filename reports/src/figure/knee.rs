@@ -204,7 +204,7 @@ fn caption(book: &Book<'_>, row: usize, lines: &[Line], up: Metric) -> String {
         Metric::Jitter => {
             format!("with at least {} % of the datagrams there", 100.0 * (1.0 - knee::MOST_LOST))
         }
-        _ => format!("with a p99 of at most {} times that of the lowest", knee::SLOWER),
+        _ => format!("with a p99 of at most {} times the least of a lower rate", knee::SLOWER),
     };
     format!(
         "{} over offered rates, open loop · mark: median of up to {trials} trials, upright bar: from the lowest \

@@ -411,6 +411,17 @@ mod tests {
     }
 
     #[test]
+    fn the_policy_of_the_readme_is_read() {
+        let readme = include_str!("../../../README.md");
+        let after = readme.split_once("A policy says what gates").unwrap().1;
+        let text = after.split_once("```toml\n").and_then(|(_, t)| t.split_once("```")).unwrap().0;
+        let policy = Policy::from_toml("README.md", text).unwrap();
+        assert_eq!(policy.gating(Workload::TcpRr), [Metric::LatencyP50, Metric::LatencyP99]);
+        assert_eq!(policy.min_effect(&key("tcp_rr/x"), Metric::LatencyP99, false), 0.1);
+        assert_eq!(policy.required.len(), 1);
+    }
+
+    #[test]
     fn wrong_fields_are_errors_with_their_line() {
         let error = |text: &str| Policy::from_toml("p", text).unwrap_err().to_string();
         for (text, expected) in [
