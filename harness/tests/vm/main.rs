@@ -8,6 +8,7 @@
 )]
 
 mod encrypted;
+mod encrypted_trials;
 
 use serde_json::Value;
 use std::{
