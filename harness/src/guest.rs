@@ -10,26 +10,29 @@ use crate::{
         netns::NetnsProvider,
         owner::{Owner, RunId},
         vm::{
-            initramfs::{MODULE_LIST, MODULES},
+            initramfs::{FOLDER, MODULE_LIST, MODULES},
+            luggage::GUEST_PATH,
             machine::PORT,
+            mailbox::guest::Mailbox,
             wire::{self, Answer, Ask, ModuleState, Refusal, VERSION},
         },
     },
-    runner::{Arm, Asked},
+    netlink::{Netns, namespace::DIR},
+    runner::{Arm, Asked, Unprobed, probed_trial},
 };
 use anyhow::{Context as _, anyhow, bail};
-use cnibench_model::Placement;
+use cnibench_model::{Clock, Placement};
 use rustix::{
     fs::{CWD, Mode, OFlags},
-    mount::{MountFlags, mount},
+    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
     process::{WaitOptions, wait},
     system::RebootCommand,
 };
 use std::{
-    ffi::CString,
-    fs::{self, OpenOptions},
-    io::{BufRead, BufReader, Write},
-    os::unix::process::CommandExt as _,
+    ffi::{CString, OsStr},
+    fs::{self, File, OpenOptions},
+    io::BufReader,
+    os::unix::{ffi::OsStrExt as _, fs::symlink, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     thread,
@@ -63,9 +66,12 @@ fn live() -> anyhow::Result<()> {
     prepare()?;
     let unloaded = load_modules(Path::new("/"))?;
     let told = serde_json::to_string(&unloaded)?;
-    let controller =
-        Command::new("/init").arg0("cnibench").args(["guest-controller", &told]).spawn();
-    let controller = controller.context("cannot start the controller")?;
+    let mut controller = Command::new("/init");
+    controller.arg0("cnibench").args(["guest-controller", &told]).env("PATH", GUEST_PATH);
+    // Where the run itself is, so that names of files mean what they mean there.
+    let folder = fs::read(Path::new("/").join(FOLDER)).context("the name of the run's folder")?;
+    controller.current_dir(OsStr::from_bytes(&folder));
+    let controller = controller.spawn().context("cannot start the controller")?;
     let id = controller.id();
     loop {
         match wait(WaitOptions::empty()) {
@@ -90,10 +96,13 @@ fn prepare() -> anyhow::Result<()> {
         ("sysfs", "/sys", quiet),
         ("devtmpfs", "/dev", MountFlags::NOSUID),
         ("tmpfs", "/run", shared),
-        ("tmpfs", "/tmp", shared),
     ] {
         mount(kind, at, kind, flags, None).with_context(|| format!("cannot mount {at}"))?;
     }
+    // Namespaces that are named later show in the mount namespaces of nodes, as where systemd began.
+    mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC)
+        .context("cannot share mounts")?;
+    symlink("/proc/self/fd", "/dev/fd").context("/dev/fd")?;
     // What a kernel may lack.
     for (kind, at) in
         [("bpf", "/sys/fs/bpf"), ("tracefs", "/sys/kernel/tracing"), ("cgroup2", "/sys/fs/cgroup")]
@@ -135,17 +144,61 @@ fn load(path: &Path) -> anyhow::Result<()> {
 /// There is no console, or it broke.
 pub fn controller(unloaded: &str) -> anyhow::Result<()> {
     let modules = serde_json::from_str(unloaded).context("the list of modules")?;
-    let port =
-        OpenOptions::new().read(true).write(true).open(find_port()?).context("the console")?;
+    let mut console = Console::open()?;
+    if console.clock() == Clock::Instructions {
+        // Flows of counted trials go before everything else, and nothing is to stop them now and then.
+        fs::write("/proc/sys/kernel/sched_rt_runtime_us", "-1")
+            .context("the limit of SCHED_FIFO")?;
+    }
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let hello = Answer::Hello { version: VERSION, kernel: kernel.trim().to_owned(), modules };
-    wire::write(&hello, &port)?;
+    console.say(&hello)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let end = serve(&runtime, &mut BufReader::new(&port), &mut &port);
+    let end = serve(&runtime, &mut console);
     // Nothing here outlives the machine.
     runtime.shutdown_timeout(Duration::from_secs(1));
     end
+}
+
+/// What the controller outside speaks through.
+enum Console {
+    /// Of a machine whose clock counts time.
+    Port(BufReader<File>),
+    /// Of one whose clock counts instructions.
+    Mailbox(Mailbox),
+}
+
+impl Console {
+    fn open() -> anyhow::Result<Self> {
+        if let Some(mailbox) = Mailbox::find()? {
+            return Ok(Self::Mailbox(mailbox));
+        }
+        let port = OpenOptions::new().read(true).write(true).open(find_port()?);
+        Ok(Self::Port(BufReader::new(port.context("the console")?)))
+    }
+
+    /// The next question; none when the other end is closed.
+    fn hear(&mut self) -> anyhow::Result<Option<Ask>> {
+        match self {
+            Self::Port(port) => Ok(wire::read(port)?),
+            Self::Mailbox(mailbox) => mailbox.hear().map(Some),
+        }
+    }
+
+    fn say(&mut self, answer: &Answer) -> anyhow::Result<()> {
+        match self {
+            Self::Port(port) => Ok(wire::write(answer, port.get_mut())?),
+            Self::Mailbox(mailbox) => mailbox.say(answer),
+        }
+    }
+
+    fn clock(&self) -> Clock {
+        match self {
+            Self::Port(_) => Clock::Wall,
+            Self::Mailbox(_) => Clock::Instructions,
+        }
+    }
 }
 
 /// The device of the port, which udev would have given a name.
@@ -167,16 +220,12 @@ fn find_port() -> anyhow::Result<PathBuf> {
 }
 
 /// Answers until the other end closes, or says that this is the end.
-fn serve(
-    runtime: &Runtime,
-    questions: &mut impl BufRead,
-    answers: &mut impl Write,
-) -> anyhow::Result<()> {
-    let mut desk = Desk { arm: None };
-    while let Some(ask) = wire::read(&mut *questions).context("the console broke")? {
+fn serve(runtime: &Runtime, console: &mut Console) -> anyhow::Result<()> {
+    let mut desk = Desk { arm: None, clock: console.clock(), settled: false };
+    while let Some(ask) = console.hear().context("the console broke")? {
         let off = matches!(ask, Ask::Off);
         let answer = runtime.block_on(desk.answer(ask));
-        wire::write(&answer, &mut *answers).context("the console broke")?;
+        console.say(&answer).context("the console broke")?;
         if off {
             break;
         }
@@ -184,9 +233,47 @@ fn serve(
     Ok(())
 }
 
+/// Runs a command on a node of the cluster.
+fn look(node: u32, command: &[String]) -> anyhow::Result<String> {
+    let run = RunId::of_label(RUN).with_context(|| format!("{RUN} is no run"))?;
+    let netns = Netns::open(&Path::new(DIR).join(run.name(0, &format!("n{node}"))))?;
+    let shown = command.join(" ");
+    let (program, arguments) = command.split_first().context("no command")?;
+    let output = netns
+        .run_blocking(|| Ok(Command::new(program).args(arguments).output()?))
+        .with_context(|| format!("{shown} on node {node}"))?;
+    if !output.status.success() {
+        bail!(
+            "{shown} on node {node}: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Trials begin at multiples of this, in guest time. What was begun before them is over then, and where the
+/// timer ticks next is the same for all of them. A guest that idles counts on and costs nothing.
+const BEAT: Duration = Duration::from_secs(1);
+/// Rest before the first trial, in guest time: a kernel that has just booted has work of its own to do.
+const REST: Duration = Duration::from_secs(10);
+
+/// Waits for the next multiple of [`BEAT`] that leaves time to settle.
+fn settle(settled: &mut bool) {
+    let least = if std::mem::replace(settled, true) { BEAT / 2 } else { REST };
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
+    let beat = BEAT.as_nanos();
+    let next = (now + least).as_nanos().div_ceil(beat) * beat;
+    thread::sleep(Duration::from_nanos((next - now.as_nanos()) as u64));
+}
+
 /// Answers questions, one after the other.
 struct Desk {
     arm: Option<Arm>,
+    clock: Clock,
+    /// Has it rested since it booted?
+    settled: bool,
 }
 
 impl Desk {
@@ -210,13 +297,22 @@ impl Desk {
                 };
                 match up {
                     Ok(cluster) => {
+                        let mut arm = Arm::of(cluster);
+                        arm.attach_counters().await;
+                        let cluster = arm.cluster();
                         let ends = Placement::ALL.iter().map(|p| (*p, cluster.ends(*p)));
+                        let uncounted = arm
+                            .uncounted()
+                            .map(|why| format!("drops and retransmits are not counted: {why:#}"));
                         let answer = Answer::Up {
                             info: Box::new(cluster.info().clone()),
-                            notes: cluster.notes(),
+                            notes: cluster.notes().into_iter().chain(uncounted).collect(),
                             ends: ends.collect(),
                         };
-                        self.arm = Some(Arm::of(cluster));
+                        self.arm = Some(match self.clock {
+                            Clock::Wall => arm,
+                            Clock::Instructions => arm.counting(),
+                        });
                         answer
                     }
                     Err(e) => Answer::Refused { why: e.into() },
@@ -244,26 +340,47 @@ impl Desk {
                 Ok(arm) => arm.check().await.map_err(Refusal::from),
                 Err(why) => Err(why),
             }),
-            Ask::Measure { case, slot } => match self.arm() {
-                Ok(arm) => {
-                    let asked = Asked { slot, host: false, pair: None };
-                    match arm.trials(&case, &[asked]).await.pop() {
-                        Some(Ok(trial)) => Answer::Measured { trial: Box::new(trial) },
-                        Some(Err(e)) => Answer::Refused { why: e.into() },
-                        None => {
-                            let text = "the trial was not measured".to_owned();
-                            Answer::Refused { why: Refusal::Failed { text } }
+            Ask::Measure { case, slot } => {
+                if self.clock == Clock::Instructions {
+                    settle(&mut self.settled);
+                }
+                match self.arm() {
+                    Ok(arm) => {
+                        let asked = Asked { slot, host: false, pair: None };
+                        match arm.trials(&case, &[asked]).await.pop() {
+                            Some(Ok(trial)) => Answer::Measured { trial: Box::new(trial) },
+                            Some(Err(e)) => Answer::Refused { why: e.into() },
+                            None => {
+                                let text = "the trial was not measured".to_owned();
+                                Answer::Refused { why: Refusal::Failed { text } }
+                            }
                         }
                     }
+                    Err(why) => Answer::Refused { why },
                 }
-                Err(why) => Answer::Refused { why },
-            },
+            }
             Ask::Rotate { case, slot, times } => match self.arm() {
                 Ok(arm) => match arm.rotated(&case, slot, times).await {
                     Ok(trial) => Answer::Rotated { trial: Box::new(trial) },
                     Err(e) => Answer::Refused { why: e.into() },
                 },
                 Err(why) => Answer::Refused { why },
+            },
+            Ask::Probe { case, slot } => match self.arm() {
+                Ok(arm) => match probed_trial(arm, &case, slot).await {
+                    Ok(trial) => Answer::Probed { trial: Box::new(trial) },
+                    Err(Unprobed::Never(text)) => {
+                        Answer::Refused { why: Refusal::NotOffered { text } }
+                    }
+                    Err(Unprobed::ThisTime(text)) => {
+                        Answer::Refused { why: Refusal::Failed { text } }
+                    }
+                },
+                Err(why) => Answer::Refused { why },
+            },
+            Ask::Look { node, command } => match look(node, &command) {
+                Ok(output) => Answer::Seen { output },
+                Err(e) => Answer::Refused { why: e.into() },
             },
             Ask::Down => {
                 let troubles = match self.arm.take() {

@@ -95,6 +95,7 @@ fn with_a_stall(workload: Workload, rate: Option<f64>) -> (Outcome, Histogram<u6
         patience_s: 20.0,
         canary: vec![],
         latencies: true,
+        count: None,
     };
     server.ask(&Request::Serve { task: task.clone(), bind: HERE, port: 0 });
     let Reply::Listening { port } = server.reply() else { panic!("it does not listen") };

@@ -4,7 +4,7 @@
 //! Everything that renders starts from here.
 
 use crate::{
-    natural,
+    kernels, natural,
     pairs::Over,
     stats::{self, Point},
     trust, units,
@@ -228,17 +228,16 @@ impl<'a> Book<'a> {
             let first = columns.len();
             let interleaved = trust::interleaved(record);
             let order = column_order(record);
-            let baseline = order.first().copied();
-            for spec in order {
+            for &spec in &order {
+                let baseline = kernels::baseline(&order, spec);
                 columns.push(Column {
                     record,
                     spec,
                     info: record.cni(spec),
                     label: label(records, record, spec),
                     short: String::new(),
-                    baseline: first,
-                    interleaved: interleaved
-                        || baseline.is_some_and(|host| trust::side_by_side(record, spec, host)),
+                    baseline: first + baseline,
+                    interleaved: interleaved || trust::side_by_side(record, spec, order[baseline]),
                 });
             }
             for case in &record.header.cases {

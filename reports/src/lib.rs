@@ -17,6 +17,7 @@ mod files;
 mod fixtures;
 mod footprint;
 pub mod gate;
+mod kernels;
 pub mod knee;
 mod losses;
 mod markdown;

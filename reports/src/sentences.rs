@@ -4,7 +4,7 @@
 
 use crate::{
     book::Book,
-    curves, figure,
+    curves, figure, kernels,
     matrix::{Against, Content, End, Matrix, MatrixLine, Over, Side, change_between},
     rotation,
     stats::{self, Change, Effect},
@@ -25,7 +25,7 @@ pub(crate) struct Sentence {
     pub folded: bool,
 }
 
-/// One sentence per row of the matrix, then one per curve and per switch.
+/// One sentence per row of the matrix, then one per curve, per switch and per kernel.
 pub(crate) fn sentences(book: &Book<'_>, matrix: &Matrix) -> Vec<Sentence> {
     let curves = curves::curves(book);
     let between = |row: usize| {
@@ -86,7 +86,23 @@ pub(crate) fn sentences(book: &Book<'_>, matrix: &Matrix) -> Vec<Sentence> {
         let text = format!("{subject} ({}{params}), {}.", row.workload, switch.sentence(book)?);
         Some(Sentence { text, folded: false })
     });
-    rows.chain(along).chain(knees).chain(sizes).chain(changed).chain(switched).collect()
+    let in_kernels = (0..book.rows.len()).flat_map(|row| {
+        let series = &book.rows[row];
+        let subject = format!("{} {}", place(series.placement), traffic(series.workload));
+        let said = kernels::sentences(book, row).into_iter();
+        said.map(move |text| Sentence {
+            text: format!("{subject} ({}), {text}.", series.title()),
+            folded: false,
+        })
+        .collect::<Vec<_>>()
+    });
+    rows.chain(along)
+        .chain(knees)
+        .chain(sizes)
+        .chain(changed)
+        .chain(switched)
+        .chain(in_kernels)
+        .collect()
 }
 
 /// What a workload is called in a sentence.

@@ -42,7 +42,21 @@ impl Scale {
         let finite = values.iter().map(|v| v.abs()).filter(|v| v.is_finite());
         let largest = finite.fold(0.0, f64::max);
         let large = || prefix(largest, &LARGE);
+        let instructions = |(divisor, prefix): (f64, &str)| {
+            let space = if prefix.is_empty() { "" } else { " " };
+            (divisor, format!("{prefix}{space}instructions"))
+        };
         match metric.unit() {
+            // A second is 10^9 instructions of such a clock.
+            Unit::BitsPerSecond if clock == Clock::Instructions => {
+                (1e9, "bit/instruction".to_owned())
+            }
+            Unit::TransactionsPerSecond if clock == Clock::Instructions => {
+                (1e3, "transactions/M instructions".to_owned())
+            }
+            Unit::PacketsPerSecond if clock == Clock::Instructions => {
+                (1e3, "packets/M instructions".to_owned())
+            }
             Unit::BitsPerSecond => {
                 let (divisor, prefix) = large();
                 (divisor, format!("{prefix}bit/s"))
@@ -57,11 +71,8 @@ impl Scale {
                 };
                 (divisor, format!("{prefix}{space}{what}").trim_end().to_owned())
             }
-            Unit::Nanoseconds if clock == Clock::Instructions => {
-                let (divisor, prefix) = large();
-                let space = if prefix.is_empty() { "" } else { " " };
-                (divisor, format!("{prefix}{space}instructions"))
-            }
+            Unit::Nanoseconds if clock == Clock::Instructions => instructions(large()),
+            Unit::Instructions => instructions(large()),
             Unit::Nanoseconds => {
                 let (divisor, unit) = prefix(largest, &TIMES);
                 (divisor, unit.to_owned())
@@ -252,6 +263,13 @@ mod tests {
     fn instructions_are_not_nanoseconds() {
         let s = Scale::of(Metric::LatencyP50, Clock::Instructions, &[40_181.0]);
         assert_eq!(s.text(40_181.0), "40.2 k instructions");
+        let counted = Metric::InstructionsPerTransaction;
+        let s = Scale::of(counted, Clock::Instructions, &[40_181.0]);
+        assert_eq!(s.text(40_181.0), "40.2 k instructions");
+        let text = |metric, value| Scale::of(metric, Clock::Instructions, &[value]).text(value);
+        assert_eq!(text(Metric::Throughput, 2.5e9), "2.50 bit/instruction");
+        assert_eq!(text(Metric::TransactionRate, 12_400.0), "12.4 transactions/M instructions");
+        assert_eq!(text(Metric::PacketRate, 900.0), "0.900 packets/M instructions");
     }
 
     #[test]

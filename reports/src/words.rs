@@ -90,6 +90,14 @@ fn vocabulary(metric: Metric) -> Vocabulary {
         (_, Unit::CpuSecondsPerGigabit | Unit::CpuSecondsPerTransaction) => {
             words("more CPU", "less CPU", "the CPU", "uses", "more CPU", "less CPU")
         }
+        (_, Unit::Instructions) => words(
+            "more instructions",
+            "fewer instructions",
+            "the instructions",
+            "takes",
+            "more instructions",
+            "fewer instructions",
+        ),
         (_, Unit::Ratio | Unit::Count) => words("more", "less", "as many", "has", "more", "less"),
     }
 }

@@ -7,6 +7,7 @@ use cnibench_model::nearest::did_you_mean;
 pub const SUITES: &[(&str, &str)] = &[
     ("quick", include_str!("../catalog/quick.toml")),
     ("gate", include_str!("../catalog/gate.toml")),
+    ("counted", include_str!("../catalog/counted.toml")),
     ("standard", include_str!("../catalog/standard.toml")),
     ("placements", include_str!("../catalog/placements.toml")),
     ("streams", include_str!("../catalog/streams.toml")),

@@ -109,6 +109,7 @@ fn trial(workload: Workload) -> Result<f64> {
         patience_s: 10.0,
         canary: vec![],
         latencies: true,
+        count: None,
     };
     let (mut client, mut server) = (Agent::start()?, Agent::start()?);
     server.ask(&Request::Serve { task: task.clone(), bind: LOCAL, port: 0 })?;

@@ -104,6 +104,7 @@ fn main() -> Result<()> {
         patience_s: number("patience", 3.0)?,
         canary: Vec::new(),
         latencies: true,
+        count: None,
     };
     let address: IpAddr = own.get("address").map_or("127.0.0.1", String::as_str).parse()?;
     let mut server = Agent::start(own.get("server_netns"))?;

@@ -142,6 +142,7 @@ mod tests {
             patience_s: 1.0,
             canary: vec![],
             latencies: true,
+            count: None,
         }
     }
 

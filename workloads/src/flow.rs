@@ -5,10 +5,11 @@
 use crate::{
     along::Along,
     clock, cpus,
-    error::TrialError,
+    error::{Doing as _, TrialError},
     meter::Timeline,
     protocol::Task,
     reins::{Cause, Reins},
+    sys,
 };
 use cnibench_model::DatagramStats;
 use hdrhistogram::Histogram;
@@ -32,6 +33,8 @@ pub(crate) struct Tally {
     /// The thread read no clock (a server of transactions): the supervisor's readings of its
     /// progress at the window's edges count, with these bytes for a request and a response.
     pub(crate) by_progress: Option<(u64, u64)>,
+    /// Where the thread counts: when its part of the window began and ended.
+    pub(crate) span: Option<(u64, u64)>,
     pub(crate) slices: Vec<u64>,
     pub(crate) histogram: Option<Histogram<u64>>,
     pub(crate) along: Along,
@@ -157,9 +160,13 @@ impl<'a> Strand<'a> {
     }
 
     /// The thread's whole life. A failure stops the trial; what was counted until then is lost.
-    pub(crate) fn perform(self, lane: Lane<'_>, cpu: Option<u32>) -> Tally {
+    pub(crate) fn perform(self, lane: Lane<'_>, cpu: Option<u32>, counted: bool) -> Tally {
         clock::exact_timers();
-        let pinned = cpu.map_or(Ok(()), cpus::pin);
+        let pinned = cpu.map_or(Ok(()), cpus::pin).and_then(|()| match counted {
+            // What a fair scheduler decides depends on all that ran before: here a flow runs until it waits.
+            true => sys::run_first().doing("setting SCHED_FIFO"),
+            false => Ok(()),
+        });
         let done = pinned.and_then(|()| (self.job)(lane)).unwrap_or_else(|error| {
             lane.reins.stop(Cause::Failed(error));
             Tally::default()

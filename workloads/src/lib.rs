@@ -12,6 +12,7 @@ pub mod arrivals;
 pub mod check;
 pub mod clock;
 pub mod contact;
+pub mod counted;
 pub mod cpus;
 mod error;
 mod flow;

@@ -26,6 +26,8 @@ pub const SUPPORT: u64 = 10;
 pub const OTHERS_TOLERANCE: f64 = 0.1;
 /// if it is more seconds than these: five of the ticks in which /proc/stat counts.
 const OTHERS_LEAST_S: f64 = 0.05;
+/// Bytes.
+const MEBIBYTE: f64 = (1u32 << 20) as f64;
 /// More steal than this share of the node's time makes wall-clock values doubtful.
 pub const STEAL_TOLERANCE: f64 = 0.02;
 
@@ -194,7 +196,10 @@ impl<'a> Ends<'a> {
         let client = self.client;
         let done = total(client, |f| f.transactions);
         let rate = done / client.endpoint.window_s;
-        self.push(Metric::TransactionRate, rate);
+        match self.task.count {
+            None => self.push(Metric::TransactionRate, rate),
+            Some(_) => self.push(Metric::InstructionsPerTransaction, 1e9 / rate),
+        }
         if done == 0.0 {
             self.warnings.push("no transaction was completed in the window".to_owned());
         }
@@ -206,7 +211,7 @@ impl<'a> Ends<'a> {
                 self.warnings.push("requests were lost: their time is in no percentile".to_owned());
             }
         }
-        if done > 0.0 {
+        if done > 0.0 && self.task.count.is_none() {
             // A paced flow spins before it sends; that is the generator's waiting, not a cost.
             let spun: u64 = option_numbers(&[client], SPUN_NS).sum();
             let spun = spun as f64 / 1e9 / client.endpoint.window_s;
@@ -246,6 +251,14 @@ impl<'a> Ends<'a> {
     }
 
     fn stream(&mut self) {
+        if self.task.count.is_some() {
+            // The sender's window ends when the receiver has said that everything came.
+            let senders = self.senders();
+            let window = senders.iter().map(|e| e.endpoint.window_s).fold(0.0, f64::max);
+            let bytes: f64 = senders.iter().map(|e| total(e, |f| f.sent_bytes)).sum();
+            self.push(Metric::InstructionsPerMebibyte, window * 1e9 * MEBIBYTE / bytes);
+            return;
+        }
         let receivers = self.receivers();
         let rate = |of: fn(&FlowResult) -> u64| -> f64 {
             receivers.iter().map(|e| total(e, of) / e.endpoint.window_s).sum()
@@ -373,7 +386,9 @@ impl<'a> Ends<'a> {
         let t = self.task;
         let one_machine = self.one_machine();
         let shared = t.client_cpus.iter().find(|c| t.server_cpus.contains(c));
+        // Where instructions are counted there is one CPU, and nobody waits for another.
         if t.params.pinning == Pinning::Split
+            && t.count.is_none()
             && one_machine
             && let Some(cpu) = shared
         {

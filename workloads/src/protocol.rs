@@ -11,6 +11,7 @@
 //!
 //! Beside trials, agents make the small traffic of proofs: `Echo`, `Probe`, `Send`.
 
+use crate::counted::Count;
 use cnibench_model::{
     DatagramStats, EndpointResult, Interval, MadeBy, Sample, StoredHistogram, Workload,
     WorkloadParams,
@@ -49,6 +50,9 @@ pub struct Task {
     /// rates with generators that take none.
     #[serde(default = "yes")]
     pub latencies: bool,
+    /// How much is done; none: the times count, by the clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<Count>,
 }
 
 fn yes() -> bool {

@@ -14,6 +14,21 @@ use std::{
     time::Duration,
 };
 
+/// Has the calling thread run whenever it can, until it waits by itself (SCHED_FIFO, sched(7)).
+///
+/// # Errors
+/// Without CAP_SYS_NICE.
+pub(crate) fn run_first() -> io::Result<()> {
+    // SAFETY: a zeroed sched_param is a whole one; its only field is set below.
+    let mut param: libc::sched_param = unsafe { std::mem::zeroed() };
+    param.sched_priority = 1;
+    // SAFETY: 0 is the calling thread; the pointer is to a value that lives through the call.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const param) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Linux' `SO_MEMINFO` and its index of drops (include/uapi/linux/sock_diag.h), which libc lacks.
 const SO_MEMINFO: libc::c_int = 55;
 const SK_MEMINFO_DROPS: usize = 8;

@@ -7,6 +7,7 @@
 
 use crate::{
     clock::{self, Alarm, Schedule, Wait},
+    counted::Count,
     error::TrialError,
     flow::{Lane, Strand, Tally},
     hello,
@@ -14,7 +15,7 @@ use crate::{
     payload,
     protocol::{EndReport, Task},
     reins::Reins,
-    tcp,
+    tcp::{self, Moved},
     trial::{self, Cast, Side},
 };
 use cnibench_model::FlowDirection;
@@ -109,6 +110,9 @@ fn sender(
     lane: Lane<'_>,
 ) -> Result<Tally, TrialError> {
     let block = payload::fill(task.params.size as usize, &task.canary);
+    if let Some(count) = task.count {
+        return send_counted(count.of_flow(task.params.streams), flow, socket, &block, lane);
+    }
     let Some(timeline) = lane.start() else { return Ok(Tally::default()) };
     let over = |now: u64| {
         now >= timeline.close && (side == Side::Client || hung_up(socket)) || lane.stopped()
@@ -150,6 +154,83 @@ fn sender(
     Ok(Tally { sent_bytes, sent: writes, ..Tally::default() })
 }
 
+/// Sends so many bytes, first those of the warm-up, and has the receiver say of either that it has them all:
+/// in between the path is empty, so that what is measured is all that those bytes take.
+fn send_counted(
+    count: Count,
+    flow: u32,
+    socket: &Socket,
+    block: &[u8],
+    lane: Lane<'_>,
+) -> Result<Tally, TrialError> {
+    if lane.start().is_none() {
+        return Ok(Tally::default());
+    }
+    let (mut total, mut writes, mut begun) = (0u64, 0u64, clock::now());
+    for part in [count.warmup, count.measured] {
+        begun = clock::now();
+        (writes, total) = (0, 0);
+        while total < part {
+            let next = block.len().min((part - total) as usize);
+            if tcp::send_all(socket, &block[..next], flow, lane)? == Moved::Stopped {
+                return Ok(Tally::default());
+            }
+            total += next as u64;
+            writes += 1;
+            lane.moved(total);
+        }
+        match tcp::receive_all(socket, &mut [0], flow, lane)? {
+            Moved::All => {}
+            Moved::Stopped => return Ok(Tally::default()),
+            Moved::Closed => return Err(tcp::left(flow, "before it had everything")),
+        }
+    }
+    let span = Some((begun, clock::now()));
+    // Tells the receiver that this was all.
+    let _ = socket.shutdown(Shutdown::Write);
+    Ok(Tally { sent_bytes: total, sent: writes, span, ..Tally::default() })
+}
+
+/// The other end of [`send_counted`].
+fn receive_counted(
+    count: Count,
+    flow: u32,
+    socket: &Socket,
+    room: &mut [u8],
+    lane: Lane<'_>,
+) -> Result<Tally, TrialError> {
+    if lane.start().is_none() {
+        return Ok(Tally::default());
+    }
+    let (mut total, mut reads, mut begun) = (0u64, 0u64, clock::now());
+    for part in [count.warmup, count.measured] {
+        begun = clock::now();
+        (reads, total) = (0, 0);
+        while total < part {
+            let most = room.len().min((part - total) as usize);
+            match recv(socket, &mut room[..most], RecvFlags::empty()) {
+                Ok((_, n)) if n > 0 => {
+                    total += n as u64;
+                    reads += 1;
+                    lane.moved(total);
+                }
+                Err(Errno::INTR) => {}
+                _ if lane.stopped() => return Ok(Tally::default()),
+                Ok(_) => return Err(tcp::left(flow, "before it had sent everything")),
+                Err(e) => return Err(tcp::broken(flow, "receiving", e)),
+            }
+        }
+        if tcp::send_all(socket, &[0], flow, lane)? == Moved::Stopped {
+            return Ok(Tally::default());
+        }
+    }
+    let span = Some((begun, clock::now()));
+    // The sender's end of stream.
+    let _ = tcp::receive_all(socket, &mut [0], flow, lane)?;
+    let slices = vec![total];
+    Ok(Tally { received_bytes: total, received: reads, slices, span, ..Tally::default() })
+}
+
 /// True once the peer has shut its direction down, whoever reads from the socket.
 fn hung_up(socket: &Socket) -> bool {
     let mut fds = [PollFd::new(socket, PollFlags::RDHUP)];
@@ -160,6 +241,9 @@ fn hung_up(socket: &Socket) -> bool {
 fn receiver(task: &Task, flow: u32, socket: &Socket, lane: Lane<'_>) -> Result<Tally, TrialError> {
     // Zeroed pages are mapped on the first write, which here is the warm-up's.
     let mut room = vec![0u8; RECEIVE.max(task.params.size.min(1 << 20) as usize)];
+    if let Some(count) = task.count {
+        return receive_counted(count.of_flow(task.params.streams), flow, socket, &mut room, lane);
+    }
     let Some(timeline) = lane.start() else { return Ok(Tally::default()) };
     let mut meter = Meter::new(timeline);
     let (mut total, mut reads) = (0u64, 0u64);

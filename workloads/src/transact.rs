@@ -10,6 +10,7 @@
 use crate::{
     along::Along,
     clock::{self, Alarm, Schedule, Wait},
+    counted::Count,
     cpus,
     error::TrialError,
     flow::{Lane, Tally},
@@ -46,8 +47,13 @@ pub(crate) fn transact(
     lane: Lane<'_>,
     mut exchange: impl FnMut() -> Result<Exchanged, TrialError>,
 ) -> Result<Tally, TrialError> {
-    let mut book = Book::new(wait(task), task.latencies);
+    let mut book = Book::new(wait(task), task);
     let Some(timeline) = lane.start() else { return Ok(Tally::default()) };
+    if let Some(count) = task.count {
+        let count = count.of_flow(task.params.streams);
+        let span = counted(&mut book, count, lane, &mut exchange)?;
+        return Ok(book.counted(task, count, span));
+    }
     let mut meter = Meter::new(timeline);
     match task.params.rate {
         None => closed(&mut book, &mut meter, timeline, lane, &mut exchange)?,
@@ -88,9 +94,10 @@ struct Book {
 }
 
 impl Book {
-    fn new(wait: Wait, latencies: bool) -> Self {
+    fn new(wait: Wait, task: &Task) -> Self {
+        let empty = if task.count.is_some() { histogram::exact } else { histogram::empty };
         Self {
-            histogram: latencies.then(histogram::empty),
+            histogram: task.latencies.then(empty),
             total: 0,
             lost: 0,
             unsent: 0,
@@ -106,6 +113,25 @@ impl Book {
         if let Some(histogram) = &mut self.histogram {
             // Longer than the range counts as the longest; the range is 100 s.
             histogram.saturating_record(nanos);
+        }
+    }
+
+    /// What was done in a window of so many transactions; none was, where the trial was stopped.
+    fn counted(self, task: &Task, count: Count, span: Option<(u64, u64)>) -> Tally {
+        let Some(span) = span else { return Tally::default() };
+        let done = count.measured;
+        let sent = done + self.lost;
+        Tally {
+            transactions: done,
+            received: done,
+            sent,
+            sent_bytes: sent * task.params.size,
+            received_bytes: done * task.params.response_size,
+            slices: vec![done],
+            histogram: self.histogram,
+            span: Some(span),
+            options: [(LOOP.to_owned(), "closed, counted".to_owned())].into(),
+            ..Tally::default()
         }
     }
 
@@ -151,6 +177,40 @@ impl Book {
         }
         tally
     }
+}
+
+/// So many transactions one after the other; when the window began and ended.
+fn counted(
+    book: &mut Book,
+    count: Count,
+    lane: Lane<'_>,
+    exchange: &mut impl FnMut() -> Result<Exchanged, TrialError>,
+) -> Result<Option<(u64, u64)>, TrialError> {
+    while book.total < count.warmup {
+        match exchange()? {
+            Exchanged::Done => book.total += 1,
+            Exchanged::Lost => {}
+            Exchanged::Stopped => return Ok(None),
+        }
+        lane.moved(book.total);
+    }
+    let opened = clock::now();
+    let mut begun = opened;
+    while book.total < count.warmup + count.measured {
+        let outcome = exchange()?;
+        let now = clock::now();
+        match outcome {
+            Exchanged::Done => {
+                book.record(now - begun);
+                book.total += 1;
+                lane.moved(book.total);
+            }
+            Exchanged::Lost => book.lost += 1,
+            Exchanged::Stopped => return Ok(None),
+        }
+        begun = now;
+    }
+    Ok(Some((opened, begun)))
 }
 
 fn closed(
@@ -260,6 +320,7 @@ mod tests {
             patience_s: 1.0,
             canary: vec![],
             latencies: true,
+            count: None,
         };
         let (gate, progress, reins) = (Gate::default(), AtomicU64::new(0), Reins::default());
         let start = clock::now();
@@ -295,6 +356,40 @@ mod tests {
     }
 
     #[test]
+    fn a_counted_flow_does_what_it_was_told_and_no_more() {
+        let count = Some(Count { warmup: 50, measured: 400 });
+        let params = Workload::TcpRr.defaults();
+        let mut task = Task {
+            workload: Workload::TcpRr,
+            params,
+            duration_s: 0.2,
+            warmup_s: 0.0,
+            client_cpus: vec![],
+            server_cpus: vec![],
+            patience_s: 1.0,
+            canary: vec![],
+            latencies: true,
+            count,
+        };
+        task.params.streams = 2;
+        let (gate, progress, reins) = (Gate::default(), AtomicU64::new(0), Reins::default());
+        gate.open(Timeline::new(clock::now(), 0.0, task.duration_s));
+        let lane = Lane { gate: &gate, progress: &progress, reins: &reins };
+        let mut asked = 0;
+        let tally = transact(&task, 0, lane, || {
+            asked += 1;
+            // One of the warm-up and one of the window is lost.
+            Ok(if asked == 3 || asked == 100 { Exchanged::Lost } else { Exchanged::Done })
+        })
+        .unwrap();
+        assert_eq!((asked, tally.transactions, tally.sent), (25 + 200 + 2, 200, 201));
+        let (opened, closed) = tally.span.unwrap();
+        let h = tally.histogram.unwrap();
+        assert_eq!(h.len(), 200);
+        assert!(opened < closed && h.max() <= closed - opened);
+    }
+
+    #[test]
     fn what_could_not_be_sent_is_in_the_histogram_and_warned_about() {
         // Every exchange takes 10 ms, 1000/s are asked.
         let mut params = Workload::TcpRr.defaults();
@@ -309,6 +404,7 @@ mod tests {
             patience_s: 1.0,
             canary: vec![],
             latencies: true,
+            count: None,
         };
         let (gate, progress, reins) = (Gate::default(), AtomicU64::new(0), Reins::default());
         gate.open(Timeline::new(clock::now(), 0.0, task.duration_s));

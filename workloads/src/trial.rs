@@ -8,7 +8,7 @@ use crate::{
     error::{Doing, TrialError},
     flow::{Gate, Lane, Strand, Tally},
     meter::Timeline,
-    node_cpu::CpuWindow,
+    node_cpu::{self, CpuWindow},
     options, peers,
     protocol::{EndReport, Task},
     reins::{Cause, Reins},
@@ -112,7 +112,7 @@ pub(crate) fn run(
     go: impl FnOnce() -> Result<(), TrialError>,
 ) -> Result<EndReport, TrialError> {
     let Cast { side, strands, sockets, at_close } = cast;
-    let gate = Gate::default();
+    let (gate, counted) = (Gate::default(), task.count.is_some());
     let progress: Vec<Progress> = strands.iter().map(|_| Progress::default()).collect();
     let who: Vec<(Option<u32>, Option<u32>)> =
         strands.iter().map(|s| (s.flow, cpu(task, side, s.flow))).collect();
@@ -124,7 +124,7 @@ pub(crate) fn run(
                 let lane = Lane { gate: &gate, progress: &counter.0, reins };
                 let started = thread::Builder::new()
                     .name(strand.name())
-                    .spawn_scoped(scope, move || strand.perform(lane, cpu));
+                    .spawn_scoped(scope, move || strand.perform(lane, cpu, counted));
                 match started {
                     Ok(handle) => handles.push(handle),
                     Err(e) => {
@@ -155,9 +155,12 @@ pub(crate) fn run(
                 .collect();
             (watched, tallies)
         });
-    let seen = watched?;
+    let mut seen = watched?;
     if let Some(error) = reins.take_failure() {
         return Err(error);
+    }
+    if task.count.is_some() {
+        seen.fit_to(&tallies)?;
     }
     report(task, &who, tallies, seen, &sockets)
 }
@@ -195,13 +198,76 @@ struct Seen {
     warnings: Vec<String>,
 }
 
+impl Seen {
+    /// Where what was done is counted, the flows say when the window was: from the first that began to the
+    /// last that ended. An end whose flows only answer has the whole trial.
+    fn fit_to(&mut self, tallies: &[Tally]) -> Result<(), TrialError> {
+        let spans = || tallies.iter().filter_map(|tally| tally.span);
+        if let (Some(open), Some(close)) =
+            (spans().map(|(open, _)| open).min(), spans().map(|(_, close)| close).max())
+        {
+            (self.timeline.open, self.timeline.close) = (open, close);
+        }
+        let Timeline { open, close, .. } = self.timeline;
+        if close <= open {
+            return Err(TrialError::PeerSilent("the trial ended before its window".to_owned()));
+        }
+        self.window_s = clock::seconds(close - open);
+        self.node.window_s = self.window_s;
+        Ok(())
+    }
+}
+
 impl Watch<'_> {
+    /// A trial that ends when its flows have done what they were told. No CPU time is read: each reading
+    /// would be among what is counted, and ticks tell nothing that the count does not.
+    fn counted(
+        &self,
+        threads: usize,
+        go: impl FnOnce() -> Result<(), TrialError>,
+    ) -> Result<Seen, TrialError> {
+        let machine = node_cpu::machine().doing("reading the machine's boot id")?;
+        self.gate.wait_ready(threads, self.reins)?;
+        go()?;
+        let open = self.edge();
+        let mut timeline = Timeline::new(clock::now(), 0.0, self.task.duration_s);
+        timeline.slices = 1;
+        self.gate.open(timeline);
+        let mut silence = Silence::new(self);
+        loop {
+            // Looked for as rarely as it can be: every look is among what is counted.
+            let until = clock::now() + clock::nanos(self.task.patience_s) + 1;
+            if self.reins.wait_finished(threads, until) {
+                break;
+            }
+            if self.reins.stopped() {
+                return Err(self.reins.stopped_error());
+            }
+            silence.look(self)?;
+        }
+        timeline.close = clock::now();
+        let node =
+            NodeCpu { machine, window_s: 0.0, time: CpuTime::default(), busy: BTreeMap::new() };
+        Ok(Seen {
+            timeline,
+            window_s: 0.0,
+            process: CpuTime::default(),
+            node,
+            open,
+            close: self.edge(),
+            warnings: Vec::new(),
+        })
+    }
+
     fn run(
         &self,
         threads: usize,
         go: impl FnOnce() -> Result<(), TrialError>,
         at_close: Option<Box<dyn FnOnce() + '_>>,
     ) -> Result<Seen, TrialError> {
+        if self.task.count.is_some() {
+            return self.counted(threads, go);
+        }
         let mut cpu = CpuWindow::prepare().doing("reading CPU times in /proc")?;
         let sees_kthreads = cpu.sees_kthreads();
         let mut throttle = Throttle::prepare();
@@ -378,7 +444,10 @@ fn report(
         let Some(number) = flow else { continue };
         if let Some((request, response)) = tally.by_progress {
             let count = |edge: &Edge| edge.progress.get(i).copied().unwrap_or(0);
-            tally.transactions = count(&seen.close).saturating_sub(count(&seen.open));
+            let before = task
+                .count
+                .map_or_else(|| count(&seen.open), |all| all.of_flow(task.params.streams).warmup);
+            tally.transactions = count(&seen.close).saturating_sub(before);
             (tally.received, tally.sent) = (tally.transactions, tally.transactions);
             tally.received_bytes = tally.transactions * request;
             tally.sent_bytes = tally.transactions * response;

@@ -25,6 +25,7 @@ fn task(workload: Workload) -> Task {
         patience_s: 1.0,
         canary: vec![],
         latencies: true,
+        count: None,
     }
 }
 

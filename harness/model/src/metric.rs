@@ -56,6 +56,8 @@ pub enum Unit {
     CpuSecondsPerGigabit,
     /// CPU-seconds for each transaction.
     CpuSecondsPerTransaction,
+    /// Instructions.
+    Instructions,
 }
 
 impl Unit {
@@ -70,6 +72,7 @@ impl Unit {
             Self::Count => "count",
             Self::CpuSecondsPerGigabit => "CPU s/Gbit",
             Self::CpuSecondsPerTransaction => "CPU s/transaction",
+            Self::Instructions => "instructions",
         }
     }
 }
@@ -131,6 +134,10 @@ metrics! {
     CpuPerGigabit = "cpu_per_gigabit", CpuSecondsPerGigabit, LowerIsBetter, "CPU per Gbit";
     /// CPU time of all measured nodes (user, system, softirq, interrupts, kernel threads) for each transaction.
     CpuPerTransaction = "cpu_per_transaction", CpuSecondsPerTransaction, LowerIsBetter, "CPU per transaction";
+    /// Instructions of the whole guest, kernel and both ends, from the first of an exact number of transactions to the end of the last, for each of them.
+    InstructionsPerTransaction = "instructions_per_transaction", Instructions, LowerIsBetter, "instructions per transaction";
+    /// Instructions of the whole guest, kernel and both ends, from the first write of an exact number of bytes until the receiver has said that it has them all, for each MiB.
+    InstructionsPerMebibyte = "instructions_per_mebibyte", Instructions, LowerIsBetter, "instructions per MiB";
 }
 
 impl fmt::Display for Metric {

@@ -49,6 +49,9 @@ pub enum SpecError {
 }
 
 impl CniSpec {
+    /// The parameter that says in which kernel a cni is measured.
+    pub const KERNEL: &str = "kernel";
+
     /// A profile with no parameters.
     pub fn named(name: &str) -> Self {
         Self { name: name.to_owned(), second: false, params: BTreeMap::new() }
@@ -57,6 +60,11 @@ impl CniSpec {
     /// The first of two that are the same.
     pub fn first(&self) -> Self {
         Self { second: false, ..self.clone() }
+    }
+
+    /// The version of the kernel in which it is measured, where that is part of what is compared.
+    pub fn kernel(&self) -> Option<&str> {
+        self.params.get(Self::KERNEL).map(String::as_str)
     }
 
     /// The second of two that are the same.

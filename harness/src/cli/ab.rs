@@ -5,12 +5,12 @@
 use super::{
     Outcome,
     judged::{Judge, JudgeOptions},
-    measure::{Common, Design, Ends, Measure, Measured, measure, on_runtime},
+    measure::{Common, Design, Ends, Measure, Measured, What, measure, on_runtime},
     run::{finish, first_of_its_kind},
 };
 use crate::{interrupt::Urgency, plan::Pairs};
 use anyhow::Result;
-use cnibench_model::{CniSpec, ProviderKind};
+use cnibench_model::{Clock, CniSpec, ProviderKind};
 use cnibench_reports::gate::sequential;
 use cnibench_scenarios::quantity;
 use std::time::Duration;
@@ -48,21 +48,23 @@ pub struct Args {
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Shape {
     /// Pairs of every case and rebuild: two trials next to each other, in random order. By default 10, on
-    /// netns 3.
+    /// netns and with --clock instructions 3.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pairs: Option<u32>,
     /// How often the clusters of both arms are made; with --provider kubeconfig only their pods are. By
-    /// default 3, on netns 10: what two clusters happen to be like is no smaller for more pairs on them.
+    /// default 3, on netns 10, with --clock instructions 2: what two clusters happen to be like is no smaller for more pairs on them.
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=100))]
     rebuilds: Option<u32>,
 }
 
 impl Shape {
     /// The pairs of two arms; `early`: the run may end when the answer is clear.
-    pub(super) fn pairs(self, provider: ProviderKind, arms: [CniSpec; 2], early: bool) -> Pairs {
-        // Namespaces are made in a second, clusters of Kubernetes in minutes.
-        let (rebuilds, pairs) = match provider {
+    pub(super) fn pairs(self, what: &What, arms: [CniSpec; 2], early: bool) -> Pairs {
+        let counts = what.vm.clock == Some(Clock::Instructions);
+        // Namespaces are made in a second, clusters of Kubernetes in minutes; counts repeat.
+        let (rebuilds, pairs) = match what.provider {
             ProviderKind::Netns => (10, 3),
+            ProviderKind::Vm if counts => (2, 3),
             _ => (3, 10),
         };
         let rebuilds = self.rebuilds.unwrap_or(rebuilds);
@@ -82,8 +84,10 @@ fn time(text: &str) -> Result<Duration, String> {
 /// What is to be measured of two arms.
 pub(super) fn in_pairs(common: &Common, pairs: Pairs, ends: Ends) -> Measure {
     let mut what = common.what.clone();
-    what.duration.get_or_insert(BLOCK_S);
-    what.warmup.get_or_insert(WARMUP_S);
+    if what.vm.clock != Some(Clock::Instructions) {
+        what.duration.get_or_insert(BLOCK_S);
+        what.warmup.get_or_insert(WARMUP_S);
+    }
     Measure {
         what,
         suite: "gate",
@@ -106,7 +110,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     };
     // Before anything is measured: a policy that is wrong is not found out at the end.
     let judge = Judge::new(&judge)?;
-    let pairs = shape.pairs(common.what.provider, arms, !no_early_stop);
+    let pairs = shape.pairs(&common.what, arms, !no_early_stop);
     let referee = judge.referee();
     let asked = in_pairs(&common, pairs, Ends { max_time, referee: Some(referee) });
     on_runtime(&common.what, async |interrupt| {

@@ -79,7 +79,7 @@ pub fn run(args: Args) -> Result<Outcome> {
                 }
                 let mut what = args.what.clone();
                 let arms = [cni.first(), cni.second()];
-                let pairs = args.shape.pairs(what.provider, arms, false);
+                let pairs = args.shape.pairs(&what, arms, false);
                 // Its own bar would say nothing of all runs.
                 what.quiet = true;
                 let common = Common::of(what, out);

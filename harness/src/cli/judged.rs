@@ -63,7 +63,9 @@ impl Judge {
                 Policy::from_toml(&name, &text)?
             }
         };
-        policy.min_effect = options.min_effect.unwrap_or(policy.min_effect);
+        if let Some(size) = options.min_effect {
+            (policy.min_effect, policy.counted_min_effect) = (size, size);
+        }
         Ok(Self {
             policy,
             calibration: calibration::find(options.calibration.as_deref())?,

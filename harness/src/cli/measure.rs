@@ -24,7 +24,7 @@ use crate::{
 };
 use anyhow::{Context, Result, anyhow, bail};
 use cnibench_model::{
-    Case, CniSpec, Generator, Header, JournalLine, Pairing, Placement, ProviderKind, Record,
+    Case, Clock, CniSpec, Generator, Header, JournalLine, Pairing, Placement, ProviderKind, Record,
     SCHEMA_VERSION, SkippedCni, Workload,
 };
 use cnibench_scenarios::{Overrides, Suite, catalog, cliffs, expand, ladders, rotations, suite};
@@ -35,11 +35,14 @@ use std::{
     time::Duration,
 };
 
+/// Suite where none was named and the clock counts instructions.
+const COUNTED: &str = "counted";
+
 /// What is measured, where, and how it is told.
 #[derive(Debug, Clone, clap::Args)]
 pub struct What {
     /// A catalogue name (see `cnibench list suites`) or a TOML file; by default quick, of ab and
-    /// calibrate gate.
+    /// calibrate gate; with --clock instructions counted.
     suite: Option<String>,
     /// What brings the cluster up.
     #[arg(long, default_value = "netns")]
@@ -183,7 +186,11 @@ pub(super) fn on_runtime<T>(
 /// Measures what is asked; none where only the plan was to be shown.
 pub(super) async fn measure(asked: Measure, interrupt: &Interrupt) -> Result<Option<Measured>> {
     let what = &asked.what;
-    let suite = load(what.suite.as_deref().unwrap_or(asked.suite))?;
+    let by_default = match what.vm.clock {
+        Some(Clock::Instructions) => COUNTED,
+        Some(Clock::Wall) | None => asked.suite,
+    };
+    let suite = load(what.suite.as_deref().unwrap_or(by_default))?;
     let suite = overrides(what, asked.trials).apply(&suite);
     let owner = Arc::new(Owner::acquire()?);
     let run_id = owner.id().as_str().to_owned();
@@ -226,7 +233,7 @@ async fn prepare(measure: &Measure, suite: Suite, chosen: &Chosen) -> Result<Pre
             let cni = CniSpec::named(&offer.name);
             // What needs a parameter is never chosen for the user, so it was not left out either.
             match offer.missing {
-                None if offer.automatic => cnis.push(cni),
+                None if offer.automatic => cnis.extend(chosen.spread(vec![cni])),
                 Some(reason) if offer.automatic => skipped.push(SkippedCni { cni, reason }),
                 _ => {}
             }
@@ -240,10 +247,21 @@ async fn prepare(measure: &Measure, suite: Suite, chosen: &Chosen) -> Result<Pre
         }
     } else {
         for cni in asked {
-            provider.check(cni, &suite.topology).await.map_err(explain)?;
             if !cnis.contains(cni) {
                 cnis.push(cni.clone());
             }
+        }
+        cnis = chosen.spread(cnis);
+        if let Design::Pairs(_) = &measure.design
+            && cnis.len() > asked.len()
+        {
+            bail!(
+                "several --kernel: say in each arm which is its own, as in {}",
+                cnis.first().map(ToString::to_string).unwrap_or_default()
+            );
+        }
+        for cni in &cnis {
+            provider.check(cni, &suite.topology).await.map_err(explain)?;
         }
     }
     chosen.check_together(&cnis)?;
@@ -251,7 +269,11 @@ async fn prepare(measure: &Measure, suite: Suite, chosen: &Chosen) -> Result<Pre
     if provider::needs_namespaces(args.provider) {
         generators::check_installed(&cases)?;
     }
-    let seed = measure.seed.unwrap_or_else(rand::random);
+    let seed = measure.seed.unwrap_or_else(|| match chosen.clock() {
+        Clock::Wall => rand::random(),
+        // What came before a trial is among what it repeats with, and there is no drift to be evened out.
+        Clock::Instructions => 1,
+    });
     let arrangement = match &measure.design {
         Design::Rounds(order) => chosen.arrangement(*order).await?,
         Design::Pairs(pairs) => chosen.paired(pairs.clone(), &suite.topology).await?,

@@ -113,6 +113,14 @@ impl Chosen {
         }
     }
 
+    /// These cnis as they are measured: where there are several kernels, in each.
+    pub fn spread(&self, cnis: Vec<CniSpec>) -> Vec<CniSpec> {
+        match self {
+            Self::Vm(provider) => provider.kernels().spread(cnis),
+            Self::Netns(_) | Self::Kind(_) | Self::Kubeconfig(_) => cnis,
+        }
+    }
+
     /// Can these cnis be measured in one run?
     ///
     /// # Errors
@@ -181,7 +189,8 @@ impl Chosen {
     /// Tells what is planned.
     pub fn plan_for(&self, plan: &Plan) {
         match self {
-            Self::Netns(_) | Self::Vm(_) => {}
+            Self::Netns(_) => {}
+            Self::Vm(provider) => provider.plan_for(plan),
             Self::Kind(provider) => provider.plan_for(plan.estimate()),
             Self::Kubeconfig(provider) => provider.plan_for(plan),
         }

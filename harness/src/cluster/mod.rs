@@ -14,12 +14,12 @@ use crate::{
     exec::Link,
     probe::{Sights, losses::Spot},
     proof::lookout::Lookout,
-    runner::{Slot, TrialError},
+    runner::{Slot, TrialError, Unprobed},
 };
 use async_trait::async_trait;
 use cnibench_model::{
-    Case, CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, Proof, ProviderKind,
-    RotationTrial, Surroundings, Trial,
+    Case, CniInfo, CniSpec, Footprint, NodePair, Phase, Placement, ProbedTrial, Proof,
+    ProviderKind, RotationTrial, Surroundings, Trial,
 };
 use cnibench_probes::datapath::Counters;
 use serde::{Deserialize, Serialize};
@@ -214,6 +214,16 @@ pub trait Cluster: Send + Sync {
         times: u32,
     ) -> Option<Result<RotationTrial, TrialError>> {
         let _ = (case, slot, times);
+        None
+    }
+
+    /// Measures once with the latency probes, where the cluster has its own controller to do so.
+    async fn conduct_probed(
+        &self,
+        case: &Case,
+        slot: Slot,
+    ) -> Option<Result<ProbedTrial, Unprobed>> {
+        let _ = (case, slot);
         None
     }
 

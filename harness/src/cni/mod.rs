@@ -18,6 +18,7 @@ pub mod host;
 pub mod ipsec;
 pub mod keys;
 pub mod kubernetes;
+pub mod needs;
 pub mod params;
 pub mod policies;
 pub mod wireguard;
@@ -26,6 +27,7 @@ pub mod wrapping;
 
 pub use context::{Claim, Entry, Facts, NodeCtx, Peer, PodCtx, PodNet, Policy, Side};
 pub use keys::Keys;
+pub use needs::Needs;
 pub use params::{Param, Settings};
 pub use wrapping::Wrapping;
 
@@ -155,6 +157,14 @@ pub trait Cni: Send + Sync {
     /// says `encrypted` says this too.
     fn wrapping(&self) -> Option<Wrapping> {
         None
+    }
+
+    /// What it uses of the machine beside the kernel and this binary, for nodes that have none of it.
+    ///
+    /// # Errors
+    /// What is not there on this machine either.
+    fn needs(&self) -> Result<Needs, String> {
+        Ok(Needs::default())
     }
 
     /// What was built, one line each, for the reader who asks; without addresses of single nodes.

@@ -2,6 +2,7 @@
 
 use super::{
     eyes::Eyes,
+    probed::Unprobed,
     proved, rotations,
     trial::{self, Broken, Slot, TrialError},
 };
@@ -12,8 +13,8 @@ use crate::{
     proof::lookout::Lookout,
 };
 use cnibench_model::{
-    Case, CellStatus, CniInfo, CniSpec, Footprint, Metric, NodePair, Phase, Placement, Proof,
-    ProofKind, ProofOutcome, RotationTrial, Surroundings, Trial,
+    Case, CellStatus, CniInfo, CniSpec, Footprint, Metric, NodePair, Phase, Placement, ProbedTrial,
+    Proof, ProofKind, ProofOutcome, RotationTrial, Surroundings, Trial,
 };
 use std::collections::HashMap;
 
@@ -30,6 +31,8 @@ pub struct Arm {
     counters: Option<LossCounters>,
     /// Why not.
     uncounted: Option<anyhow::Error>,
+    /// How its trials are measured.
+    latencies: trial::Latencies,
 }
 
 impl Arm {
@@ -47,7 +50,7 @@ impl Arm {
     }
 
     /// Once for all trials here, where the cluster is on this kernel.
-    async fn attach_counters(&mut self) {
+    pub async fn attach_counters(&mut self) {
         let spots: Vec<_> = Placement::ALL.iter().flat_map(|p| self.cluster.spots(*p)).collect();
         if spots.is_empty() {
             return;
@@ -71,7 +74,18 @@ impl Arm {
             observers: HashMap::new(),
             counters: None,
             uncounted: None,
+            latencies: trial::Latencies::Taken,
         }
+    }
+
+    /// The cluster itself.
+    pub fn cluster(&self) -> &dyn Cluster {
+        &*self.cluster
+    }
+
+    /// The same where the clock counts instructions.
+    pub fn counting(self) -> Self {
+        Self { latencies: trial::Latencies::Counted, ..self }
     }
 
     /// Is the cluster still whole?
@@ -152,6 +166,15 @@ impl Arm {
             },
             reached => reached,
         }
+    }
+
+    /// One trial with probes, where the cluster has its own controller.
+    pub async fn conduct_probed(
+        &self,
+        case: &Case,
+        slot: Slot,
+    ) -> Option<Result<ProbedTrial, Unprobed>> {
+        self.cluster.conduct_probed(case, slot).await
     }
 
     /// What latency probes are told of the way between the ends of a placement.
@@ -261,7 +284,7 @@ impl Arm {
             return vec![conducted];
         }
         let ready: Vec<_> = asked.iter().map(|a| self.cast(case, a)).collect();
-        let cluster = &*self.cluster;
+        let (cluster, taken) = (&*self.cluster, self.latencies);
         let running = ready.into_iter().zip(asked).map(|(cast, asked)| async move {
             let mut cast = cast?;
             let (client, server) = tokio::join!(
@@ -276,7 +299,7 @@ impl Arm {
             let (ends, eyes_open) = (&cast.ends, &mut eyes.open);
             let pair = (&mut client, &mut server);
             let lookout = cast.lookout.as_ref();
-            match proved::measure(case, asked.slot, ends, pair, eyes_open, lookout).await {
+            match proved::measure(case, taken, asked.slot, ends, pair, eyes_open, lookout).await {
                 Ok(mut trial) => {
                     trial.nodes = cast.nodes.take();
                     trial.warnings.append(&mut eyes.warnings);

@@ -30,6 +30,7 @@ use cnibench_model::{
 };
 use enough::Enough;
 pub use enough::{Limits, Referee};
+pub use probed::{Unprobed, probed_trial};
 use progress::Progress;
 use std::{
     collections::{HashMap, HashSet},

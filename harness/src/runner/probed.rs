@@ -115,8 +115,9 @@ impl Run<'_> {
                     }
                     Some(Err(error)) => {
                         arm.forget_agents().await;
-                        let why = match error.downcast::<NotOffered>() {
-                            Ok(NotOffered(reason)) => Miss::Never(reason),
+                        let why = match error.downcast::<Unprobed>() {
+                            Ok(Unprobed::Never(reason)) => Miss::Never(reason),
+                            Ok(error) => Miss::ThisTime(error.to_string()),
                             Err(error) => Miss::ThisTime(format!("{error:#}")),
                         };
                         missed.missed(&case.id, why);
@@ -128,10 +129,32 @@ impl Run<'_> {
     }
 }
 
-/// No pair of the case can be probed.
+/// Why there is no probed trial.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct NotOffered(String);
+pub enum Unprobed {
+    /// There never will be one of the case.
+    #[error("{0}")]
+    Never(String),
+    /// This one went wrong.
+    #[error("{0}")]
+    ThisTime(String),
+}
+
+/// Measures once with probes, for a controller that somebody else asks.
+///
+/// # Errors
+/// Why not.
+pub async fn probed_trial(arm: &mut Arm, case: &Case, slot: Slot) -> Result<ProbedTrial, Unprobed> {
+    let asked = Asked { slot, host: false, pair: None };
+    with(arm, case, asked).await.map_err(|error| match error.downcast::<Unprobed>() {
+        Ok(error) => error,
+        // What a kernel lacks it will not have at the next trial.
+        Err(error) if error.downcast_ref::<Lack>().is_some() => {
+            Unprobed::Never(format!("{error:#}"))
+        }
+        Err(error) => Unprobed::ThisTime(format!("{error:#}")),
+    })
+}
 
 /// One trial with probes and one without, next to each other.
 async fn pair(arm: &mut Arm, case: &Case, asked: Asked, first: bool) -> Result<ProbedTrial> {
@@ -156,10 +179,13 @@ async fn without(arm: &mut Arm, case: &Case, asked: Asked) -> Result<Trial> {
 const TRIES: u32 = 3;
 
 async fn with(arm: &mut Arm, case: &Case, asked: Asked) -> Result<ProbedTrial> {
+    if let Some(conducted) = arm.conduct_probed(case, asked.slot).await {
+        return Ok(conducted?);
+    }
     let mut tries = 1;
     loop {
         let sights = arm.sights(case.placement, asked.host).await;
-        let sights = sights.map_err(NotOffered)?;
+        let sights = sights.map_err(Unprobed::Never)?;
         let probes = Probes::attach(sights).await?;
         match around(arm, case, asked, probes).await {
             Err(_) if tries < TRIES => tries += 1,

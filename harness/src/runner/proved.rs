@@ -34,13 +34,13 @@ const fn room(workload: Workload) -> u64 {
 /// Runs one trial between two agents, and proves it where there is a lookout.
 pub(super) async fn measure(
     case: &Case,
+    taken: Latencies,
     slot: Slot,
     ends: &Ends,
     (client, server): (&mut Agent, &mut Agent),
     eyes: &mut [Observer],
     lookout: Option<&Lookout>,
 ) -> Result<Trial, Broken> {
-    let taken = Latencies::Taken;
     let Some(lookout) = lookout else {
         let onlookers = Onlookers { eyes, looking: None };
         return trial::measure(case, taken, slot, ends, client, server, onlookers).await;

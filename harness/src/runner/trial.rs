@@ -7,6 +7,7 @@ use crate::{
 };
 use cnibench_model::{Case, PairSlot, Trial};
 use cnibench_workloads::{
+    counted::{Count, pinned},
     cpus, observed,
     outcome::combine,
     peers,
@@ -39,6 +40,9 @@ pub struct Slot {
 pub enum Latencies {
     /// As in every run.
     Taken,
+    /// As in a run whose clock counts instructions: the window is an amount of work, not of time, where the
+    /// traffic has one.
+    Counted,
     /// Only to measure what taking them costs, and to compare rates with generators that take none.
     Left,
 }
@@ -111,16 +115,26 @@ pub(super) fn task(
 ) -> Task {
     let (client_cpus, server_cpus) =
         cpus::assign(case.params.pinning, client.allowed(), server.allowed());
+    let count = match latencies {
+        Latencies::Taken | Latencies::Left => None,
+        Latencies::Counted => {
+            Count::of(case.workload, &case.params, case.warmup_s, case.duration_s)
+        }
+    };
     Task {
         workload: case.workload,
-        params: case.params.clone(),
+        params: match count {
+            Some(_) => pinned(case.workload, case.params.clone()),
+            None => case.params.clone(),
+        },
         duration_s: case.duration_s,
         warmup_s: case.warmup_s,
         client_cpus,
         server_cpus,
         patience_s: PATIENCE_S,
         canary,
-        latencies: latencies == Latencies::Taken,
+        latencies: latencies != Latencies::Left,
+        count,
     }
 }
 

@@ -10,6 +10,8 @@
 mod encrypted;
 mod encrypted_trials;
 
+mod carried;
+
 use serde_json::Value;
 use std::{
     fs,

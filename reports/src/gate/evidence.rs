@@ -391,6 +391,6 @@ mod tests {
     }
 
     fn evidence_metric(record: &Record) -> Metric {
-        crate::matrix::primary(record.header.cases[1].workload)[0]
+        crate::matrix::principal(record.header.cases[1].workload, record.header.clock)[0]
     }
 }

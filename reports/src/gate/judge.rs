@@ -5,12 +5,12 @@
 
 use super::{
     evidence::{ARMS, Evidence, Series, Sides, Values},
-    policy::Policy,
+    policy::{Between, Policy},
     rule::{Bounds, Judged, holm},
     words,
 };
 use crate::{
-    matrix::{basis, primary, secondary},
+    matrix::{basis, principal, secondary},
     stats::{
         Basis,
         clustered::{self, Clustered, Prior, Resampling},
@@ -30,6 +30,15 @@ const UNFIT: f64 = 0.1;
 const UNFIT_JUDGED: f64 = 0.5;
 /// A calibration's pairs of a rebuild count for a run that has at least this share of them.
 const LIKE_CALIBRATED: f64 = 0.7;
+
+/// How far boots are apart whose programs differ in nothing that is measured, on a logarithmic scale. The
+/// same program repeats to the instruction, so that no run can show it by itself; any change of a program
+/// draws the states of hash tables, schedulers and timers anew. Seen over guests of different seeds
+/// (scripts/prove-clock), and rounded up.
+const COUNTED_PRIOR: Prior =
+    Prior { variance: COUNTED_DEVIATION * COUNTED_DEVIATION, degrees_of_freedom: 20.0 };
+/// The same as a deviation.
+const COUNTED_DEVIATION: f64 = 1e-4;
 
 /// Everything about two sides that is not a trial.
 #[derive(Debug, Clone)]
@@ -134,11 +143,11 @@ pub(crate) fn judge(evidence: &Evidence, policy: &Policy, setting: &Setting) -> 
     let alpha = setting.alpha.unwrap_or(policy.alpha);
     let mut drafts: Vec<Draft<'_>> = Vec::new();
     for series in &evidence.series {
-        let gating = policy.gating(series.workload);
+        let gating = policy.gating(series.workload, setting.clock);
         for metric in gating {
             drafts.push(draft(evidence, series, *metric, Role::Gates, policy, setting));
         }
-        for metric in informing(series.workload).filter(|m| !gating.contains(m)) {
+        for metric in informing(series.workload, setting.clock).filter(|m| !gating.contains(m)) {
             let draft = draft(evidence, series, metric, Role::Informs, policy, setting);
             if draft.values.medians.is_some() && draft.missing().is_none() {
                 drafts.push(draft);
@@ -190,12 +199,12 @@ pub(crate) fn judge(evidence: &Evidence, policy: &Policy, setting: &Setting) -> 
 
 /// Metrics that are reported where they were measured: those that stand beside the main one in every
 /// table, and the cost of CPU.
-fn informing(workload: Workload) -> impl Iterator<Item = Metric> {
+fn informing(workload: Workload, clock: Clock) -> impl Iterator<Item = Metric> {
     let cpu = match workload.is_transactional() {
         true => Metric::CpuPerTransaction,
         false => Metric::CpuPerGigabit,
     };
-    let first = primary(workload)[0];
+    let first = principal(workload, clock)[0];
     let rest = secondary(workload).iter().copied();
     std::iter::once(first).chain(rest).chain(std::iter::once(cpu))
 }
@@ -209,12 +218,17 @@ fn draft<'a>(
     setting: &Setting,
 ) -> Draft<'a> {
     let mut values = evidence.values(&series.key, metric);
-    if setting.design == GateDesign::Stored {
+    if setting.design == GateDesign::Stored && setting.clock == Clock::Wall {
         // Nothing was ever paired.
         values.left_out.unpaired = 0;
     }
     let apart = setting.apart_in_time();
-    let minimum_effect = policy.min_effect(&series.case, metric, apart);
+    let between = match (setting.clock, apart) {
+        (Clock::Instructions, _) => Between::Counts,
+        (Clock::Wall, true) => Between::Times,
+        (Clock::Wall, false) => Between::Pairs,
+    };
+    let minimum_effect = policy.min_effect(&series.case, metric, between);
     let cnis = series.cnis();
     let calibrated = setting.calibration.as_ref().zip(cnis).and_then(|(calibration, cnis)| {
         calibration.floor(series.provider, &series.case, metric, cnis)
@@ -222,14 +236,19 @@ fn draft<'a>(
     let size = calibrated.map_or(minimum_effect, |c| c.floor.max(minimum_effect));
     let source = match () {
         () if size > minimum_effect => FloorSource::Calibrated,
-        () if apart && minimum_effect > policy.min_effect(&series.case, metric, false) => {
+        () if apart && minimum_effect > policy.min_effect(&series.case, metric, Between::Pairs) => {
             FloorSource::ApartInTime
         }
         () => FloorSource::MinimumEffect,
     };
     let floor = Floor { size, source, minimum_effect, calibrated: calibrated.map(|c| c.floor) };
     let how = Resampling { resamples: policy.resamples, seed: policy.seed };
+    let counts = setting.clock == Clock::Instructions;
     let change = match setting.design {
+        // Trials of a guest are one sequence: the same one of either side began in the same state.
+        GateDesign::Stored if counts => {
+            clustered::paired(&values.changes, Some(COUNTED_PRIOR), true, how)
+        }
         GateDesign::Stored => {
             clustered::shift(&values.sides.candidate, &values.sides.baseline, how)
         }
@@ -242,8 +261,8 @@ fn draft<'a>(
                 variance: c.rebuild_deviation.powi(2),
                 degrees_of_freedom: f64::from(c.rebuilds),
             });
-            let one_is_enough = setting.clock == Clock::Instructions;
-            clustered::paired(&values.changes, prior, one_is_enough, how)
+            let prior = prior.or(counts.then_some(COUNTED_PRIOR));
+            clustered::paired(&values.changes, prior, counts, how)
         }
     };
     Draft { series, metric, role, values, floor, change, alpha: policy.alpha }

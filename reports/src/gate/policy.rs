@@ -2,7 +2,7 @@
 //!
 //! Owns the file's words, the checks with their lines, and the defaults. Judges nothing.
 
-use cnibench_model::{Metric, SeriesKey, Workload, nearest::did_you_mean, nearest::nearest};
+use cnibench_model::{Clock, Metric, SeriesKey, Workload, nearest::did_you_mean, nearest::nearest};
 use serde::Deserialize;
 use serde_spanned::Spanned;
 use std::{ops::Range, str::FromStr};
@@ -12,6 +12,9 @@ use std::{ops::Range, str::FromStr};
 pub const ALPHA: f64 = 0.02;
 /// Changes smaller than this are not worth a word in CI.
 pub const MIN_EFFECT: f64 = 0.03;
+/// The same where the clock counts instructions: what is left to differ between boots of one program is less
+/// than a tenth of this.
+pub const COUNTED_MIN_EFFECT: f64 = 0.001;
 /// The same of records that were made at different times by a wall clock, where what the machine did
 /// differently is in the change and in no interval: with a threshold of 5 %, 18 to 34 % of comparisons of
 /// unchanged code alarmed on a shared machine of two CPUs, which is what a drift of 4 to 5 % does.
@@ -34,6 +37,8 @@ pub struct Policy {
     pub min_effect: f64,
     /// The same between wall-clock records of different times.
     pub stored_min_effect: f64,
+    /// The same where the clock counts instructions.
+    pub counted_min_effect: f64,
     /// What is said otherwise of some cases; of several that fit the last one counts.
     pub rules: Vec<Rule>,
     /// Cases that have to be judged.
@@ -42,8 +47,19 @@ pub struct Policy {
     pub resamples: u32,
     /// Its seed.
     pub seed: u64,
-    /// The metrics of each workload that decide; of a workload that is not here none does.
+    /// The metrics of workloads that decide, where the policy names them.
     pub gates: Vec<(Workload, Vec<Metric>)>,
+}
+
+/// What may lie between two sides beside what is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Between {
+    /// A moment of one machine: pairs by a wall clock.
+    Pairs,
+    /// Whatever a machine did differently at another time: stored records of a wall clock.
+    Times,
+    /// Nothing of a machine: counts of instructions.
+    Counts,
 }
 
 /// What a policy says of some cases.
@@ -96,34 +112,36 @@ fn fits(pattern: &[u8], text: &[u8]) -> bool {
 
 impl Default for Policy {
     /// Of every workload the metric that stands for it: the median latency of request/response, the
-    /// throughput of streams.
+    /// throughput of streams; where instructions are counted, those of a transaction or of a MiB.
     fn default() -> Self {
-        let of = |w: &Workload| (*w, vec![crate::matrix::primary(*w)[0]]);
         Self {
             alpha: ALPHA,
             min_effect: MIN_EFFECT,
             stored_min_effect: STORED_MIN_EFFECT,
+            counted_min_effect: COUNTED_MIN_EFFECT,
             rules: Vec::new(),
             required: Vec::new(),
             resamples: RESAMPLES,
             seed: SEED,
-            gates: Workload::ALL.iter().map(of).collect(),
+            gates: Vec::new(),
         }
     }
 }
 
 impl Policy {
     /// The metrics of a workload that decide.
-    pub fn gating(&self, workload: Workload) -> &[Metric] {
+    pub fn gating(&self, workload: Workload, clock: Clock) -> &[Metric] {
         let own = self.gates.iter().find(|(w, _)| *w == workload);
-        own.map_or(&[], |(_, metrics)| metrics)
+        own.map_or(crate::matrix::principal(workload, clock), |(_, metrics)| metrics)
     }
 
-    /// The smallest change of a metric of a case that counts; `stored`: between wall-clock records of
-    /// different times, where a rule's own size counts as it is.
-    pub fn min_effect(&self, series: &SeriesKey, metric: Metric, stored: bool) -> f64 {
-        let general =
-            if stored { self.min_effect.max(self.stored_min_effect) } else { self.min_effect };
+    /// The smallest change of a metric of a case that counts; a rule's own size counts as it is.
+    pub fn min_effect(&self, series: &SeriesKey, metric: Metric, between: Between) -> f64 {
+        let general = match between {
+            Between::Pairs => self.min_effect,
+            Between::Times => self.min_effect.max(self.stored_min_effect),
+            Between::Counts => self.counted_min_effect,
+        };
         self.said(series, metric, |rule| rule.min_effect).unwrap_or(general)
     }
 
@@ -187,6 +205,7 @@ struct Raw {
     confidence: Option<Spanned<Share>>,
     min_effect: Option<Spanned<Share>>,
     stored_min_effect: Option<Spanned<Share>>,
+    counted_min_effect: Option<Spanned<Share>>,
     #[serde(default)]
     required: Vec<Spanned<String>>,
     #[serde(default)]
@@ -317,6 +336,7 @@ impl Raw {
         };
         policy.min_effect = effect(&self.min_effect, policy.min_effect)?;
         policy.stored_min_effect = effect(&self.stored_min_effect, policy.stored_min_effect)?;
+        policy.counted_min_effect = effect(&self.counted_min_effect, policy.counted_min_effect)?;
         for raw in &self.required {
             policy.required.push(reader.pattern(raw)?);
         }
@@ -371,7 +391,9 @@ impl Raw {
 fn measures(workload: Workload, metric: Metric) -> bool {
     use Metric as M;
     match metric {
-        M::Throughput | M::CpuPerGigabit => !workload.is_transactional(),
+        M::Throughput | M::CpuPerGigabit | M::InstructionsPerMebibyte => {
+            !workload.is_transactional()
+        }
         M::PacketRate | M::Reordering | M::Jitter => workload == Workload::UdpStream,
         M::Loss => matches!(workload, Workload::UdpStream | Workload::UdpRr),
         M::Retransmits => matches!(workload, Workload::TcpStream | Workload::TcpRr),
@@ -382,7 +404,8 @@ fn measures(workload: Workload, metric: Metric) -> bool {
         | M::LatencyP99
         | M::LatencyP999
         | M::LatencyMax
-        | M::CpuPerTransaction => workload.is_transactional(),
+        | M::CpuPerTransaction
+        | M::InstructionsPerTransaction => workload.is_transactional(),
     }
 }
 
@@ -397,14 +420,20 @@ mod tests {
     #[test]
     fn the_printed_example_is_read() {
         let policy = Policy::from_toml("gate.toml", EXAMPLE).unwrap();
-        assert_eq!(policy.gating(Workload::TcpRr), [Metric::LatencyP50, Metric::LatencyP99]);
-        assert_eq!(policy.gating(Workload::UdpStream), []);
-        assert_eq!(policy.gating(Workload::TcpStream), [Metric::Throughput]);
+        assert_eq!(
+            policy.gating(Workload::TcpRr, Clock::Wall),
+            [Metric::LatencyP50, Metric::LatencyP99]
+        );
+        assert_eq!(policy.gating(Workload::UdpStream, Clock::Wall), []);
+        assert_eq!(policy.gating(Workload::TcpStream, Clock::Wall), [Metric::Throughput]);
         let series = key("tcp_crr/cross-node");
-        assert_eq!(policy.min_effect(&series, Metric::LatencyP50, false), 0.05);
-        assert_eq!(policy.min_effect(&key("tcp_rr/x"), Metric::LatencyP99, false), 0.1);
-        assert_eq!(policy.min_effect(&key("tcp_rr/x"), Metric::LatencyP50, false), 0.03);
-        assert_eq!(policy.min_effect(&key("tcp_rr/x"), Metric::LatencyP50, true), 0.15);
+        assert_eq!(policy.min_effect(&series, Metric::LatencyP50, Between::Pairs), 0.05);
+        assert_eq!(policy.min_effect(&key("tcp_rr/x"), Metric::LatencyP99, Between::Pairs), 0.1);
+        assert_eq!(policy.min_effect(&key("tcp_rr/x"), Metric::LatencyP50, Between::Pairs), 0.03);
+        assert_eq!(policy.min_effect(&key("tcp_rr/x"), Metric::LatencyP50, Between::Times), 0.15);
+        let counted = Metric::InstructionsPerTransaction;
+        assert_eq!(policy.min_effect(&key("udp_rr/x"), counted, Between::Counts), 0.001);
+        assert_eq!(policy.gating(Workload::UdpRr, Clock::Instructions), [counted]);
         assert_eq!(policy.allowed_improvement(&series, Metric::LatencyP50), Some(0.5));
         assert!((policy.alpha - 0.02).abs() < 1e-12);
         assert_eq!(policy.required.len(), 2);
@@ -416,8 +445,9 @@ mod tests {
         let after = readme.split_once("A policy says what gates").unwrap().1;
         let text = after.split_once("```toml\n").and_then(|(_, t)| t.split_once("```")).unwrap().0;
         let policy = Policy::from_toml("README.md", text).unwrap();
-        assert_eq!(policy.gating(Workload::TcpRr), [Metric::LatencyP50, Metric::LatencyP99]);
-        assert_eq!(policy.min_effect(&key("tcp_rr/x"), Metric::LatencyP99, false), 0.1);
+        let gating = policy.gating(Workload::TcpRr, Clock::Wall);
+        assert_eq!(gating, [Metric::LatencyP50, Metric::LatencyP99]);
+        assert_eq!(policy.min_effect(&key("tcp_rr/x"), Metric::LatencyP99, Between::Pairs), 0.1);
         assert_eq!(policy.required.len(), 1);
     }
 
@@ -467,8 +497,8 @@ mod tests {
     fn the_last_rule_that_fits_counts() {
         let text = "[[rule]]\ncases = \"*\"\nmin_effect = 0.02\n[[rule]]\ncases = \"tcp_rr/*\"\nmin_effect = \"8%\"\n[[rule]]\ncases = \"tcp_rr/*\"\nallowed_improvement = \"20%\"";
         let policy = Policy::from_toml("p", text).unwrap();
-        assert_eq!(policy.min_effect(&key("tcp_rr/x"), Metric::LatencyP50, true), 0.08);
-        assert_eq!(policy.min_effect(&key("udp_rr/x"), Metric::LatencyP50, false), 0.02);
+        assert_eq!(policy.min_effect(&key("tcp_rr/x"), Metric::LatencyP50, Between::Times), 0.08);
+        assert_eq!(policy.min_effect(&key("udp_rr/x"), Metric::LatencyP50, Between::Pairs), 0.02);
         assert_eq!(policy.rules[1].line, 4);
     }
 }

@@ -4,7 +4,7 @@
 
 use super::{
     Against, Content, End, Matrix, MatrixCell, MatrixColumn, MatrixLine, MatrixRow, Over, Side,
-    Value, Weight, basis, only_if_any, primary, secondary,
+    Value, Weight, basis, only_if_any, primary, principal, secondary,
 };
 use crate::{
     book::{Book, Column, Entry},
@@ -24,7 +24,8 @@ pub(crate) fn from_book(book: &Book<'_>) -> Matrix {
     });
     let rows = book.rows.iter().enumerate().map(|(number, row)| {
         let first = book.first_measured(number, primary(row.workload));
-        let mut lines = vec![line(book, number, first.unwrap_or(primary(row.workload)[0]))];
+        let none = principal(row.workload, book.clock())[0];
+        let mut lines = vec![line(book, number, first.unwrap_or(none))];
         for metric in secondary(row.workload) {
             let wanted = match only_if_any(row.workload, *metric) {
                 true => any_above_zero(book, number, *metric),

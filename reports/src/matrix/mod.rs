@@ -229,10 +229,25 @@ pub fn matrix(records: &[Record]) -> Matrix {
 /// Metrics that may stand for a workload, best first.
 pub(crate) fn primary(workload: Workload) -> &'static [Metric] {
     match workload {
-        Workload::TcpStream | Workload::UdpStream => &[Metric::Throughput, Metric::PacketRate],
-        Workload::TcpRr | Workload::TcpCrr | Workload::UdpRr => {
-            &[Metric::LatencyP50, Metric::LatencyMean, Metric::TransactionRate]
+        Workload::TcpStream | Workload::UdpStream => {
+            &[Metric::InstructionsPerMebibyte, Metric::Throughput, Metric::PacketRate]
         }
+        Workload::TcpRr | Workload::TcpCrr | Workload::UdpRr => &[
+            Metric::InstructionsPerTransaction,
+            Metric::LatencyP50,
+            Metric::LatencyMean,
+            Metric::TransactionRate,
+        ],
+    }
+}
+
+/// The one that stands for a workload by a clock: what the gate judges unless its policy says otherwise.
+pub(crate) fn principal(workload: Workload, clock: Clock) -> &'static [Metric] {
+    match (clock, workload) {
+        (Clock::Wall, Workload::TcpStream) | (_, Workload::UdpStream) => &[Metric::Throughput],
+        (Clock::Wall, _) => &[Metric::LatencyP50],
+        (Clock::Instructions, Workload::TcpStream) => &[Metric::InstructionsPerMebibyte],
+        (Clock::Instructions, _) => &[Metric::InstructionsPerTransaction],
     }
 }
 

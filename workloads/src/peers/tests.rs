@@ -29,6 +29,7 @@ fn task(generator: Generator, workload: Workload, change: impl Fn(&mut WorkloadP
         patience_s: 1.0,
         canary: vec![],
         latencies: true,
+        count: None,
     }
 }
 

@@ -116,6 +116,7 @@ pub fn task(workload: Workload, change: impl FnOnce(&mut WorkloadParams)) -> Tas
         patience_s: 20.0,
         canary: vec![],
         latencies: true,
+        count: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! `cnibench doctor`: what this host can do for each provider, what is missing, and how to get it.
 
+mod guests;
 mod kubernetes;
 mod namespaces;
 
@@ -46,7 +47,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     // First, while this process stands in the host's network: without root the next step moves it into
     // one of its own, for which its threads must have ended.
     let clusters = super::runtime()?.block_on(async {
-        let mut checks = kubernetes::kind(&sources).await;
+        let mut checks = guests::checks().await;
+        checks.extend(kubernetes::kind(&sources).await);
         checks.extend(kubernetes::kubeconfig(args).await);
         checks
     });

@@ -1,21 +1,25 @@
 //! A cluster of namespaces in a guest, as the runner sees it. One guest has one cluster in its life.
 
 use super::{
+    ahead::Ahead,
+    choice,
     console::Console,
     wire::{Answer, Ask, Refusal},
 };
 use crate::{
     cluster::{Cluster, ClusterError, Ends, Place, StateError},
     exec::Link,
-    runner::{Broken, Slot, TrialError},
+    runner::{Broken, Slot, TrialError, Unprobed},
 };
 use anyhow::{anyhow, bail};
 use async_trait::async_trait;
 use cnibench_model::{
-    Case, CniInfo, Placement, Proof, ProofKind, ProofOutcome, RotationTrial, Surroundings, Trial,
+    Case, CaseId, Clock, CniInfo, Metric, Placement, ProbedTrial, Proof, ProofKind, ProofOutcome,
+    RotationTrial, Surroundings, Trial,
 };
 use jiff::Timestamp;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Mutex;
 
 /// How long a guest may take to bring up its cluster, to prove it, and to take it down. Emulated
 /// kernels are some thirty times slower than the machine they run on.
@@ -30,14 +34,77 @@ pub struct VmCluster {
     pub(super) info: CniInfo,
     pub(super) notes: Vec<String>,
     pub(super) ends: Vec<(Placement, Result<Ends, String>)>,
-    pub(super) console: Console,
+    pub(super) console: Arc<Console>,
+    pub(super) clock: Clock,
+    /// What it was asked before its turn; none where time counts.
+    pub(super) ahead: Option<Mutex<Ahead>>,
+    /// The state that it was brought to.
+    pub(super) state: Surroundings,
     pub(super) down: bool,
 }
 
+/// How long a guest may take for an answer.
+pub(super) fn patience(ask: &Ask) -> Duration {
+    let (Ask::Measure { case, .. } | Ask::Rotate { case, .. } | Ask::Probe { case, .. }) = ask
+    else {
+        return PATIENCE;
+    };
+    let seconds = (case.duration_s + case.warmup_s) * SLOWEST;
+    PATIENCE + Duration::try_from_secs_f64(seconds).unwrap_or(PATIENCE)
+}
+
+/// The question that a trial of a case is.
+pub(super) fn measure(case: &Case) -> Ask {
+    Ask::Measure { case: Box::new(anonymous(case)), slot: NOWHERE }
+}
+
+/// What a guest is told of a trial's place in the run.
+const NOWHERE: Slot = Slot { index: 0, block: 0, sequence: 0, pair: None };
+
+/// A case without what tells whose it is. A question is part of what a guest computes with: the same traffic
+/// has the same words in every run, whatever it is compared with.
+fn anonymous(case: &Case) -> Case {
+    Case {
+        id: CaseId(case.workload.name().to_owned()),
+        cni: choice::without(&case.cni.first()),
+        ..case.clone()
+    }
+}
+
 impl VmCluster {
+    /// Runs a command on a node, once the cluster is up, and gives what it printed. For who compares what
+    /// cnis make; the guest has the programs of [`super::VmOptions::carry`].
+    ///
+    /// # Errors
+    /// It failed; then with its words.
+    pub async fn look(&self, node: u32, command: &[&str]) -> anyhow::Result<String> {
+        let command = command.iter().map(|&word| word.to_owned()).collect();
+        match self.console.ask(Ask::Look { node, command }, PATIENCE).await? {
+            Answer::Seen { output } => Ok(output),
+            Answer::Refused { why } => Err(anyhow!(ClusterError::from(why))),
+            other => bail!("an answer out of turn: {other:?}"),
+        }
+    }
+
+    /// In the words of the run: of two cnis that are the same, each guest takes its own for the first.
+    fn named(&self, mut proofs: Vec<Proof>) -> Vec<Proof> {
+        proofs.iter_mut().for_each(|proof| proof.cni = self.info.spec.clone());
+        proofs
+    }
+
+    async fn ask(&self, ask: Ask) -> anyhow::Result<Answer> {
+        if let Some(ahead) = &self.ahead
+            && let Some(answer) = ahead.lock().await.answer(&ask).await
+        {
+            return answer;
+        }
+        let patience = patience(&ask);
+        self.console.ask(ask, patience).await
+    }
+
     async fn proofs(&self, ask: Ask) -> Result<Vec<Proof>, Refusal> {
-        match self.console.ask(ask, PATIENCE).await? {
-            Answer::Proofs { proofs } => Ok(proofs),
+        match self.ask(ask).await? {
+            Answer::Proofs { proofs } => Ok(self.named(proofs)),
             Answer::Refused { why } => Err(why),
             other => Err(anyhow!("an answer out of turn: {other:?}").into()),
         }
@@ -60,18 +127,30 @@ impl Cluster for VmCluster {
     }
 
     async fn surround(&mut self, wanted: &Surroundings) -> Result<Vec<Proof>, StateError> {
-        Ok(self.proofs(Ask::Surround { wanted: *wanted }).await?)
+        if self.state == *wanted {
+            return Ok(Vec::new());
+        }
+        let proofs = self.proofs(Ask::Surround { wanted: *wanted }).await?;
+        self.state = *wanted;
+        Ok(proofs)
     }
 
     async fn conduct(&self, case: &Case, slot: Slot) -> Option<Result<Trial, TrialError>> {
         let begun = Timestamp::now();
-        let seconds = (case.duration_s + case.warmup_s) * SLOWEST;
-        let patience = PATIENCE + Duration::try_from_secs_f64(seconds).unwrap_or(PATIENCE);
-        let ask = Ask::Measure { case: Box::new(case.clone()), slot };
         let broken =
             |reason| TrialError::Broken(Broken { short: "guest failed".to_owned(), reason });
-        Some(match self.console.ask(ask, patience).await {
+        Some(match self.ask(measure(case)).await {
             Ok(Answer::Measured { mut trial }) => {
+                trial.proofs = self.named(std::mem::take(&mut trial.proofs));
+                trial.case = case.id.clone();
+                let Slot { index, block, sequence, pair } = slot;
+                (trial.index, trial.block) = (index, block);
+                (trial.sequence, trial.pair) = (sequence, pair);
+                if self.clock == Clock::Instructions {
+                    // Ticks of a guest's CPU time are no seconds of any CPU.
+                    let cost = [Metric::CpuPerGigabit, Metric::CpuPerTransaction];
+                    trial.samples.retain(|s| !cost.contains(&s.metric));
+                }
                 // The guest's calendar is none.
                 trial.started = begun;
                 trial.window_opened = None;
@@ -90,12 +169,10 @@ impl Cluster for VmCluster {
         times: u32,
     ) -> Option<Result<RotationTrial, TrialError>> {
         let begun = Timestamp::now();
-        let seconds = (case.duration_s + case.warmup_s) * SLOWEST;
-        let patience = PATIENCE + Duration::try_from_secs_f64(seconds).unwrap_or(PATIENCE);
         let ask = Ask::Rotate { case: Box::new(case.clone()), slot, times };
         let broken =
             |reason| TrialError::Broken(Broken { short: "guest failed".to_owned(), reason });
-        Some(match self.console.ask(ask, patience).await {
+        Some(match self.ask(ask).await {
             Ok(Answer::Rotated { trial: mut rotated }) => {
                 // The guest's calendar is none.
                 rotated.trial.started = begun;
@@ -105,6 +182,27 @@ impl Cluster for VmCluster {
             Ok(Answer::Refused { why }) => Err(why.into()),
             Ok(other) => Err(broken(format!("an answer out of turn: {other:?}"))),
             Err(e) => Err(broken(format!("{e:#}"))),
+        })
+    }
+
+    async fn conduct_probed(
+        &self,
+        case: &Case,
+        slot: Slot,
+    ) -> Option<Result<ProbedTrial, Unprobed>> {
+        let begun = Timestamp::now();
+        let ask = Ask::Probe { case: Box::new(case.clone()), slot };
+        Some(match self.ask(ask).await {
+            Ok(Answer::Probed { mut trial }) => {
+                trial.started = begun;
+                Ok(*trial)
+            }
+            Ok(Answer::Refused { why: Refusal::NotOffered { text } }) => Err(Unprobed::Never(text)),
+            Ok(Answer::Refused { why }) => {
+                Err(Unprobed::ThisTime(ClusterError::from(why).to_string()))
+            }
+            Ok(other) => Err(Unprobed::ThisTime(format!("an answer out of turn: {other:?}"))),
+            Err(e) => Err(Unprobed::ThisTime(format!("{e:#}"))),
         })
     }
 
@@ -142,8 +240,11 @@ impl Cluster for VmCluster {
         if let Some(why) = self.console.last_words() {
             return Err(anyhow!("{why}"));
         }
-        let done = self.console.done(Ask::Inspect, PATIENCE).await;
-        done.map_err(|why| anyhow!(ClusterError::from(why)))
+        match self.ask(Ask::Inspect).await? {
+            Answer::Done => Ok(()),
+            Answer::Refused { why } => Err(anyhow!(ClusterError::from(why))),
+            other => Err(anyhow!("an answer out of turn: {other:?}")),
+        }
     }
 
     async fn down(&mut self) -> Vec<anyhow::Error> {

@@ -82,7 +82,9 @@ impl Console {
         while answers.try_recv().is_ok() {}
         self.machine.hold(false);
         self.machine.send(ask);
+        let begun = std::time::Instant::now();
         let answer = self.answer(&mut answers, patience).await;
+        tracing::debug!(after = ?begun.elapsed(), "the guest has answered");
         if self.hold {
             self.machine.hold(true);
         }

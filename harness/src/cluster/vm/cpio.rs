@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 
 const REGULAR: u32 = 0o100_000;
 const FOLDER: u32 = 0o040_000;
+const LINK: u32 = 0o120_000;
 
 /// An archive that is being written.
 pub struct Archive<W> {
@@ -47,6 +48,17 @@ impl<W: Write> Archive<W> {
         let copied = io::copy(&mut content.take(size), &mut self.out)?;
         ensure!(copied == size, "{name}: {copied} bytes where {size} were said");
         self.written += copied;
+        self.pad()
+    }
+
+    /// A symbolic link; its folder comes before it.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn link(&mut self, name: &str, target: &str) -> anyhow::Result<()> {
+        self.header(name, LINK | 0o777, u32::try_from(target.len())?)?;
+        self.out.write_all(target.as_bytes())?;
+        self.written += target.len() as u64;
         self.pad()
     }
 
@@ -103,6 +115,7 @@ mod tests {
         let mut archive = Archive::new(Vec::new());
         archive.folder("d").unwrap();
         archive.file("d/f", 0o755, 5, &b"12345"[..]).unwrap();
+        archive.link("l", "d/f").unwrap();
         let bytes = archive.finish().unwrap();
         let text = String::from_utf8(bytes).unwrap();
         let entry = |inode: u32, mode: &str, size: u32, name: u32| {
@@ -113,8 +126,9 @@ mod tests {
         };
         let folder = entry(1, "000041ed", 0, 2) + "d\0";
         let file = entry(2, "000081ed", 5, 4) + "d/f\0" + "\0\0" + "12345\0\0\0";
+        let link = entry(3, "0000a1ff", 3, 2) + "l\0" + "d/f\0";
         let end = entry(0, "00000000", 0, 11) + "TRAILER!!!\0" + "\0\0\0";
-        assert_eq!(text, folder + file.as_str() + &end);
+        assert_eq!(text, folder + file.as_str() + &link + &end);
         assert_eq!(text.len() % 4, 0);
     }
 

@@ -1,9 +1,9 @@
-//! What a guest boots with: this binary as its first process, the modules, and nothing else.
+//! What a guest boots with: this binary as its first process, the modules, and what the cni carries.
 //!
 //! Owns what goes into the archive and where; the archive's bytes are `cpio`'s, and what the guest does
 //! with them is `guest`'s. It is kept in memory, so that a run that is killed leaves no file.
 
-use super::{cpio::Archive, kernel::Module};
+use super::{cpio::Archive, kernel::Module, luggage::Luggage};
 use crate::cluster::static_binary::StaticBinary;
 use anyhow::Context as _;
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -18,24 +18,42 @@ use std::{
 pub const MODULE_LIST: &str = "modules/list";
 /// The folder with the modules.
 pub const MODULES: &str = "modules";
+/// The file that names the folder in which the controller runs, as here.
+pub const FOLDER: &str = "modules/folder";
+/// Folders that every guest has, each behind the one that it is in.
+const FOLDERS: &[&str] = &[
+    "dev",
+    "proc",
+    "sys",
+    "run",
+    "tmp",
+    "etc",
+    "opt",
+    "usr",
+    "usr/local",
+    "var",
+    "var/lib",
+    "var/lib/cni",
+    MODULES,
+];
 
 /// An initramfs in memory.
 #[derive(Debug)]
 pub struct Initramfs(File);
 
 impl Initramfs {
-    /// Puts one together of a static cnibench and these modules.
+    /// Puts one together of a static cnibench, these modules, and what is carried.
     ///
     /// # Errors
     /// The binary is not static, or a file cannot be read.
-    pub fn build(program: &Path, modules: &[Module]) -> anyhow::Result<Self> {
+    pub fn build(program: &Path, modules: &[Module], luggage: &Luggage) -> anyhow::Result<Self> {
         let memory = File::from(memfd_create("cnibench-initramfs", MemfdFlags::CLOEXEC)?);
         let mut archive = Archive::new(BufWriter::new(memory));
         let mut binary = StaticBinary::open(program)
             .with_context(|| format!("{} cannot be a guest's first process", program.display()))?;
         let size = binary.size();
         archive.file("init", 0o755, size, binary.bytes()?)?;
-        for folder in ["dev", "proc", "sys", "run", "tmp", MODULES] {
+        for folder in FOLDERS {
             archive.folder(folder)?;
         }
         let mut list = String::new();
@@ -48,6 +66,9 @@ impl Initramfs {
             list.push('\n');
         }
         archive.file(MODULE_LIST, 0o644, list.len() as u64, list.as_bytes())?;
+        let folder = luggage.folder().as_os_str().as_encoded_bytes();
+        archive.file(FOLDER, 0o644, folder.len() as u64, folder)?;
+        luggage.pack(&mut archive, FOLDERS)?;
         let mut buffered = archive.finish()?;
         buffered.flush()?;
         let memory = buffered.into_inner().map_err(|e| e.into_error())?;
@@ -63,6 +84,7 @@ impl Initramfs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cni::Needs;
     use std::fs;
 
     #[test]
@@ -75,13 +97,21 @@ mod tests {
         };
         let modules = [module("b.ko"), module("a.ko.xz")];
         // This test is linked like the product.
-        let built = Initramfs::build(Path::new("/proc/self/exe"), &modules).unwrap();
+        let text = dir.path().join("text");
+        fs::write(&text, "carried along").unwrap();
+        let luggage = Luggage::gather(&Needs::files([text]), dir.path()).unwrap();
+        let build = || {
+            let program = Path::new("/proc/self/exe");
+            Initramfs::build(program, &modules, &luggage).unwrap()
+        };
+        let built = build();
         let bytes = fs::read(built.path()).unwrap();
         assert_eq!(&bytes[..6], b"070701");
         assert_eq!(&bytes[116..120], b"\x7fELF");
         let has = |text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
         assert!(has("modules/list\0") && has("b.ko\na.ko.xz\n") && has("module a.ko.xz"));
-        let again = Initramfs::build(Path::new("/proc/self/exe"), &modules).unwrap();
+        assert!(has("carried along"));
+        let again = build();
         assert!(fs::read(again.path()).unwrap() == bytes);
     }
 }

@@ -9,13 +9,13 @@ use crate::{
 };
 use anyhow::anyhow;
 use cnibench_model::{
-    Case, CniInfo, CniSpec, Placement, Proof, RotationTrial, Surroundings, Trial,
+    Case, CniInfo, CniSpec, Placement, ProbedTrial, Proof, RotationTrial, Surroundings, Trial,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, BufRead, Write};
 
 /// Raised with every change of what is said here.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Writes one line.
 ///
 /// # Errors
@@ -47,7 +47,7 @@ pub fn read<T: DeserializeOwned>(mut from: impl BufRead) -> io::Result<Option<T>
 const SHOWN: usize = 80;
 
 /// What the controller asks; answered in order.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "ask")]
 pub enum Ask {
     /// Which cnis it can carry.
@@ -68,6 +68,10 @@ pub enum Ask {
     Measure { case: Box<Case>, slot: Slot },
     /// Measure once while keys are changed so often.
     Rotate { case: Box<Case>, slot: Slot, times: u32 },
+    /// Measure once with the latency probes.
+    Probe { case: Box<Case>, slot: Slot },
+    /// Run a command on a node, to look at what is there.
+    Look { node: u32, command: Vec<String> },
     /// Take the cluster down.
     Down,
     /// Switch the machine off.
@@ -90,6 +94,10 @@ pub enum Answer {
     Measured { trial: Box<Trial> },
     /// To [`Ask::Rotate`].
     Rotated { trial: Box<RotationTrial> },
+    /// To [`Ask::Probe`].
+    Probed { trial: Box<ProbedTrial> },
+    /// To [`Ask::Look`]: what it printed.
+    Seen { output: String },
     /// To what has no other answer.
     Done,
     /// It could not be done.

@@ -34,6 +34,16 @@ pub struct PluginConfig {
 }
 
 impl PluginConfig {
+    /// Is this key of its configuration true?
+    pub fn says(&self, key: &str) -> bool {
+        self.object.get(key).and_then(Value::as_bool) == Some(true)
+    }
+
+    /// The plugin that it hands its work to by the key `delegate`, if it names one.
+    pub fn delegate(&self) -> Option<&str> {
+        self.object.get("delegate")?.get("type")?.as_str()
+    }
+
     /// The IPAM plugin it delegates to, if it names one.
     pub fn ipam(&self) -> Option<&str> {
         self.object.get("ipam")?.get("type")?.as_str().filter(|t| !t.is_empty())

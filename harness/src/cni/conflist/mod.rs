@@ -9,6 +9,7 @@ pub mod config;
 pub mod error;
 pub mod interrupt;
 pub mod node;
+mod plugins;
 pub mod process;
 pub mod profile;
 pub mod result;

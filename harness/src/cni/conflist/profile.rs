@@ -12,14 +12,15 @@ use super::{
     chain::{Chain, Routes},
     config::ConfList,
     node::NodeThread,
-    process::DEFAULT_DIRS,
+    plugins,
+    process::{DEFAULT_DIRS, find},
     result::AddResult,
     runtime::{Attachment, Runtime},
     substitute::substitute,
 };
 use crate::{
     cluster::{ClusterError, Topology},
-    cni::{Claim, Cni, NodeAgent, NodeCtx, Param, Peer, PodCtx, PodNet, Profile, Settings},
+    cni::{Claim, Cni, Needs, NodeAgent, NodeCtx, Param, Peer, PodCtx, PodNet, Profile, Settings},
     netlink::{Batch, Rtnl, sysctl},
 };
 use anyhow::{Context, anyhow, bail, ensure};
@@ -57,10 +58,14 @@ pub const PROFILE: Profile = Profile {
             help: "true: CHECK pods after ADD, after a failed trial and at the end; false for plugins that cannot, as Kubernetes never asks them (default true)",
         },
         Param { name: "deadline", help: "seconds that one plugin call may take (default 30)" },
+        Param {
+            name: "carry",
+            help: "programs (names on PATH, or paths) that the plugins start and files that they read, for a guest to have them, separated by ':'",
+        },
     ],
     encrypted: false,
     automatic: false,
-    modules: &["macvlan", "ipvlan", "nft_ct", "nft_masq", "nft_nat", "nft_chain_nat"],
+    modules: &["nft_ct", "nft_masq", "nft_nat", "nft_chain_nat"],
     check,
     build: |settings, topology| Ok(Arc::new(Conflist::new(settings, topology)?)),
 };
@@ -71,6 +76,8 @@ pub struct Conflist {
     chain: Chain,
     text: String,
     summary: String,
+    /// What plugins use, as the parameter says.
+    carry: Vec<PathBuf>,
 }
 
 /// Are the binaries there? Parameters that are wrong are for `build` to say.
@@ -106,7 +113,9 @@ impl Conflist {
             deadline: Duration::from_secs(settings.number("deadline", 30, 1..=3600)?),
             ifname: settings.text("ifname").unwrap_or("eth0").to_owned(),
         };
-        Self::open(chain).map_err(usage)
+        let carry = settings.text("carry").unwrap_or_default().split(':');
+        let carry = carry.filter(|name| !name.is_empty()).map(PathBuf::from).collect();
+        Ok(Self { carry, ..Self::open(chain).map_err(usage)? })
     }
 
     /// Reads and checks the list.
@@ -117,7 +126,7 @@ impl Conflist {
         let path = chain.path.display();
         let text = std::fs::read_to_string(&chain.path)
             .map_err(|e| format!("{path} cannot be read: {e}"))?;
-        let mut this = Self { chain, text, summary: String::new() };
+        let mut this = Self { chain, text, summary: String::new(), carry: Vec::new() };
         let list = this.sample().map_err(|e| format!("{e:#}"))?;
         let names: Vec<&str> = list.plugins.iter().map(|p| p.plugin.as_str()).collect();
         this.summary = format!("network {:?}: {}", list.name, names.join(", then "));
@@ -140,6 +149,24 @@ impl Conflist {
         let list = self.sample().map_err(|e| format!("{e:#}"))?;
         let runtime = Runtime::new(list, self.chain.dirs.clone(), self.chain.deadline);
         runtime.find_all().map(drop).map_err(|e| e.to_string())
+    }
+
+    /// What a place needs that has none of it: the list, its plugins, and what those are known to use.
+    ///
+    /// # Errors
+    /// A plugin is not there.
+    pub fn needs(&self) -> Result<Needs, String> {
+        let list = self.sample().map_err(|e| format!("{e:#}"))?;
+        let mut needs = plugins::needs(&list);
+        let unnamed = plugins::started_unnamed(&list);
+        let dirs = &self.chain.dirs;
+        let runtime = Runtime::new(list, dirs.clone(), self.chain.deadline);
+        needs.programs.extend(runtime.find_all().map_err(|e| e.to_string())?);
+        // What is not there is for the plugin to say, which may not ask for it.
+        needs.programs.extend(unnamed.iter().filter_map(|name| find(name, dirs).ok()));
+        needs.files.push(self.chain.path.clone());
+        needs.programs.extend(self.carry.iter().cloned());
+        Ok(needs)
     }
 
     /// The list as a node of a dual-stack cluster would have it, for checks before there is one.
@@ -222,6 +249,10 @@ impl Cni for Conflist {
     fn names_whole_path(&self) -> bool {
         // What plugins make and call it is their own.
         false
+    }
+
+    fn needs(&self) -> Result<Needs, String> {
+        Self::needs(self)
     }
 
     fn details(&self) -> Vec<String> {

@@ -52,6 +52,20 @@ pub struct File {
     pub refuse: Vec<Placement>,
     /// What packets between nodes are wrapped in, where it encrypts.
     pub wrapping: Option<Wrapping>,
+    /// What a place needs that has none of it.
+    pub guest: Guest,
+}
+
+/// What the commands use beyond themselves, as it is written: variables of `env` are not filled in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Guest {
+    /// Programs that commands start: names on PATH, or paths.
+    pub programs: Vec<String>,
+    /// Files that they read, and folders.
+    pub files: Vec<String>,
+    /// Kernel modules.
+    pub modules: Vec<String>,
 }
 
 /// Commands, one after the other.
@@ -103,6 +117,8 @@ struct Raw {
     #[serde(default)]
     path: RawPath,
     encryption: Option<Spanned<RawEncryption>>,
+    #[serde(default)]
+    guest: Guest,
 }
 
 fn none() -> Routes {
@@ -255,6 +271,7 @@ pub fn parse(file: &Path, text: &str, underlay: u32) -> Result<File, SuiteError>
         silent: raw.path.silent,
         refuse: raw.refuse,
         wrapping,
+        guest: raw.guest,
         folder: folder.clone(),
     })
 }

@@ -1,16 +1,17 @@
 //! `custom`: a CNI with an agent of its own, as commands for each node in a TOML file and a conflist.
 //!
 //! Owns what the file means: `file` reads it, `agent` runs it on a node, `daemon` looks after a process,
-//! `node` is what commands are told. Pods are attached by the runtime of `conflist`. On Kubernetes the
+//! `node` is what commands are told, `needs` what they use of a machine. Pods are attached by the runtime of `conflist`. On Kubernetes the
 //! same name is another file (`cni/kubernetes`).
 
 mod agent;
 mod daemon;
 mod file;
+mod needs;
 mod node;
 
 use super::{
-    Claim, Cni, Entry, NodeAgent, NodeCtx, Param, Profile, Settings, Wrapping,
+    Claim, Cni, Entry, Needs, NodeAgent, NodeCtx, Param, Profile, Settings, Wrapping,
     conflist::profile::Conflist,
 };
 use crate::cluster::{ClusterError, Topology};
@@ -33,10 +34,14 @@ pub const PROFILE: Profile = Profile {
             name: "mtu",
             help: "MTU of the pods in bytes (default: the file's, or the underlay's)",
         },
+        Param {
+            name: "bin",
+            help: "directories of the plugins, separated by ':' (default: the file's)",
+        },
         Param { name: "env.NAME", help: "a variable for the file's commands, before its own" },
     ],
     encrypted: false,
-    modules: &["macvlan", "ipvlan", "nft_ct", "nft_masq", "nft_nat", "nft_chain_nat"],
+    modules: &["nft_ct", "nft_masq", "nft_nat", "nft_chain_nat"],
     automatic: false,
     check,
     build: |settings, topology| Ok(Arc::new(Custom::new(settings, topology)?)),
@@ -71,6 +76,11 @@ impl Custom {
         let mut file = file::parse(Path::new(path), &text, topology.underlay_mtu)
             .map_err(|e| usage(e.to_string()))?;
         file.chain.mtu = settings.number("mtu", file.chain.mtu, 576..=65535)?;
+        if let Some(list) = settings.text("bin") {
+            let dirs = list.split(':').filter(|dir| !dir.is_empty());
+            file.chain.dirs =
+                dirs.map(|dir| std::path::absolute(dir).unwrap_or_else(|_| dir.into())).collect();
+        }
         for (key, value) in &settings.spec().params {
             let Some(name) = key.strip_prefix("env.") else { continue };
             file::check_variable(name).map_err(usage)?;
@@ -115,6 +125,12 @@ impl Cni for Custom {
 
     fn wrapping(&self) -> Option<Wrapping> {
         self.file.wrapping.clone()
+    }
+
+    fn needs(&self) -> Result<Needs, String> {
+        let mut needs = needs::of(Path::new(&self.path), &self.file)?;
+        needs.add(self.conflist.needs()?);
+        Ok(needs)
     }
 
     fn details(&self) -> Vec<String> {

@@ -15,8 +15,8 @@ mod tunnel;
 pub use encrypted::{IPSEC, WIREGUARD};
 
 use super::{
-    Claim, Cni, Entry, NodeAgent, NodeCtx, Param, Profile, Settings, Wrapping, bridge::host_device,
-    params::min_mtu,
+    Claim, Cni, Entry, Needs, NodeAgent, NodeCtx, Param, Profile, Settings, Wrapping,
+    bridge::host_device, params::min_mtu,
 };
 use crate::cluster::{ClusterError, IpFamily, Topology, netns::capabilities};
 use async_trait::async_trait;
@@ -212,6 +212,10 @@ impl Ebpf {
 impl Cni for Ebpf {
     fn pod_mtu(&self) -> u32 {
         self.mtu
+    }
+
+    fn needs(&self) -> Result<Needs, String> {
+        Ok(Needs::files(self.object.iter().map(PathBuf::from)))
     }
 
     fn refuses(&self, placement: Placement) -> Option<String> {
