@@ -14,8 +14,12 @@ use std::collections::BTreeMap;
 /// Sizes that are tried first, in bytes of payload.
 const GRID: [u64; 8] = [64, 128, 256, 512, 1024, 2048, 4096, 8192];
 /// Datagrams a second at a size have to be less than this share of those at the size before, in the median
-/// of rounds, for it to be looked between the two.
+/// of rounds, for it to be looked between the two,
 const DIP: f64 = 0.75;
+/// and less than this share in every round.
+const EVERY_DIP: f64 = 0.9;
+/// A fall that leaves more than this is not confirmed by the two sizes next to it.
+const NOTHING: f64 = 0.95;
 /// Throughput that is less than this share of that at the size before is a cliff.
 pub const CLIFF: f64 = 0.5;
 
@@ -53,6 +57,11 @@ impl Fall {
     /// Is more than half of the throughput gone?
     pub fn is_cliff(&self) -> bool {
         self.left < CLIFF
+    }
+
+    /// Do the two sizes differ, as those further away did?
+    pub fn is_confirmed(&self) -> bool {
+        self.left <= NOTHING
     }
 
     /// Is the size known to the byte?
@@ -132,7 +141,11 @@ impl Seen {
         if !have(&GRID) {
             return Place::Open(GRID.to_vec());
         }
-        let dips = |pair: &&[u64]| self.share(pair[0], pair[1]).is_some_and(|share| share < DIP);
+        let dips = |pair: &&[u64]| {
+            let shares = self.shares(pair[0], pair[1]);
+            shares.iter().all(|share| *share < EVERY_DIP)
+                && median(&shares).is_some_and(|share| share < DIP)
+        };
         let Some(&[mut low, mut high]) = GRID.windows(2).find(dips) else { return Place::Flat };
         while high - low > 1 {
             let middle = u64::midpoint(low, high);
@@ -144,13 +157,13 @@ impl Seen {
         if have(&[low, high]) { Place::Found(low, high) } else { Place::Open(vec![low, high]) }
     }
 
-    /// Datagrams a second at one size as a share of those at another, in the median of their rounds.
-    fn share(&self, from: u64, to: u64) -> Option<f64> {
+    /// Datagrams a second at one size as a share of those at another, by round.
+    fn shares(&self, from: u64, to: u64) -> Vec<f64> {
         let of = |round: &BTreeMap<u64, f64>| {
             let (a, b) = (rate(round, from)?, rate(round, to)?);
             (a > 0.0).then(|| b / a)
         };
-        median(&self.0.values().filter_map(of).collect::<Vec<f64>>())
+        self.0.values().filter_map(of).collect()
     }
 
     /// Is the middle rather like the first than like the last, in most of the rounds that have all three

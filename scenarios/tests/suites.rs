@@ -1,7 +1,7 @@
 //! Suites as a user writes them: what is accepted, what is refused and with which words.
 
 use cnibench_model::{CniSpec, Generator, Placement, ProviderKind, Workload};
-use cnibench_scenarios::{Overrides, Suite, catalog, expand, ladders};
+use cnibench_scenarios::{Overrides, Suite, catalog, cliffs, expand, ladders, rotations};
 use proptest::prelude::*;
 
 fn parse(text: &str) -> Result<Suite, String> {
@@ -281,6 +281,43 @@ fn a_ladder_is_of_its_own_scenario_and_finds_its_rates_by_itself() {
         let error = Suite::parse("x.toml", &text).unwrap_err().to_string();
         assert!(error.contains(wrong) && error.contains("x.toml:2"), "{error}");
     }
+}
+
+fn refused(scenario: &str) -> String {
+    let text = format!("name = \"x\"\n[[scenario]]\nplacements = \"cross-node\"\n{scenario}\n");
+    Suite::parse("x.toml", &text).map_or_else(|e| e.to_string(), |_| "accepted".to_owned())
+}
+
+#[test]
+fn sizes_are_searched_where_a_datagram_has_one_of_its_own() {
+    let suite = catalog::by_name("mtu").unwrap();
+    let cnis = [CniSpec::named("host")];
+    let searched = cliffs(&suite, ProviderKind::Netns, &cnis);
+    assert_eq!(searched.len(), 1);
+    assert_eq!(searched[0].id.0, "netns/host/udp_stream/cross-node/gso=false");
+    let all = expand(&suite, ProviderKind::Netns, &cnis);
+    assert!(all.iter().any(|c| c.id.0 == "netns/host/tcp_stream/cross-node/mss=512"));
+    assert!(refused("workloads = \"tcp_stream\"\ncliffs = true").contains("nothing to tcp_stream"));
+    assert!(refused("workloads = \"udp_stream\"\ncliffs = true").contains("needs gso = false"));
+    let sized = "workloads = \"udp_stream\"\ngso = false\nsize = 64\ncliffs = true";
+    assert!(refused(sized).contains("leave size out"));
+    assert!(refused("workloads = \"udp_stream\"\nmss = 512").contains("mss means nothing"));
+    assert!(refused("workloads = \"tcp_stream\"\nmss = 40").contains("88 to 32767"));
+}
+
+#[test]
+fn keys_change_during_paced_round_trips_with_room_between() {
+    let suite = catalog::by_name("rotation").unwrap();
+    let turned = rotations(&suite, ProviderKind::Netns, &[CniSpec::named("host")]);
+    assert_eq!(turned.len(), 2);
+    assert!(turned.iter().all(|(case, times)| *times == 3 && case.params.rate.is_some()));
+    let quick = catalog::by_name("quick").unwrap();
+    assert!(rotations(&quick, ProviderKind::Netns, &[CniSpec::named("host")]).is_empty());
+    let paced = "workloads = \"tcp_rr\"\nrate = \"250\"\nrotations = 3";
+    assert!(refused(&format!("{paced}\nduration = \"1s\"")).contains("at least 2 s"));
+    assert!(refused("workloads = \"tcp_rr\"\nrotations = 1").contains("needs a rate"));
+    let stream = "workloads = \"tcp_stream\"\nrate = \"1Gbit\"\nrotations = 1";
+    assert!(refused(stream).contains("nothing to tcp_stream"));
 }
 
 #[test]

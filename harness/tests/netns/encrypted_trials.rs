@@ -197,3 +197,69 @@ async fn a_key_that_is_not_taken_and_a_way_around_are_found() {
     assert!(leaks.summary.starts_with("payload in clear: without the key"), "{leaks:#?}");
     assert_eq!(rig.detach(&mut attached).await, Vec::<String>::new());
 }
+
+/// A suite with one scenario of this text.
+fn suite(folder: &Path, scenario: &str) -> std::path::PathBuf {
+    let file = folder.join("suite.toml");
+    let head = "name = \"s\"\n[defaults]\ntrials = 1\nwarmup = \"20ms\"\n[[scenario]]\nplacements = \"cross-node\"\n";
+    std::fs::write(&file, format!("{head}{scenario}")).unwrap();
+    file
+}
+
+fn run_suite(suite: &Path, out: &Path, cnis: &str) -> cnibench_model::Record {
+    let output = std::process::Command::new(crate::running::binary())
+        .arg("run")
+        .arg(suite)
+        .arg("--out")
+        .arg(out)
+        .args(["--cni", cnis])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(traces_of(&run_id(out)).is_empty());
+    record(out)
+}
+
+#[test]
+fn keys_change_under_load_and_the_trial_goes_on_encrypted() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("results");
+    let scenario = "workloads = \"udp_rr\"\nrate = \"100\"\nrotations = 2\nduration = \"1500ms\"\n";
+    let suite = suite(folder.path(), scenario);
+    let record = run_suite(&suite, &out, &format!("flannel-vxlan,{WIREGUARD}"));
+    assert_eq!(record.rotated.len(), 2, "{:?}", record.notes);
+    for rotated in &record.rotated {
+        let encrypted = rotated.case.0.contains(WIREGUARD);
+        assert_eq!(rotated.how.is_some(), encrypted, "{:?}", rotated.how);
+        assert_eq!(rotated.rotations.len(), if encrypted { 2 } else { 0 });
+        for rotation in &rotated.rotations {
+            assert!((0.0..1.5).contains(&rotation.at_s) && rotation.took_s > 0.0, "{rotation:?}");
+        }
+        let intervals = &rotated.trial.intervals;
+        assert_eq!(intervals.len(), 30);
+        let due: u64 = intervals.iter().map(|i| i.count + i.lost).sum();
+        assert!((130..=151).contains(&due), "{due} of 150 requests are told of");
+        assert!(intervals.last().unwrap().count > 0, "it goes on behind the last change");
+        let proof = encryption(&rotated.trial);
+        assert_eq!(proof.map(|p| p.outcome), encrypted.then_some(ProofOutcome::Passed));
+    }
+    let changed = record.trials.iter().filter(|t| t.case.0.contains(WIREGUARD)).count();
+    assert_eq!(changed, 1, "trials with changes stand apart");
+    report_names(&out, "What a change of keys costs: flannel-vxlan, no change (control)");
+}
+
+#[test]
+fn sizes_are_searched_to_the_byte_apart_from_the_measured_trials() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("results");
+    let scenario = "workloads = \"udp_stream\"\ngso = false\ncliffs = true\nduration = \"50ms\"\n";
+    let record = run_suite(&suite(folder.path(), scenario), &out, "flannel-host-gw");
+    assert_eq!(record.trials.len(), 1);
+    // The grid at least; how far it goes from there a busy machine may hide.
+    let sizes: std::collections::BTreeSet<u64> = record.sizes.iter().map(|s| s.size).collect();
+    assert!(sizes.contains(&64) && sizes.contains(&8192), "{sizes:?}");
+    for trial in &record.sizes {
+        assert!(trial.size == 1200 || trial.trial.case.0.contains(&format!("size={}", trial.size)));
+    }
+    report_names(&out, "Throughput falls: flannel-host-gw");
+}

@@ -8,6 +8,7 @@
 )]
 
 mod encrypted;
+mod encrypted_trials;
 
 mod carried;
 

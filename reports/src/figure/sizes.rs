@@ -47,15 +47,14 @@ pub(crate) fn sentence(book: &Book<'_>, lines: &[Line]) -> String {
             return format!("{name} nowhere up to {} bytes", thousands(last));
         };
         let lost = 100.0 * (1.0 - fall.left);
-        let what = match (fall.is_cliff(), lost > 0.0) {
-            (true, _) => format!("a cliff: {lost:.0} % less"),
-            (false, true) => format!("{lost:.0} % less"),
-            // Datagrams a second fell, and more bytes in each made up for it.
-            (false, false) => "no less".to_owned(),
+        let what = match (fall.is_cliff(), fall.is_confirmed()) {
+            (true, _) => format!("a cliff: {lost:.0} % less than at"),
+            (false, true) => format!("{lost:.0} % less than at"),
+            (false, false) => "not confirmed: as much as at".to_owned(),
         };
         let (at, before) = (thousands(fall.at), thousands(fall.before));
         let unsure = if fall.is_exact() { "" } else { "; not searched to the end" };
-        format!("{name} at {at} bytes ({what} than at {before}{unsure})")
+        format!("{name} at {at} bytes ({what} {before}{unsure})")
     };
     match lines.is_empty() {
         true => String::new(),

@@ -14,7 +14,7 @@ use crate::{
     rotation::{self, Line},
     units::{Scale, number, thousands},
 };
-use cnibench_model::{Interval, Metric, RotationTrial};
+use cnibench_model::{Clock, Interval, Metric, RotationTrial};
 
 /// Height of a panel, and what lies between two.
 const PANEL: f64 = 250.0;
@@ -96,8 +96,8 @@ pub(crate) fn timeline(book: &Book<'_>, theme: &Theme, row: usize) -> Option<Sce
         let style = (Size::Small, Weight::SemiBold, Anchor::Start);
         scene.text((left, top - 2.0), &label, style, Paint::Ink);
         if place == 0 {
-            let style = (Size::Small, Weight::Regular, Anchor::Start);
-            scene.text((MARGIN, top - 2.0), &scale.unit, style, Paint::Muted);
+            let style = (Size::Small, Weight::Regular, Anchor::End);
+            scene.text((right, top - 2.0), &scale.unit, style, Paint::Muted);
         }
         let ticks = x.ticks(8);
         let decimals = tick_decimals(&ticks, 1.0).min(2);
@@ -105,7 +105,7 @@ pub(crate) fn timeline(book: &Book<'_>, theme: &Theme, row: usize) -> Option<Sce
             true => ticks.iter().map(|t| (x.at(*t), number(*t, decimals))).collect(),
             false => Vec::new(),
         };
-        let unit = if labels.is_empty() { "" } else { "seconds from the opening of the window" };
+        let unit = if labels.is_empty() { "" } else { along_unit(book.clock()) };
         end = frame::bottom_axis(&mut scene, &labels, (left, right), (top, bottom), unit);
         top = bottom + GAP;
     }
@@ -121,12 +121,24 @@ pub(crate) fn timeline(book: &Book<'_>, theme: &Theme, row: usize) -> Option<Sce
         lines.iter().flat_map(|l| &l.trials).filter_map(|t| t.how.as_deref()).collect();
     let how = how.first().map_or_else(String::new, |how| format!(" · a key: {how}"));
     let caption = format!(
-        "latency from when a request was due, logarithmic, over intervals of {:.0} ms · line: median, dotted: p99, marks: the longest, crosses: something was lost · band: a change of the keys of all nodes · the first of {trials} trials, the sentence is of all; it counts what a change reaches, half a second or to the next{how} · {}",
+        "latency from when a request was due, logarithmic, over intervals of {:.0} {} · line: median, dotted: p99, marks: the longest, crosses: something was lost · band: a change of the keys of all nodes · the first of {trials} trials, the sentence is of all; it counts what a change reaches, half a second or to the next{how} · {}",
         length * 1e3,
+        match book.clock() {
+            Clock::Wall => "ms",
+            Clock::Instructions => "M instructions",
+        },
         frame::source(book, row),
     );
     frame::caption(&mut scene, end, &caption);
     Some(scene)
+}
+
+/// What the time along a trial is counted in: a guest's second is 10⁹ of its instructions.
+fn along_unit(clock: Clock) -> &'static str {
+    match clock {
+        Clock::Wall => "seconds from the opening of the window",
+        Clock::Instructions => "10⁹ instructions from the opening of the window",
+    }
 }
 
 fn describe(
