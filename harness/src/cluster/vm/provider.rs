@@ -275,7 +275,7 @@ pub async fn kvm(kernel: &Kernel) -> anyhow::Result<()> {
     }
     let (kernel, none) = (kernel.clone(), Needs::default());
     let build = move || {
-        let (modules, _) = kernel.resolve(&BASE)?;
+        let (modules, _) = kernel.resolve(BASE)?;
         let initramfs = Initramfs::build(
             &local::program(),
             &modules,
