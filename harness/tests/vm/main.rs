@@ -8,6 +8,7 @@
 )]
 
 mod carried;
+mod ends;
 
 use serde_json::Value;
 use std::{
