@@ -11,6 +11,7 @@ mod encrypted;
 mod encrypted_trials;
 
 mod carried;
+mod ends;
 
 use serde_json::Value;
 use std::{

@@ -4,7 +4,7 @@ set -eu
 grep -q FLANNEL_MTU /run/flannel/subnet.env
 while read -r _ _ range; do
     case $BACKEND in
-    *ipsec*) ip xfrm state list | grep -q . && ip xfrm policy list dst "$range" | grep -q . ;;
+    *ipsec*) ip xfrm state list | grep -q aead && ip xfrm policy list dst "$range" | grep -q . ;;
     *) ip route get "${range%.*}.2" | grep -q "dev flannel" ;;
     esac
 done <"$CNIBENCH_PEERS"

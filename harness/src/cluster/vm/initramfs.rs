@@ -37,6 +37,9 @@ const FOLDERS: &[&str] = &[
     MODULES,
 ];
 
+/// Where programs expect /run, too.
+const VAR_RUN: &str = "var/run";
+
 /// An initramfs in memory.
 #[derive(Debug)]
 pub struct Initramfs(File);
@@ -56,6 +59,7 @@ impl Initramfs {
         for folder in FOLDERS {
             archive.folder(folder)?;
         }
+        archive.link(VAR_RUN, "/run")?;
         let mut list = String::new();
         for module in modules {
             let what = || format!("the module {}", module.file.display());
@@ -68,7 +72,7 @@ impl Initramfs {
         archive.file(MODULE_LIST, 0o644, list.len() as u64, list.as_bytes())?;
         let folder = luggage.folder().as_os_str().as_encoded_bytes();
         archive.file(FOLDER, 0o644, folder.len() as u64, folder)?;
-        luggage.pack(&mut archive, FOLDERS)?;
+        luggage.pack(&mut archive, &[FOLDERS, &[VAR_RUN]].concat())?;
         let mut buffered = archive.finish()?;
         buffered.flush()?;
         let memory = buffered.into_inner().map_err(|e| e.into_error())?;

@@ -82,8 +82,10 @@ impl Luggage {
         for (path, item) in &self.items {
             let name = path.to_str().with_context(|| format!("{}: not UTF-8", path.display()))?;
             let name = name.trim_start_matches('/');
+            if present.contains(&name) {
+                continue;
+            }
             match item {
-                Item::Folder if present.contains(&name) => {}
                 Item::Folder => archive.folder(name)?,
                 Item::Link(target) => {
                     let target = target.to_str();
