@@ -146,9 +146,10 @@ pub fn controller(unloaded: &str) -> anyhow::Result<()> {
     let modules = serde_json::from_str(unloaded).context("the list of modules")?;
     let mut console = Console::open()?;
     if console.clock() == Clock::Instructions {
-        // Flows of counted trials go before everything else, and nothing is to stop them now and then.
-        fs::write("/proc/sys/kernel/sched_rt_runtime_us", "-1")
-            .context("the limit of SCHED_FIFO")?;
+        PINNED.iter().try_for_each(|(path, value)| {
+            let path = Path::new("/proc/sys").join(path);
+            fs::write(&path, value).with_context(|| format!("setting {}", path.display()))
+        })?;
     }
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let hello = Answer::Hello { version: VERSION, kernel: kernel.trim().to_owned(), modules };
@@ -219,6 +220,24 @@ fn find_port() -> anyhow::Result<PathBuf> {
     }
 }
 
+/// What a guest that counts instructions sets before anything is made.
+const PINNED: &[(&str, &str)] = &[
+    // Flows of counted trials go before everything else, and nothing is to stop them now and then.
+    ("kernel/sched_rt_runtime_us", "-1"),
+    // A neighbour is taken for reachable for a random time around this (net/core/neighbour.c,
+    // neigh_rand_reach_time), and once it is not, each packet to it takes a longer way. Devices begin with
+    // what is the default when they are made.
+    ("net/ipv4/neigh/default/base_reachable_time_ms", "86400000"),
+    ("net/ipv6/neigh/default/base_reachable_time_ms", "86400000"),
+];
+
+/// When a cluster is brought up, in guest time. Hash tables, ports and secrets are drawn from a generator that
+/// a kernel reseeds, with what it gathered from the moments of interrupts, at intervals that grow with its
+/// age (drivers/char/random.c, crng_reseed_interval): at 141 s, then every minute. In between the same draws
+/// give the same numbers, also where a cni differs that the guest was told of only now; so both sides of a
+/// comparison have the same collisions.
+const UP_AT: Duration = Duration::from_secs(145);
+
 /// Answers until the other end closes, or says that this is the end.
 fn serve(runtime: &Runtime, console: &mut Console) -> anyhow::Result<()> {
     let mut desk = Desk { arm: None, clock: console.clock(), settled: false };
@@ -258,11 +277,16 @@ const BEAT: Duration = Duration::from_secs(1);
 /// Rest before the first trial, in guest time: a kernel that has just booted has work of its own to do.
 const REST: Duration = Duration::from_secs(10);
 
+/// How long the guest has been up, by its clock.
+fn uptime() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
+}
+
 /// Waits for the next multiple of [`BEAT`] that leaves time to settle.
 fn settle(settled: &mut bool) {
     let least = if std::mem::replace(settled, true) { BEAT / 2 } else { REST };
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
+    let now = uptime();
     let beat = BEAT.as_nanos();
     let next = (now + least).as_nanos().div_ceil(beat) * beat;
     thread::sleep(Duration::from_nanos((next - now.as_nanos()) as u64));
@@ -291,6 +315,9 @@ impl Desk {
                 })
             }
             Ask::Up { index, cni, topology } => {
+                if self.clock == Clock::Instructions {
+                    thread::sleep(UP_AT.saturating_sub(uptime()));
+                }
                 let up = match self.provider() {
                     Ok(provider) => provider.up(index, &cni, &topology).await,
                     Err(e) => Err(e),

@@ -37,6 +37,8 @@ use std::{
     },
 };
 
+/// Connections of a flow in a second, at most: trials that begin a second apart use other ports for so long.
+const APART: u64 = 3_001;
 /// The range from which the kernel itself takes local ports.
 const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
@@ -222,8 +224,9 @@ impl Ports {
         }
         // The first port at or above `low` with the flow's remainder.
         let low = low + (flow as u16 + step - low % step) % step;
-        // Trials that follow each other begin at different places.
-        let skip = (clock::now() >> 10) % u64::from((high - low) / step);
+        // Trials that follow each other begin at different places, by the second, so that where seconds are
+        // counted in instructions they are the same places in every run.
+        let skip = clock::now() / clock::SECOND * APART % u64::from((high - low) / step);
         let any: IpAddr = if server.is_ipv4() {
             Ipv4Addr::UNSPECIFIED.into()
         } else {
