@@ -38,6 +38,8 @@ const KVM_BOOT: Duration = Duration::from_secs(15);
 const KVM: &str = "/dev/kvm";
 /// Memory of a guest in MiB.
 const MEMORY_MIB: u32 = 1024;
+/// What the controller is reached by; built into many kernels.
+const CONSOLE: &[&str] = &["virtio_pci", "virtio_console"];
 /// What the cluster itself is made of: veth pairs, a bridge between nodes, policies and services.
 const BASE: &[&str] = &["veth", "bridge"];
 
@@ -154,7 +156,7 @@ impl VmProvider {
     ) -> anyhow::Result<Initramfs> {
         let kernel = kernel.clone();
         let build = move || {
-            let (modules, _) = kernel.resolve(&wanted(profile, &needs))?;
+            let (modules, _) = kernel.resolve(&[CONSOLE, &wanted(profile, &needs)].concat())?;
             let folder = std::env::current_dir().context("the folder that this runs in")?;
             let luggage = Luggage::gather(&needs, &folder)?;
             Initramfs::build(&local::program(), &modules, &luggage)
@@ -351,7 +353,7 @@ pub async fn kvm(kernel: &Kernel) -> anyhow::Result<()> {
     }
     let (kernel, none) = (kernel.clone(), Needs::default());
     let build = move || {
-        let (modules, _) = kernel.resolve(BASE)?;
+        let (modules, _) = kernel.resolve(&[CONSOLE, BASE].concat())?;
         let initramfs = Initramfs::build(
             &local::program(),
             &modules,
