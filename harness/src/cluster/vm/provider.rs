@@ -6,7 +6,7 @@ use super::{
     console::{Console, Hello},
     initramfs::Initramfs,
     kernel::{Kernel, kernels_folder},
-    machine::{Acceleration, Machine, QEMU, Shape},
+    machine::{Acceleration, CPU, Machine, QEMU, Shape},
     options::VmOptions,
     wire::{Answer, Ask},
 };
@@ -22,6 +22,7 @@ use cnibench_model::{Clock, CniSpec, ProviderKind, Surroundings};
 use std::{
     collections::HashMap,
     path::PathBuf,
+    process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -75,6 +76,19 @@ impl VmProvider {
     /// What the guests' clock counts.
     pub fn clock(&self) -> Clock {
         self.options.clock.unwrap_or(Clock::Wall)
+    }
+
+    /// What instructions of a guest depend on, by name.
+    pub fn versions(&self) -> Vec<(&'static str, String)> {
+        let said = Command::new(QEMU).arg("--version").stdin(Stdio::null()).output();
+        let said = said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        let qemu = said.unwrap_or_default();
+        let qemu = qemu.lines().next().unwrap_or("unknown").to_owned();
+        let mut all = vec![("qemu", qemu), ("guest_kernel", self.kernel.name.clone())];
+        if self.clock() == Clock::Instructions {
+            all.push(("guest_cpu", CPU.to_owned()));
+        }
+        all
     }
 
     /// What guests boot.
