@@ -7,7 +7,7 @@ use crate::{
     trust,
     units::{self, bytes, counted, duration, seconds},
 };
-use cnibench_model::{Case, CniInfo, Environment, Pinning, ProviderKind, Record};
+use cnibench_model::{Case, Clock, CniInfo, Environment, Pinning, ProviderKind, Record};
 use std::collections::BTreeSet;
 
 /// One record's facts, as the page shows them.
@@ -233,12 +233,15 @@ fn settings(record: &Record) -> Vec<(String, &'static str, String, String)> {
                 Pinning::Split => "client and server thread of a flow on different CPUs",
                 Pinning::None => "not pinned",
             };
-            let trials = format!(
-                "{} × {} after {} of warm-up",
-                case.trials,
-                seconds(case.duration_s),
-                seconds(case.warmup_s)
-            );
+            let trials = match record.header.clock {
+                Clock::Wall => format!(
+                    "{} × {} after {} of warm-up",
+                    case.trials,
+                    seconds(case.duration_s),
+                    seconds(case.warmup_s)
+                ),
+                Clock::Instructions => format!("{} of a counted amount of work", case.trials),
+            };
             out.push((series, threads, parameters(record, case), trials));
         }
     }

@@ -140,11 +140,13 @@ pub(crate) fn meaning(book: &Book<'_>) -> Vec<(&'static str, String)> {
         ));
     }
     out.extend(proofs(book));
-    out.push((
-        "CPU time",
-        "Whole-machine time from /proc/stat (user, system, softirq, interrupts and kernel threads), counted in ticks of 10 ms, the traffic generator included. What else ran on the machine is in it too."
-            .to_owned(),
-    ));
+    if book.records.iter().any(|r| r.header.clock == Clock::Wall) {
+        out.push((
+            "CPU time",
+            "Whole-machine time from /proc/stat (user, system, softirq, interrupts and kernel threads), counted in ticks of 10 ms, the traffic generator included. What else ran on the machine is in it too."
+                .to_owned(),
+        ));
+    }
     out
 }
 

@@ -71,8 +71,8 @@ pub(crate) fn csv(records: &[Record]) -> Result<Vec<u8>, ReportError> {
             };
             let nodes = [node(|n| &n.client), node(|n| &n.server)];
             for sample in &trial.samples {
-                let value = sample.value.to_string();
-                let own = [sample.metric.name(), sample.metric.unit().symbol(), &value];
+                let (value, unit) = (sample.value.to_string(), sample.metric.unit());
+                let own = [sample.metric.name(), unit.symbol_by(record.header.clock), &value];
                 let fields = prefix.iter().chain(&trial_fields).map(String::as_str).chain(own);
                 let fields = fields.chain(around.iter().chain(&nodes).map(String::as_str));
                 writer.write_record(fields).map_err(|e| fail(e.to_string()))?;

@@ -222,10 +222,24 @@ fn size(metric: Metric, change: &Change) -> (String, String) {
         }
         form @ (Form::More | Form::Less) => {
             let word = if form == Form::More { words.larger } else { words.smaller };
+            if metric.unit() == Unit::Instructions && percent(size) < 10.0 {
+                return counted(size, interval, word);
+            }
             let text = format!("{} % {word}", percent_figure(size, interval));
             (text, interval.map_or_else(String::new, |i| percents(size, i)))
         }
     }
+}
+
+/// "0.51 % more instructions" and "0.48–0.53 %": counts repeat to the digits that are shown.
+fn counted(ratio: f64, interval: Option<Interval>, word: &str) -> (String, String) {
+    let figure = |ratio: f64| number(percent(ratio), 2);
+    let range = interval.map(|i| {
+        let mut ends = [i.low, i.high];
+        ends.sort_by(|a, b| percent(*a).total_cmp(&percent(*b)));
+        join(&figure(ends[0]), &figure(ends[1]), " %")
+    });
+    (format!("{} % {word}", figure(ratio)), range.unwrap_or_default())
 }
 
 /// "29–33 %".

@@ -61,7 +61,18 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The symbol without prefix, as captions and table heads show it.
+    /// The symbol of values that were taken by this clock, of which 10^9 instructions are a second.
+    pub fn symbol_by(self, clock: Clock) -> &'static str {
+        match (clock, self) {
+            (Clock::Instructions, Self::Nanoseconds) => "instructions",
+            (Clock::Instructions, Self::BitsPerSecond) => "bit/10^9 instructions",
+            (Clock::Instructions, Self::TransactionsPerSecond) => "transactions/10^9 instructions",
+            (Clock::Instructions, Self::PacketsPerSecond) => "packets/10^9 instructions",
+            _ => self.symbol(),
+        }
+    }
+
+    /// The symbol without prefix, as captions and table heads show it, of a wall clock.
     pub fn symbol(self) -> &'static str {
         match self {
             Self::BitsPerSecond => "bit/s",
@@ -155,6 +166,18 @@ mod tests {
         for metric in Metric::ALL {
             let json = serde_json::to_string(metric).unwrap();
             assert_eq!(json, format!("\"{}\"", metric.name()));
+        }
+    }
+
+    #[test]
+    fn no_unit_of_counted_instructions_is_a_time() {
+        for metric in Metric::ALL {
+            let unit = metric.unit();
+            let symbol = unit.symbol_by(Clock::Instructions);
+            let cpu = matches!(unit, Unit::CpuSecondsPerGigabit | Unit::CpuSecondsPerTransaction);
+            // CPU seconds are left out of such records.
+            assert!(cpu || !(symbol == "ns" || symbol.ends_with("/s")), "{metric}: {symbol}");
+            assert_eq!(unit.symbol_by(Clock::Wall), unit.symbol());
         }
     }
 

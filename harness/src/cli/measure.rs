@@ -406,6 +406,8 @@ async fn execute(
             environment.features.insert(capability.name.to_owned(), said);
         }
     }
+    let versions = chosen.versions().into_iter();
+    environment.versions.extend(versions.map(|(name, version)| (name.to_owned(), version)));
     let mut crowd = Crowd::new(&run_id);
     let mut notes = crowd.load(environment.load_1m, environment.cpus);
     let header = Header {

@@ -95,6 +95,14 @@ impl Chosen {
         }
     }
 
+    /// Versions of what its clusters run on, beside those of this machine.
+    pub fn versions(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Vm(provider) => provider.versions(),
+            Self::Netns(_) | Self::Kind(_) | Self::Kubeconfig(_) => Vec::new(),
+        }
+    }
+
     /// As the runner sees it.
     pub fn provider(&self) -> &dyn Provider {
         match self {

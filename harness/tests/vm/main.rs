@@ -7,11 +7,11 @@
     reason = "clippy knows test functions, but not what they share, as tests"
 )]
 
+mod carried;
 mod encrypted;
 mod encrypted_trials;
-
-mod carried;
 mod ends;
+mod gate;
 
 use serde_json::Value;
 use std::{
@@ -94,16 +94,16 @@ fn a_cluster_in_a_guest_is_proved_and_its_instructions_repeat() {
         assert_eq!(trials.len(), 3);
         for trial in trials {
             let samples = trial["samples"].as_array().unwrap();
-            let p50 = samples.iter().find(|s| s["metric"] == "latency_p50").unwrap();
-            medians.push(p50["value"].as_f64().unwrap());
+            let counted = "instructions_per_transaction";
+            let found = samples.iter().find(|s| s["metric"] == counted).unwrap();
+            medians.push(found["value"].as_f64().unwrap());
         }
         let page = fs::read_to_string(out.join("report/index.html")).unwrap();
         assert!(page.contains("instructions"));
     }
-    // In namespaces of this machine medians of so short trials are some percent apart.
-    medians.sort_by(f64::total_cmp);
-    let (least, most) = (medians[0], medians[medians.len() - 1]);
-    assert!(least > 10_000.0 && most / least < 1.01, "{medians:?}");
+    // To the instruction: in namespaces of this machine so short trials are some percent apart.
+    let (first, second) = medians.split_at(3);
+    assert!(first == second && first.iter().all(|m| *m > 10_000.0), "{medians:?}");
 }
 
 #[test]

@@ -66,7 +66,12 @@ pub(crate) fn source(book: &Book<'_>, row: usize) -> String {
     };
     let durations: Vec<String> = durations.into_iter().map(seconds).collect();
     let over = book.over_pairs(row).map_or_else(String::new, |over| format!(" {over}"));
-    format!("{clock} · {trials} × {}{over} each cni · {}", durations.join(" or "), hosts(book))
+    let trials = match book.clock() {
+        Clock::Wall => format!("{trials} × {}", durations.join(" or ")),
+        // How long they took is what they measured.
+        Clock::Instructions => trials,
+    };
+    format!("{clock} · {trials}{over} each cni · {}", hosts(book))
 }
 
 /// Host and kernel of every record, each once; of an existing cluster only where it was measured from,

@@ -105,7 +105,11 @@ pub fn how_sure(gate: &Gate) -> Vec<String> {
         words::confidence(1.0 - gate.alpha),
         number(gate.alpha * 50.0, if gate.alpha * 50.0 < 0.995 { 2 } else { 0 }),
     )];
+    let counts = gate.clock == Clock::Instructions;
     let unit = match gate.design {
+        _ if counts => {
+            "trials and rebuilds, its error no less than what guests of other seeds were seen to differ by"
+        }
         GateDesign::Stored => {
             "trials as they are (nothing says how another run of either would differ)"
         }
@@ -129,6 +133,7 @@ pub fn how_sure(gate: &Gate) -> Vec<String> {
         ));
     }
     out.push(match &gate.calibration {
+        CalibrationUse::None if counts => "Floors are the policy's.".to_owned(),
         CalibrationUse::None => {
             "This host is not calibrated (cnibench calibrate): floors are the policy's alone.".to_owned()
         }
@@ -145,7 +150,8 @@ pub fn how_sure(gate: &Gate) -> Vec<String> {
     });
     if gate.clock == Clock::Instructions {
         out.push(
-            "Times are instructions, which do not depend on how busy the machine was.".to_owned(),
+            "What is compared are instructions, which do not depend on how busy the machine was."
+                .to_owned(),
         );
     }
     out.extend(gate.advisory.iter().cloned());

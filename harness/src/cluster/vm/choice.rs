@@ -56,6 +56,11 @@ impl Kernels {
         &self.0[0]
     }
 
+    /// What they are called, in full.
+    pub fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|kernel| kernel.name.as_str()).collect()
+    }
+
     /// The one that a cni is measured in.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ pub const PORT: &str = "cnibench";
 /// The CPU that is emulated: a model with AES and AVX2, on which a kernel takes the code for ciphers that it
 /// takes on machines of the last ten years, and no flag of it is the host's. Left out are the fast string
 /// moves: with them a kernel copies byte by byte, and a copy would be an instruction for every byte.
-const CPU: &str = "Haswell-noTSX,-erms,-fsrm,-vmx,-spec-ctrl";
+pub const CPU: &str = "Haswell-noTSX,-erms,-fsrm,-vmx,-spec-ctrl";
 /// How much of the guest's messages is kept.
 const KEPT: usize = 64 << 10;
 /// Lines of them that an error shows.

@@ -8,7 +8,7 @@ use super::{
     initramfs::Initramfs,
     kernel::Kernel,
     luggage::Luggage,
-    machine::{Acceleration, Machine, QEMU, Shape},
+    machine::{Acceleration, CPU, Machine, QEMU, Shape},
     options::VmOptions,
     wire::{Answer, Ask},
 };
@@ -82,6 +82,16 @@ impl VmProvider {
     /// What the guests' clock counts.
     pub fn clock(&self) -> Clock {
         self.options.clock.unwrap_or(Clock::Wall)
+    }
+
+    /// What instructions of a guest depend on, by name.
+    pub fn versions(&self) -> Vec<(&'static str, String)> {
+        let qemu = qemu_version().unwrap_or_else(|_| "unknown".to_owned());
+        let mut all = vec![("qemu", qemu), ("guest_kernel", self.kernels.names().join(", "))];
+        if self.clock() == Clock::Instructions {
+            all.push(("guest_cpu", CPU.to_owned()));
+        }
+        all
     }
 
     /// What guests boot.
