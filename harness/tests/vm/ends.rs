@@ -15,11 +15,13 @@ fn reason(out: &Path, cni: &str, more: &[&str]) -> String {
 }
 
 #[test]
-fn a_guest_without_memory_says_so() {
+fn a_guest_without_memory_is_told_with_its_last_words() {
     let folder = tempfile::tempdir().unwrap();
-    // What the kernel and the files of a guest take leaves nothing to begin with.
+    // The files of a guest do not fit, or what is left is not enough to begin with: which of them comes
+    // first depends on how large the binary was built.
     let reason = reason(folder.path(), "host", &["--vm-memory", "128"]);
-    assert!(reason.contains("memory"), "{reason}");
+    let words = ["Initramfs unpacking failed", "Out of memory", "deadlocked on memory"];
+    assert!(words.iter().any(|word| reason.contains(word)), "{reason}");
     assert!(reason.contains("its last messages"), "{reason}");
 }
 
