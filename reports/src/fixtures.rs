@@ -296,6 +296,9 @@ impl Builder {
             push(Metric::TransactionRate, streams * 1e9 / (p50 * 1.06));
             push(Metric::LatencyMean, h.mean());
             push(Metric::LatencyP50, p50);
+            if self.clock == Clock::Instructions {
+                push(Metric::InstructionsPerTransaction, p50);
+            }
             push(Metric::LatencyP90, h.value_at_quantile(0.9) as f64);
             push(Metric::LatencyP99, h.value_at_quantile(0.99) as f64);
             push(Metric::LatencyMax, h.max() as f64);
@@ -306,6 +309,9 @@ impl Builder {
             let base = if case.workload == Workload::UdpStream { 9.4e9 } else { 36.2e9 };
             let bits = base * share * streams / noise;
             push(Metric::Throughput, bits);
+            if self.clock == Clock::Instructions {
+                push(Metric::InstructionsPerMebibyte, 1e9 * f64::from(8u32 << 20) / bits);
+            }
             if case.workload == Workload::UdpStream {
                 push(Metric::PacketRate, bits / 8.0 / 1400.0);
                 push(Metric::Loss, (0.004 / share * noise).min(0.6));

@@ -45,7 +45,7 @@ pub(super) async fn measure(
         let onlookers = Onlookers { eyes, looking: None };
         return trial::measure(case, taken, slot, ends, client, server, onlookers).await;
     };
-    let looking = lookout.open().await;
+    let looking = lookout.open(taken != Latencies::Counted).await;
     let onlookers = Onlookers { eyes, looking: looking.as_ref().ok() };
     let mut trial = trial::measure(case, taken, slot, ends, client, server, onlookers).await?;
     let seen = look(case, ends, (client, server), lookout, looking).await;

@@ -223,6 +223,10 @@ fn records_of_different_times_have_a_floor_of_their_own() {
     let counted = Builder { clock: Clock::Instructions, trials: 10, ..Builder::default() }.build();
     let gate =
         judge_stored(&counted, &counted, &Policy::default(), None, Strictness::Refuse).unwrap();
-    assert_eq!(gate.gating().next().unwrap().floor.unwrap().size, 0.03);
+    assert_eq!(
+        gate.gating().next().unwrap().floor.unwrap().size,
+        super::policy::COUNTED_MIN_EFFECT
+    );
+    assert!(gate.gating().all(|j| j.verdict == Verdict::Pass));
     assert!(gate.notes.is_empty());
 }

@@ -12,7 +12,7 @@
 mod fixtures;
 mod worlds;
 
-use cnibench_model::{Calibration, Gate, GateOutcome, Metric, Record, Verdict};
+use cnibench_model::{Calibration, Gate, GateOutcome, Metric, Record, Verdict, Workload};
 use cnibench_reports::gate::{
     Policy, calibrate, judge_pairs,
     sequential::{Clear, Next, Watch, looks},
@@ -23,8 +23,14 @@ use worlds::{Design, Maker, WORLDS, World};
 const DESIGNS: [Design; 6] = [(3, 1), (3, 3), (3, 10), (5, 6), (10, 3), (10, 5)];
 
 /// Fewer resamples than usual: the error of a simulated rate is larger than what that adds.
+/// Every clock gates on the same, so that worlds differ in their noise alone.
 fn policy() -> Policy {
-    Policy { resamples: 50, ..Policy::default() }
+    let gates = vec![
+        (Workload::TcpRr, vec![Metric::LatencyP50]),
+        (Workload::TcpStream, vec![Metric::Throughput]),
+    ];
+    let counted_min_effect = Policy::default().min_effect;
+    Policy { resamples: 50, counted_min_effect, gates, ..Policy::default() }
 }
 
 fn judged(record: &Record, calibration: Option<&Calibration>) -> Gate {
