@@ -31,14 +31,15 @@ const UNFIT_JUDGED: f64 = 0.5;
 /// A calibration's pairs of a rebuild count for a run that has at least this share of them.
 const LIKE_CALIBRATED: f64 = 0.7;
 
-/// How far boots are apart whose programs differ in nothing that is measured, on a logarithmic scale. The
-/// same program repeats to the instruction, so that no run can show it by itself; any change of a program
-/// draws the states of hash tables, schedulers and timers anew. Seen over guests of different seeds
-/// (scripts/prove-clock), and rounded up.
+/// How far the changes of two boots are apart whose programs differ in nothing that is measured, on a
+/// logarithmic scale. The same program repeats to the instruction, so that no run can show it by itself; any
+/// change of a program draws the states of hash tables, schedulers and timers anew. Over 15 guests of
+/// different seeds medians were 0.033 % (tcp_rr) and 0.039 % (tcp_crr) apart at most (scripts/prove-clock),
+/// which is a deviation of 1.1e-4 for a boot and of 1.6e-4 for a change between two; rounded up.
 const COUNTED_PRIOR: Prior =
     Prior { variance: COUNTED_DEVIATION * COUNTED_DEVIATION, degrees_of_freedom: 20.0 };
 /// The same as a deviation.
-const COUNTED_DEVIATION: f64 = 1e-4;
+const COUNTED_DEVIATION: f64 = 2e-4;
 
 /// Everything about two sides that is not a trial.
 #[derive(Debug, Clone)]

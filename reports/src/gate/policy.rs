@@ -12,8 +12,8 @@ use std::{ops::Range, str::FromStr};
 pub const ALPHA: f64 = 0.02;
 /// Changes smaller than this are not worth a word in CI.
 pub const MIN_EFFECT: f64 = 0.03;
-/// The same where the clock counts instructions: what is left to differ between boots of one program is less
-/// than a tenth of this.
+/// The same where the clock counts instructions: what is left to differ between boots of one program with
+/// different seeds was seen to be less than half of this.
 pub const COUNTED_MIN_EFFECT: f64 = 0.001;
 /// The same of records that were made at different times by a wall clock, where what the machine did
 /// differently is in the change and in no interval: with a threshold of 5 %, 18 to 34 % of comparisons of
